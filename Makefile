@@ -1,0 +1,71 @@
+# Every target sets up what it needs in .venv; all it asks of the machine is Python 3.11 or newer.
+
+BIN := .venv/bin
+ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1   # two test workers with one thread each, not two fighting pools
+PYTEST := $(ONE_THREAD) $(BIN)/python -m pytest -q -n 2
+
+.PHONY: help setup demo test test-slow check fix docs bench
+help:
+	@echo "setup      install varbnn with its tools into .venv"
+	@echo "demo       fit a binary network with a posterior on handwritten digits"
+	@echo "test       tests and doctests, without the slow ones"
+	@echo "test-slow  the slow tests"
+	@echo "check      format, lint, types, spelling, tests, doctests, docs"
+	@echo "fix        format, and repair what lint can repair safely"
+	@echo "docs       build docs/_build/html"
+	@echo "bench      run the benchmarks"
+
+setup: .venv/.dev
+
+demo: .venv/.demo
+	$(BIN)/varbnn demo
+
+test: .venv/.dev
+	$(PYTEST) -m "not slow"
+
+test-slow: .venv/.dev
+	$(PYTEST) -m slow
+
+check: .venv/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/codespell
+	$(PYTEST) -m "not slow"
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+
+fix: .venv/.dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+docs: .venv/.dev
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+bench: .venv/.dev
+	@for script in benchmarks/*.py; do \
+	    test -e "$$script" || { echo "no benchmarks yet"; break; }; \
+	    echo "== $$script"; $(BIN)/python "$$script" || exit 1; \
+	done
+
+# --- set-up: .demo is what a user needs, .dev adds the tools of the house ---
+
+CANDIDATES := $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11
+INSTALL := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
+
+.venv/bin/python:
+	@for python in $(CANDIDATES); do \
+	    $$python -c "import sys; sys.exit(sys.version_info < (3, 11))" 2>/dev/null || continue; \
+	    exec $$python -m venv .venv; \
+	done; echo "varbnn needs Python 3.11 or newer; none found. Name one: make PYTHON=/path/to/python3" >&2; exit 1
+
+.venv/.demo: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "Installing varbnn into .venv (a minute or two, once) ..."
+	@$(INSTALL) scikit-build-core
+	@$(INSTALL) --no-build-isolation -e ".[demo]"
+	@touch $@
+
+.venv/.dev: .venv/.demo
+	@echo "Installing the test and documentation tools ..."
+	@$(INSTALL) --no-build-isolation -e ".[demo,test,docs]"
+	@touch $@
