@@ -1,0 +1,28 @@
+"""Plain torch: what every backend must reproduce."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def draw_signs(natural: Tensor, noise: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
+    """Draw ±1 with P(+1) = sigmoid(2 λ), as +1 where noise ≥ sigmoid(-2 λ).
+
+    Larger noise never turns a +1 into a -1, so `1 - noise` is the antithetic draw. A NaN belief draws NaN.
+
+    Args:
+        natural: λ, any shape; the result has its dtype and device.
+        noise: uniform in [0, 1), broadcastable shape; drawn fresh when absent.
+        generator: source of the fresh noise; torch's global one when absent.
+
+    >>> draw_signs(torch.tensor([-50.0, 0.0, 50.0]), noise=torch.tensor(0.5))
+    tensor([-1.,  1.,  1.])
+    """
+    threshold = torch.mul(natural, -2).sigmoid_()
+    if noise is None:
+        # uniform_ in place: at 10 M weights allocation costs more than the random numbers do
+        margin = torch.empty_like(threshold).uniform_(generator=generator).sub_(threshold)
+    else:
+        margin = noise.to(threshold.dtype) - threshold
+    return margin.sign_().add_(0.5).sign_()

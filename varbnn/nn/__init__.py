@@ -1,0 +1,26 @@
+"""Binary layers, and what one does with a model that has them."""
+
+from varbnn.nn.activations import Sign
+from varbnn.nn.batchnorm import batchnorm_preserved, batchnorms, refresh_batchnorm
+from varbnn.nn.binarize import binarize, freeze
+from varbnn.nn.conv import BinaryConv1d, BinaryConv2d, BinaryConv3d
+from varbnn.nn.draws import binary_layers, draw_once_per_forward, sampled
+from varbnn.nn.layer import BinaryLayer
+from varbnn.nn.linear import BinaryLinear
+
+__all__ = [
+    "BinaryConv1d",
+    "BinaryConv2d",
+    "BinaryConv3d",
+    "BinaryLayer",
+    "BinaryLinear",
+    "Sign",
+    "batchnorm_preserved",
+    "batchnorms",
+    "binarize",
+    "binary_layers",
+    "draw_once_per_forward",
+    "freeze",
+    "refresh_batchnorm",
+    "sampled",
+]

@@ -1,0 +1,121 @@
+"""Batch-norm statistics belong to a weight draw: re-estimate them, and put the old ones back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from varbnn.errors import InputError
+
+Data = Tensor | np.ndarray[Any, Any] | Iterable[Any]
+
+
+def batchnorms(model: nn.Module) -> list[_BatchNorm]:
+    """The batch-norm layers of `model` that keep running statistics."""
+    return [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
+
+
+@contextmanager
+def batchnorm_preserved(model: nn.Module) -> Iterator[None]:
+    """Put the batch-norm statistics of `model` back at the end, also after an exception."""
+    layers = batchnorms(model)
+    saved = [{name: buffer.clone() for name, buffer in layer.named_buffers(recurse=False)} for layer in layers]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for layer, buffers in zip(layers, saved, strict=True):
+                for name, buffer in buffers.items():
+                    getattr(layer, name).copy_(buffer)
+
+
+def input_batches(data: Data, batch_size: int = 1000) -> Iterator[Tensor]:
+    """The inputs in `data`, batch by batch: a tensor or array is cut up, a loader's (x, ...) gives x.
+
+    Raises:
+        InputError: a batch is empty, not a tensor, or has NaN or infinite entries.
+    """
+    if isinstance(data, np.ndarray):
+        data = torch.from_numpy(data)
+    batches: Iterable[Any] = data.split(batch_size) if isinstance(data, Tensor) else data
+    for number, batch in enumerate(batches):
+        x = batch[0] if isinstance(batch, (tuple, list)) else batch
+        if isinstance(x, np.ndarray):
+            x = torch.from_numpy(x)
+        if not isinstance(x, Tensor):
+            raise InputError(f"batch {number} is a {type(x).__name__}; give tensors, or tuples that start with the inputs")
+        if x.numel() == 0:
+            raise InputError(f"batch {number} is empty, shape {tuple(x.shape)}")
+        if x.is_floating_point() and not bool(torch.isfinite(x).all()):
+            raise InputError(f"batch {number} of the inputs has NaN or infinite entries; clean the data first")
+        yield x
+
+
+def refresh_batchnorm(model: nn.Module, data: Data) -> int:
+    """Re-estimate the batch-norm statistics of `model` for the weights it has now, in one pass over `data`.
+
+    The running statistics of training are averages over many draws and describe none of them. "The weights it has now" are the
+    mode, or inside `varbnn.sampled` the sample held there. Statistics are averages over the batches, weighted by their size, as
+    seen with every batch-norm layer in train mode and everything else in eval mode. If anything fails, the old ones stay.
+
+    Args:
+        model: put back into the mode it was in.
+        data: a tensor or array of inputs, or a loader that yields inputs or (inputs, ...); one pass is made.
+
+    Returns:
+        The number of inputs used.
+
+    Raises:
+        InputError: `data` yields nothing, an empty batch, NaN or infinite inputs, or a batch too small to have a variance.
+
+    >>> import varbnn as vb
+    >>> model = vb.binarize(nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)))
+    >>> vb.refresh_batchnorm(model, torch.randn(50, 4))
+    50
+    """
+    layers = batchnorms(model)
+    training = {module: module.training for module in model.modules()}
+    momenta = [layer.momentum for layer in layers]
+    saved = [{name: buffer.clone() for name, buffer in layer.named_buffers(recurse=False)} for layer in layers]
+    seen, done = 0, False
+    try:
+        model.eval()
+        for layer in layers:
+            layer.reset_running_stats()
+            layer.train()
+        with torch.no_grad():
+            for x in input_batches(data):
+                seen += len(x)
+                for layer in layers:
+                    layer.momentum = len(x) / seen
+                _forward(model, x)
+        if seen == 0:
+            raise InputError("there is nothing to re-estimate batch-norm statistics from: the data yielded no batch")
+        done = True
+    finally:
+        for module, was in training.items():
+            module.training = was
+        for layer, momentum, buffers in zip(layers, momenta, saved, strict=True):
+            layer.momentum = momentum
+            for name, buffer in buffers.items():
+                if not done or name == "num_batches_tracked":
+                    getattr(layer, name).copy_(buffer)
+    return seen
+
+
+def _forward(model: nn.Module, x: Tensor) -> None:
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    try:
+        model(x.to(device))
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise InputError(
+            f"a batch of {len(x)} has no variance to estimate; use larger batches (drop_last=True drops a last single one)"
+        ) from error

@@ -1,0 +1,188 @@
+"""Turn a model binary in place, and turn it back into a plain float network with ±1 weights."""
+
+from __future__ import annotations
+
+import copy
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from varbnn.errors import InputError
+from varbnn.nn.batchnorm import Data, refresh_batchnorm
+from varbnn.nn.conv import BinaryConv1d, BinaryConv2d, BinaryConv3d
+from varbnn.nn.draws import binary_layers, draw_once_per_forward, forget_once_per_forward, sampled
+from varbnn.nn.layer import BinaryLayer, refuse_misfit
+from varbnn.nn.linear import BinaryLinear
+from varbnn.posteriors import Bernoulli, Posterior
+
+TWINS: dict[type[nn.Module], type[BinaryLayer]] = {
+    nn.Linear: BinaryLinear,
+    nn.Conv1d: BinaryConv1d,
+    nn.Conv2d: BinaryConv2d,
+    nn.Conv3d: BinaryConv3d,
+}
+"""Which torch layer has which binary twin."""
+
+Skip = Callable[[str, nn.Module], bool] | Iterable[str | type[nn.Module] | nn.Module]
+
+
+def binarize(
+    model: nn.Module, posterior: Posterior | None = None, *, skip: Skip = (), strength: float | None = None
+) -> nn.Module:
+    """Give every linear and convolution layer of `model` ±1 weights, in place.
+
+    The layer objects stay (their class changes), so shared modules, hooks, options, biases, dtype and device stay too. Left real,
+    and named with the reason by `varbnn.summary`: modules without a binary twin (attention, recurrent layers, normalisation),
+    subclasses, weights that two modules share as one parameter, and what `skip` names.
+
+    Args:
+        model: any module; a bare ``nn.Linear`` becomes a `BinaryLinear`.
+        posterior: what is believed about the weights; ``Bernoulli()`` when absent.
+        skip: layers to leave real: dotted names (``"head"`` also covers ``"head.0"``), classes, modules, or a function of
+            (name, module).
+        strength: start from the weights the model has: the belief's mode is their sign and its typical size is `strength` (λ = 1
+            is 0.88 : 0.12). Absent starts as the posterior does.
+
+    Returns:
+        `model` itself.
+
+    Raises:
+        InputError: nothing can be made binary, `skip` names something that is not there, or `strength` is given and a weight is
+            not finite. The model is then unchanged.
+
+    >>> model = binarize(nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2)))
+    >>> sorted(name for name, _ in model.named_parameters())
+    ['0.bias', '0.natural', '1.bias', '1.weight', '3.bias', '3.natural']
+    """
+    posterior = posterior or Bernoulli()
+    if not isinstance(posterior, Posterior):
+        raise InputError(f"posterior must be a varbnn posterior such as Bernoulli(), got {type(posterior).__name__}")
+    skipped = _skipper(model, skip)
+    chosen = [
+        module for name, module in model.named_modules() if reason_to_stay_real(module, model) is None and not skipped(name, module)
+    ]
+    if not chosen and not any(True for _ in binary_layers(model)):
+        raise InputError(f"{type(model).__name__} has no layer to make binary; known are {', '.join(t.__name__ for t in TWINS)}")
+    if strength is not None:
+        if not 0 < strength < float("inf"):
+            raise InputError(f"strength must be positive and finite, got {strength}")
+        for module in chosen:
+            if not bool(torch.isfinite(module.get_parameter("weight")).all()):
+                raise InputError("a weight has NaN or infinite entries, so no belief can start from it; nothing was changed")
+    for module in chosen:
+        TWINS[type(module)].adopt(module, posterior, strength)
+    draw_once_per_forward(model)
+    if _refuse_misfits not in model._load_state_dict_pre_hooks.values():
+        model.register_load_state_dict_pre_hook(_refuse_misfits)
+    return model
+
+
+def reason_to_stay_real(module: nn.Module, model: nn.Module) -> str | None:
+    """Why `module` of `model` cannot be made binary, in a few words, or None if it can."""
+    if type(module) not in TWINS:
+        base = next((t for t in TWINS if isinstance(module, t)), None)
+        return f"a subclass of {base.__name__}" if base else "no binary twin"
+    weight = module._parameters.get("weight")
+    if weight is None:
+        return "its weight is computed, not a parameter"
+    if not weight.is_floating_point():
+        return f"its weight is {weight.dtype}"
+    if _owners(model)[id(weight)] > 1:
+        return "shares its weight with another module"
+    return None
+
+
+def _owners(model: nn.Module) -> dict[int, int]:
+    count: dict[int, int] = defaultdict(int)
+    for module in model.modules():
+        for parameter in module._parameters.values():
+            count[id(parameter)] += 1
+    return count
+
+
+def _skipper(model: nn.Module, skip: Skip) -> Callable[[str, nn.Module], bool]:
+    if callable(skip) and not isinstance(skip, type):
+        return skip
+    if isinstance(skip, str):
+        raise InputError(f"skip takes a list: skip=[{skip!r}]")
+    items: list[Any] = list(skip) if isinstance(skip, Iterable) else [skip]
+    names, modules = dict(model.named_modules()), set(model.modules())
+    for item in items:
+        known = (
+            item in names
+            if isinstance(item, str)
+            else isinstance(item, type) or (isinstance(item, nn.Module) and item in modules)
+        )
+        if not known:
+            raise InputError(f"skip: there is no {item!r} in the model; its modules are {', '.join(filter(None, names))}")
+
+    def skipped(name: str, module: nn.Module) -> bool:
+        return any(
+            (isinstance(item, str) and (name == item or name.startswith(item + ".")))
+            or (isinstance(item, type) and isinstance(module, item))
+            or (isinstance(item, nn.Module) and any(module is part for part in item.modules()))
+            for item in items
+        )
+
+    return skipped
+
+
+def _refuse_misfits(model: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    # before torch copies the first tensor, so that a refused checkpoint leaves the model as it was
+    for name, layer in binary_layers(model):
+        refuse_misfit(layer, state, prefix + name + "." if name else prefix)
+
+
+def freeze(
+    model: nn.Module, how: str = "mode", *, generator: torch.Generator | None = None, refresh_bn: Data | None = None
+) -> nn.Module:
+    """A copy of `model` as a plain float network of torch's own layers, whose weights are exactly ±1.
+
+    Args:
+        model: with binary layers; unchanged.
+        how: ``"mode"``, or ``"sample"`` for one draw from the posterior.
+        generator: source of the sample.
+        refresh_bn: re-estimate the batch-norm statistics of the copy from this data (see `varbnn.refresh_batchnorm`).
+
+    Raises:
+        InputError: `how` is neither, or `model` has no binary layer.
+
+    >>> frozen = freeze(binarize(nn.Linear(3, 2)))
+    >>> type(frozen).__name__, frozen.weight.abs().unique().tolist()
+    ('Linear', [1.0])
+    """
+    if how not in ("mode", "sample"):
+        raise InputError(f"how must be 'mode' or 'sample', got {how!r}")
+    frozen = copy.deepcopy(model)
+    layers = [layer for _, layer in binary_layers(frozen)]
+    if not layers:
+        raise InputError(f"{type(model).__name__} has no binary layer to freeze; call varbnn.binarize first")
+    if how == "sample":
+        with sampled(frozen, generator):
+            weights = [layer.weight for layer in layers]
+    else:
+        with torch.no_grad():
+            weights = [layer.posterior.mode(*layer.belief) for layer in layers]
+    real = next((p.dtype for p in frozen.parameters() if p.is_floating_point() and not hasattr(p, "belief")), None)
+    for layer, weight in zip(layers, weights, strict=True):
+        _to_twin(layer, weight if real is None else weight.to(real))
+    forget_once_per_forward(frozen)
+    for key in [key for key, hook in frozen._load_state_dict_pre_hooks.items() if hook is _refuse_misfits]:
+        del frozen._load_state_dict_pre_hooks[key]
+    if refresh_bn is not None:
+        refresh_batchnorm(frozen, refresh_bn)
+    return frozen
+
+
+def _to_twin(layer: BinaryLayer, weight: Tensor) -> None:
+    rest = {name: p for name, p in layer._parameters.items() if name not in layer.posterior.names}
+    for name in layer.posterior.buffer_names:
+        delattr(layer, name)
+    for name in ("posterior", "_depth", "_drawn", "_held", "_reused"):
+        delattr(layer, name)
+    layer._parameters.clear()
+    layer._parameters.update({"weight": nn.Parameter(weight.detach().clone(), requires_grad=False), **rest})
+    layer.__class__ = layer.twin

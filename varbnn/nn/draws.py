@@ -1,0 +1,86 @@
+"""When a layer draws: once per forward pass of the model, or not at all while a sample is held."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from varbnn.nn.layer import BinaryLayer
+
+
+def binary_layers(model: nn.Module) -> Iterator[tuple[str, BinaryLayer]]:
+    """The binary layers of `model` with their dotted names; a layer used twice comes once.
+
+    >>> from varbnn.nn import BinaryLinear
+    >>> [name for name, _ in binary_layers(nn.Sequential(BinaryLinear(2, 3), nn.ReLU()))]
+    ['0']
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, BinaryLayer):
+            yield name, module
+
+
+def draw_once_per_forward(model: nn.Module) -> None:
+    """Make each binary layer of `model` keep its draw for one forward pass of `model`, however often it is used in it.
+
+    `varbnn.binarize` does this; call it yourself on a model that you build from binary layers and in which one layer is used
+    twice. Safe to call again.
+    """
+    if isinstance(model, BinaryLayer) or _open in model._forward_pre_hooks.values():
+        return
+    model.register_forward_pre_hook(_open)
+    model.register_forward_hook(_close, always_call=True)
+
+
+def forget_once_per_forward(model: nn.Module) -> None:
+    """Undo `draw_once_per_forward` in `model` and everything in it."""
+    for module in model.modules():
+        for hooks, hook in ((module._forward_pre_hooks, _open), (module._forward_hooks, _close)):
+            for key in [key for key, value in hooks.items() if value is hook]:
+                del hooks[key]
+                module._forward_hooks_always_called.pop(key, None)
+
+
+def _open(model: nn.Module, args: Any) -> None:
+    for _, layer in binary_layers(model):
+        layer._depth += 1
+
+
+def _close(model: nn.Module, args: Any, output: Any) -> None:
+    for _, layer in binary_layers(model):
+        layer._depth = max(layer._depth - 1, 0)  # called although another hook failed before ours opened
+        if layer._depth == 0:
+            layer._drawn = None
+
+
+@contextmanager
+def sampled(model: nn.Module, generator: torch.Generator | None = None) -> Iterator[nn.Module]:
+    """Hold one sample of every binary layer: inside, `model` is a fixed network with exactly ±1 weights.
+
+    The same in train and eval mode, and without gradient to the beliefs. Afterwards, and after an exception, the layers are as
+    before. Batch-norm statistics belong to a draw: see `varbnn.refresh_batchnorm`.
+
+    Args:
+        model: any module with binary layers.
+        generator: source of the sample; torch's global one when absent.
+
+    >>> import varbnn as vb
+    >>> model = vb.binarize(nn.Linear(3, 2))
+    >>> with sampled(model):
+    ...     same = torch.equal(model.weight, model.weight)
+    >>> same
+    True
+    """
+    layers = [layer for _, layer in binary_layers(model)]
+    before = [layer._held for layer in layers]
+    try:
+        for layer in layers:
+            layer._held = layer.posterior.sample(*(t.detach() for t in layer.belief), generator=generator)
+        yield model
+    finally:
+        for layer, held in zip(layers, before, strict=True):
+            layer._held = held

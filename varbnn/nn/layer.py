@@ -1,0 +1,201 @@
+"""What every binary layer shares: it owns a belief and draws its ±1 weight from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from varbnn.errors import CheckpointError, InputError
+from varbnn.posteriors import Bernoulli, Posterior, SignedBernoulli, mark_belief
+
+
+class BinaryLayer(nn.Module):
+    """An ordinary layer whose `weight` is drawn from a posterior over ±1.
+
+    Put before a torch layer in the bases (``class BinaryLinear(BinaryLayer, nn.Linear)``) it takes the layer's weight away and
+    puts a belief in its place; everything else, options and bias included, stays the torch layer's. `weight` is then
+
+    - in train mode a fresh differentiable draw, one per layer and forward pass of the model (`varbnn.nn.draws`);
+    - in eval mode the mode, exactly ±1;
+    - inside `varbnn.nn.sampled` the sample that is held there.
+
+    Args:
+        *args, **kwargs: those of the torch layer.
+        posterior: what is believed about the weight; `Bernoulli()` when absent.
+    """
+
+    posterior: Posterior
+    twin: type[nn.Module]
+    """The torch layer it is the binary form of."""
+
+    def __init__(self, *args: Any, posterior: Posterior | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._take_weight(posterior or Bernoulli())
+
+    @classmethod
+    def adopt(cls, layer: nn.Module, posterior: Posterior, strength: float | None = None) -> Self:
+        """Turn a torch layer into its binary twin, in place: the object, its hooks, options and bias stay.
+
+        Args:
+            layer: of exactly the torch class that `cls` is the twin of.
+            posterior: what is believed about the weight.
+            strength: start from a belief in sign(weight) of this confidence; absent starts as the posterior does.
+        """
+        layer.__class__ = cls
+        assert isinstance(layer, cls)
+        layer._take_weight(posterior, strength)
+        return layer
+
+    def _take_weight(self, posterior: Posterior, strength: float | None = None) -> None:
+        weight = self._parameters.pop("weight")
+        assert weight is not None
+        start = weight.detach().to(torch.promote_types(weight.dtype, torch.float32))
+        values = posterior.initial(start) if strength is None else posterior.from_weight(start, strength)
+        self.posterior = posterior
+        count = len(posterior.names)
+        for name, value in zip(posterior.names, values[:count], strict=True):
+            self.register_parameter(name, nn.Parameter(value, requires_grad=weight.requires_grad))
+        for name, value in zip(posterior.buffer_names, values[count:], strict=True):
+            self.register_buffer(name, value)
+        # plain attributes, not buffers: a draw lives for one forward pass and is no part of the posterior
+        self._depth = 0
+        self._drawn: Tensor | None = None
+        self._held: Tensor | None = None
+        self._reused = False
+        self._mark()
+
+    def _mark(self) -> None:
+        for name in self.posterior.names:
+            parameter = self._parameters[name]
+            assert parameter is not None
+            mark_belief(parameter, self.posterior, name)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # deepcopy drops the attributes of parameters, and with them the mark
+        self._depth, self._drawn = 0, None
+        self._mark()
+
+    @property
+    def belief(self) -> tuple[Tensor, ...]:
+        """The belief's tensors, in the order the posterior's methods take them."""
+        names = (*self.posterior.names, *self.posterior.buffer_names)
+        return tuple(getattr(self, name) for name in names)
+
+    @property
+    def distribution(self) -> SignedBernoulli:
+        """The law of each weight, as a torch distribution on {-1, +1}."""
+        return self.posterior.distribution(*self.belief)
+
+    # While the torch layer's own __init__ runs there is no posterior yet: this property then raises AttributeError, and
+    # Module.__getattr__ falls back to the weight parameter that is being initialised.
+    @property
+    def weight(self) -> Tensor:
+        """The ±1 weight in use: a draw (train mode), the mode (eval mode) or the sample held by `sampled`."""
+        posterior = self.posterior
+        if self._held is not None:
+            return self._held
+        if not self.training:
+            return posterior.mode(*self.belief)
+        if self._drawn is not None:
+            self._reused = True
+            return self._drawn
+        if self._depth == 0 and self._reused and not torch.compiler.is_compiling() and _in_backward():
+            raise InputError(
+                "a binary layer that is used twice in the model was recomputed by activation checkpointing, which would draw a "
+                "second weight for it; checkpoint the whole model, or leave this layer outside the checkpointed part"
+            )
+        drawn = posterior.draw(*self.belief)
+        if self._depth > 0:
+            self._drawn = drawn
+        return drawn
+
+    def weight_for(self, inputs: Tensor) -> Tensor:
+        """`weight` in the precision of `inputs`, when that is a half precision (±1 is exact in all of them).
+
+        Raises:
+            InputError: an empty batch in train mode, which would train on nothing.
+        """
+        if self.training and inputs.shape[0] == 0:
+            raise InputError(
+                f"{type(self).__name__} got an empty batch, shape {tuple(inputs.shape)}; skip it, or use drop_last=True"
+            )
+        half = inputs.dtype in (torch.float16, torch.bfloat16)
+        return self.weight.to(inputs.dtype) if half else self.weight
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """As torch's, except that a belief never drops below float32: small steps would be lost in it."""
+        kept = [t for name in (*self.posterior.names, *self.posterior.buffer_names) for t in self._with_grad(name)]
+
+        def keep_precision(tensor: Tensor) -> Tensor:
+            result = fn(tensor)
+            if not any(tensor is k for k in kept) or torch.finfo(result.dtype).bits >= 32:
+                return result
+            return tensor.to(result.device)
+
+        super()._apply(keep_precision, recurse)
+        self._mark()
+        return self
+
+    def _with_grad(self, name: str) -> Iterator[Tensor]:
+        tensor = getattr(self, name)
+        yield tensor
+        if tensor.grad is not None:
+            yield tensor.grad
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
+        refuse_misfit(self, state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *args)  # type: ignore[no-untyped-call]
+        self._mark()
+
+    def reset_parameters(self) -> None:
+        """Start the belief and the bias afresh, as at construction."""
+        if "posterior" not in self.__dict__:
+            super().reset_parameters()  # type: ignore[misc]
+            return
+        belief = self.belief
+        posterior = self.__dict__.pop("posterior")
+        self._parameters["weight"] = nn.Parameter(torch.empty_like(belief[0]))  # lent to the torch layer to initialise
+        try:
+            super().reset_parameters()  # type: ignore[misc]
+        finally:
+            start = self._parameters.pop("weight")
+            self.posterior = posterior
+        with torch.no_grad():
+            for tensor, value in zip(belief, posterior.initial(start), strict=True):
+                tensor.copy_(value)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, posterior={self.posterior!r}"
+
+
+def refuse_misfit(layer: BinaryLayer, state: Mapping[str, Any], prefix: str) -> None:
+    """Raise CheckpointError if `state` holds something else than a belief of `layer` under `prefix`; changes nothing."""
+    names = layer.posterior.names
+    where = f"{prefix.rstrip('.') or 'this layer'} ({type(layer).__name__})"
+    wanted = ", ".join(names)
+    if prefix + "weight" in state:
+        raise CheckpointError(
+            f"{where} keeps a belief over ±1 weights ({wanted}), but the checkpoint has real weights under {prefix}weight. "
+            "Load it into the real model first, then call varbnn.binarize(model, strength=1.0) to start the belief from it."
+        )
+    other = [name for name in ("latent", "natural") if name not in names and prefix + name in state]
+    if other:
+        raise CheckpointError(
+            f"{where} has the posterior {layer.posterior!r} with the parameters {wanted}, but the checkpoint has {other[0]}. "
+            "Binarize the model with the posterior the checkpoint was saved from."
+        )
+    for name in names:
+        saved, own = state.get(prefix + name), getattr(layer, name)
+        if saved is None:
+            continue
+        if saved.shape != own.shape:
+            raise CheckpointError(f"{where}: {name} has shape {tuple(own.shape)}, the checkpoint {tuple(saved.shape)}")
+        if not saved.is_meta and not bool(torch.isfinite(saved).all()):
+            raise CheckpointError(f"{where}: the checkpoint's {name} has NaN or infinite entries; nothing was loaded")
+
+
+def _in_backward() -> bool:
+    return torch._C._current_graph_task_id() != -1

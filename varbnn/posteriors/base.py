@@ -1,0 +1,164 @@
+"""What every posterior over ±1 weights can do, and how a parameter says that it is a belief."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from varbnn.bits import sign
+from varbnn.errors import InputError
+from varbnn.posteriors.signed_bernoulli import SignedBernoulli
+
+
+class _PullBack(torch.autograd.Function):
+    """The weight in the forward pass; factor · (gradient in the weight) for the parameter in the backward pass."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(weight: Tensor, parameter: Tensor, factor: Tensor | None) -> Tensor:
+        return weight.view_as(weight)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        factor = inputs[2]
+        ctx.save_for_backward(*(() if factor is None else (factor,)))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, Tensor, None]:
+        (gradient,) = gradients
+        saved = ctx.saved_tensors
+        return None, gradient * saved[0] if saved else gradient, None
+
+
+def pull_back(weight: Tensor, parameter: Tensor, factor: Tensor | None = None) -> Tensor:
+    """`weight`, with the gradient that arrives at it handed on to `parameter`, times `factor`.
+
+    The gradient is *replaced*, not derived: this is where a loss gradient becomes a natural gradient.
+
+    Args:
+        weight: the value in the forward pass, shaped like `parameter`.
+        parameter: receives the gradient.
+        factor: elementwise multiplier; absent means 1 (straight-through).
+
+    >>> latent = torch.tensor([0.3, -2.0], requires_grad=True)
+    >>> pull_back(sign(latent.detach()), latent).sum().backward()
+    >>> latent.grad
+    tensor([1., 1.])
+    """
+    result: Tensor = _PullBack.apply(weight, parameter, factor)  # type: ignore[no-untyped-call]
+    return result
+
+
+@dataclass(frozen=True)
+class Belief:
+    """The mark on a parameter that holds a belief: which posterior it belongs to and under which name.
+
+    Optimizers look for it (`belief_of`), because they see parameters and not layers.
+    """
+
+    posterior: Posterior
+    name: str
+
+
+def belief_of(parameter: Tensor) -> Belief | None:
+    """The mark of a belief parameter, or None for an ordinary real parameter.
+
+    >>> belief_of(nn.Parameter(torch.zeros(2))) is None
+    True
+    """
+    mark = getattr(parameter, "belief", None)
+    return mark if isinstance(mark, Belief) else None
+
+
+def mark_belief(parameter: nn.Parameter, posterior: Posterior, name: str) -> None:
+    """Mark `parameter` as the belief `name` of `posterior`; layers do this for their own."""
+    parameter.belief = Belief(posterior, name)  # type: ignore[attr-defined]
+
+
+class Posterior(ABC):
+    """How ±1 weights are drawn from a belief, and how a gradient is pulled back onto it.
+
+    A posterior holds hyper-parameters only, so it is immutable and one object may serve many layers. The belief itself is
+    tensors shaped like the weight, which the layer owns and passes in, in the order of `names` and then `buffer_names`.
+    """
+
+    names: ClassVar[tuple[str, ...]]
+    """The belief's parameters; these are attributes of the layer and keys of its state."""
+
+    @property
+    def buffer_names(self) -> tuple[str, ...]:
+        """Tensors the posterior keeps beside its parameters without training them."""
+        return ()
+
+    @abstractmethod
+    def initial(self, weight: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
+        """A belief to start from, given the real weight that an ordinary layer would start from."""
+
+    @abstractmethod
+    def from_weight(self, weight: Tensor, strength: float) -> tuple[Tensor, ...]:
+        """A belief whose mode is sign(weight) and whose typical confidence is `strength`."""
+
+    @abstractmethod
+    def draw(self, *belief: Tensor, noise: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
+        """Training weights, differentiable: their gradient arrives at the belief as its natural gradient."""
+
+    @abstractmethod
+    def natural(self, *belief: Tensor) -> Tensor:
+        """λ of the marginal law of each weight, P(+1) = sigmoid(2 λ); ±inf for a point."""
+
+    def sample(
+        self, *belief: Tensor, noise: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Exact ±1 weights from the posterior, shaped like the belief, without gradient."""
+        with torch.no_grad():
+            return self.distribution(*belief).draw(noise=noise, generator=generator)
+
+    def distribution(self, *belief: Tensor) -> SignedBernoulli:
+        """The marginal law of each weight, as a torch distribution on {-1, +1}."""
+        return SignedBernoulli(natural=self.natural(*belief), validate_args=False)
+
+    def mean(self, *belief: Tensor) -> Tensor:
+        """E[w], in [-1, 1]."""
+        return self.distribution(*belief).mean
+
+    def mode(self, *belief: Tensor) -> Tensor:
+        """The most probable weight, exactly ±1; +1 at a tie. The gradient passes straight through."""
+        value = self._mode(*belief)
+        return pull_back(value, belief[0]) if belief[0].requires_grad and torch.is_grad_enabled() else value
+
+    def _mode(self, *belief: Tensor) -> Tensor:
+        return sign(belief[0].detach())
+
+    def entropy(self, *belief: Tensor) -> Tensor:
+        """Entropy of each weight, in nats."""
+        return self.distribution(*belief).entropy()
+
+    def kl(self, *belief: Tensor, prior: tuple[Tensor, ...] | None = None) -> Tensor:
+        """Divergence of each weight's law from that of the belief `prior` (fair coins when absent), in nats."""
+        here = self.distribution(*belief)
+        other = torch.zeros_like(here.natural) if prior is None else self.natural(*prior)
+        return torch.distributions.kl_divergence(here, SignedBernoulli(natural=other, validate_args=False))
+
+    def log_prob(self, *belief: Tensor, weight: Tensor) -> Tensor:
+        """Log-probability of each ±1 weight, in nats."""
+        return self.distribution(*belief).log_prob(weight)
+
+    def __repr__(self) -> str:
+        """Only what differs from the default, as one would type it."""
+        changed = [
+            f"{f.name}={getattr(self, f.name)!r}"
+            for f in fields(self)  # type: ignore[arg-type]
+            if getattr(self, f.name) != f.default
+        ]
+        return f"{type(self).__name__}({', '.join(changed)})"
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise InputError(message) unless `condition` holds."""
+    if not condition:
+        raise InputError(message)

@@ -1,0 +1,108 @@
+"""The living posterior: independent ±1 coins with natural parameter λ."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from varbnn.kernels import draw_signs
+from varbnn.posteriors import published
+from varbnn.posteriors.base import Posterior, pull_back, require
+from varbnn.posteriors.signed_bernoulli import log_sech2
+
+
+@dataclass(frozen=True, repr=False)
+class Bernoulli(Posterior):
+    """Each weight is +1 with probability sigmoid(2 λ); its mean is μ = tanh λ.
+
+    The natural gradient in λ is the gradient in μ of the expected loss, and the two estimators differ in how they get it:
+
+    - ``"straight-through"``: exact ±1 draws w, gradient at w handed on unchanged (factor 1). Low variance.
+    - ``"concrete"``: the relaxed weight tanh((λ + δ) / relaxation), δ = ½ log(u / (1 - u)), with factor
+      (1 - w²) / (relaxation · (1 - μ²)); Meng et al. 2020, section 3.2. Close to unbiased only for a small relaxation, where
+      its variance grows as 2 / (3 · relaxation · (1 - μ²)).
+
+    Args:
+        estimator: ``"straight-through"`` or ``"concrete"``.
+        relaxation: of the concrete estimator, positive; the smaller, the closer to ±1. Not the posterior's temperature.
+        numerics: ``"exact"`` forms the factor from the present mean, in the log domain. ``"reference"`` repeats the published
+            code to the bit: the mean lags one update behind, and 1e-10 is added above and below (`varbnn.posteriors.published`).
+        init: ``"normal"`` starts from init_scale · N(0, 1), ``"sign"`` from ±init_scale.
+        init_scale: see `init`; 0.1 starts at 0.99 bit per weight, the published 10 at 0.00 bit.
+
+    Raises:
+        InputError: an option outside these.
+
+    >>> natural = torch.tensor([-1.0, 0.0, 2.0], requires_grad=True)
+    >>> Bernoulli().mean(natural).detach()
+    tensor([-0.7616,  0.0000,  0.9640])
+    >>> weight = Bernoulli().draw(natural, noise=torch.tensor([0.1, 0.9, 0.5]))
+    >>> weight.detach()
+    tensor([-1.,  1.,  1.])
+    """
+
+    names = ("natural",)
+
+    estimator: str = "straight-through"
+    relaxation: float = 0.1
+    numerics: str = "exact"
+    init: str = "normal"
+    init_scale: float = 0.1
+
+    def __post_init__(self) -> None:
+        estimators = ("straight-through", "concrete")
+        require(self.estimator in estimators, f"estimator must be one of {estimators}, got {self.estimator!r}")
+        require(
+            0 < self.relaxation < math.inf,
+            f"relaxation must be positive and finite, got {self.relaxation}; for exact ±1 draws use estimator='straight-through'",
+        )
+        require(self.numerics in ("exact", "reference"), f"numerics must be 'exact' or 'reference', got {self.numerics!r}")
+        require(
+            self.numerics == "exact" or self.estimator == "concrete",
+            "numerics='reference' repeats the published concrete estimator; give estimator='concrete' with it",
+        )
+        require(self.init in ("normal", "sign"), f"init must be 'normal' or 'sign', got {self.init!r}")
+        require(0 <= self.init_scale < math.inf, f"init_scale must be finite and ≥ 0, got {self.init_scale}")
+
+    @property
+    def buffer_names(self) -> tuple[str, ...]:
+        return published.BUFFERS if self.numerics == "reference" else ()
+
+    def initial(self, weight: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
+        if self.init == "normal":
+            natural = torch.empty_like(weight).normal_(generator=generator) * self.init_scale
+        else:
+            natural = draw_signs(torch.zeros_like(weight), generator=generator) * self.init_scale
+        return natural, *self._buffers(natural)
+
+    def from_weight(self, weight: Tensor, strength: float) -> tuple[Tensor, ...]:
+        natural = strength * weight.detach() / weight.detach().square().mean().sqrt().clamp_min(1e-12)
+        return natural, *self._buffers(natural)
+
+    def _buffers(self, natural: Tensor) -> tuple[Tensor, ...]:
+        return published.initial(natural) if self.numerics == "reference" else ()
+
+    def draw(self, *belief: Tensor, noise: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
+        natural, *buffers = belief
+        value = natural.detach()
+        if self.estimator == "straight-through":
+            return pull_back(draw_signs(value, noise=noise, generator=generator), natural)
+        if noise is None:
+            noise = torch.empty_like(value).uniform_(generator=generator)
+        if buffers:
+            weight, factor = published.relaxed(value, *buffers, noise=noise, relaxation=self.relaxation)
+        else:
+            scaled = (value + torch.logit(noise.to(value.dtype)) / 2) / self.relaxation
+            weight = torch.tanh(scaled)
+            factor = torch.exp(log_sech2(scaled) - log_sech2(value) - math.log(self.relaxation))
+        return pull_back(weight, natural, factor)
+
+    def natural(self, *belief: Tensor) -> Tensor:
+        return belief[0]
+
+    def _mode(self, *belief: Tensor) -> Tensor:
+        natural, *buffers = belief
+        return published.mode(natural.detach(), *buffers) if buffers else super()._mode(natural)

@@ -1,0 +1,49 @@
+"""The point: one binary network, held as the signs of real latent weights."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from varbnn.bits import sign
+from varbnn.posteriors.base import Posterior, pull_back, require
+
+
+@dataclass(frozen=True, repr=False)
+class Point(Posterior):
+    """The weight is the sign of a real latent; the gradient passes straight through (Courbariaux et al. 2015).
+
+    Args:
+        clip: pass the gradient only where \\|latent\\| ≤ clip (Hubara et al. 2016, eq. 4); absent passes it everywhere.
+            To keep the latent itself in a box, use the optimizer's `clip`.
+
+    Raises:
+        InputError: `clip` is not positive.
+
+    >>> Point().draw(torch.tensor([0.2, -0.1, 0.0]))
+    tensor([ 1., -1.,  1.])
+    """
+
+    names = ("latent",)
+
+    clip: float | None = None
+
+    def __post_init__(self) -> None:
+        require(self.clip is None or self.clip > 0, f"clip must be positive or None, got {self.clip}")
+
+    def initial(self, weight: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
+        return (weight.detach().clone(),)
+
+    def from_weight(self, weight: Tensor, strength: float) -> tuple[Tensor, ...]:
+        return (strength * weight.detach() / weight.detach().square().mean().sqrt().clamp_min(1e-12),)
+
+    def draw(self, *belief: Tensor, noise: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
+        (latent,) = belief
+        factor = None if self.clip is None else (latent.detach().abs() <= self.clip).to(latent.dtype)
+        return pull_back(sign(latent.detach()), latent, factor)
+
+    def natural(self, *belief: Tensor) -> Tensor:
+        return sign(belief[0].detach()) * math.inf

@@ -1,0 +1,120 @@
+"""The law of a ±1 weight as a torch distribution."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, constraints, register_kl
+from torch.distributions.utils import broadcast_all
+from torch.nn.functional import softplus
+
+from varbnn.bits import sign
+from varbnn.errors import InputError
+from varbnn.kernels import draw_signs
+
+
+def log_sech2(x: Tensor) -> Tensor:
+    """log(1 - tanh² x), without forming either square: sech² underflows at |x| ≈ 52 in float32.
+
+    >>> log_sech2(torch.tensor([0.0, 100.0]))
+    tensor([   0.0000, -198.6137])
+    """
+    magnitude = x.abs()
+    return 2 * (math.log(2) - magnitude - torch.log1p(torch.exp(-2 * magnitude)))
+
+
+class _PlusMinusOne(constraints.Constraint):
+    is_discrete = True
+
+    def check(self, value: Tensor) -> Tensor:
+        return (value == 1) | (value == -1)
+
+
+class SignedBernoulli(Distribution):
+    """A coin with the faces -1 and +1, P(+1) = sigmoid(2 λ), mean tanh λ.
+
+    λ is the natural parameter of the exponential family with statistic w. Every quantity is formed from λ, never from a
+    rounded probability, so that it stays accurate where 1 - p rounds to 0.
+
+    Args:
+        natural: λ, any shape. ±inf is a point mass.
+        mean: μ = tanh λ in [-1, 1], instead of `natural`.
+        validate_args: as in torch; pass False inside ``torch.func.vmap``, which forbids checks that read values.
+
+    Raises:
+        InputError: neither or both of `natural` and `mean` are given.
+
+    >>> coin = SignedBernoulli(natural=torch.tensor([0.0, 1.0]))
+    >>> coin.mean
+    tensor([0.0000, 0.7616])
+    >>> coin.log_prob(torch.tensor([1.0, -1.0]))
+    tensor([-0.6931, -2.1269])
+    """
+
+    arg_constraints = {"natural": constraints.real}
+    support = _PlusMinusOne()
+    has_enumerate_support = True
+
+    def __init__(
+        self, natural: Tensor | float | None = None, mean: Tensor | float | None = None, *, validate_args: bool | None = None
+    ) -> None:
+        if (natural is None) == (mean is None):
+            raise InputError("give exactly one of natural= and mean=")
+        (self.natural,) = broadcast_all(natural) if mean is None else (torch.atanh(broadcast_all(mean)[0]),)
+        super().__init__(self.natural.shape, validate_args=validate_args)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> SignedBernoulli:
+        return SignedBernoulli(natural=self.natural.expand(batch_shape), validate_args=False)
+
+    @property
+    def mean(self) -> Tensor:
+        return torch.tanh(self.natural)
+
+    @property
+    def mode(self) -> Tensor:
+        return sign(self.natural)
+
+    @property
+    def variance(self) -> Tensor:
+        return torch.exp(log_sech2(self.natural))
+
+    def draw(self, *, noise: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
+        """One ±1 value per coin; `noise` is uniform in [0, 1), see `varbnn.kernels.draw_signs`."""
+        return draw_signs(self.natural, noise=noise, generator=generator)
+
+    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:
+        with torch.no_grad():
+            return draw_signs(self.natural.expand(self._extended_shape(sample_shape)))
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        if self._validate_args:
+            self._validate_sample(value)
+        # a certain face has log-probability 0 even though λ is infinite
+        return torch.where(value * self.natural == math.inf, 0.0, -softplus(-2 * value * self.natural))
+
+    def entropy(self) -> Tensor:
+        magnitude = self.natural.abs()
+        tail = torch.where(magnitude == math.inf, 0.0, 2 * magnitude * torch.sigmoid(-2 * magnitude))
+        return torch.log1p(torch.exp(-2 * magnitude)) + tail
+
+    def enumerate_support(self, expand: bool = True) -> Tensor:
+        values = torch.tensor([-1.0, 1.0], dtype=self.natural.dtype, device=self.natural.device)
+        values = values.reshape(-1, *[1] * len(self.batch_shape))
+        return values.expand(-1, *self.batch_shape) if expand else values
+
+
+@register_kl(SignedBernoulli, SignedBernoulli)
+def _kl_signed_bernoulli(p: SignedBernoulli, q: SignedBernoulli) -> Tensor:
+    # Both sides in log-probabilities, so that two nearly certain coins compare without forming log(0).
+    total = torch.zeros_like(p.natural + q.natural)
+    for face in (1.0, -1.0):
+        probability = torch.sigmoid(2 * face * p.natural)
+        value = torch.full_like(p.natural, face)
+        log_ratio = SignedBernoulli(natural=p.natural, validate_args=False).log_prob(value) - SignedBernoulli(
+            natural=q.natural, validate_args=False
+        ).log_prob(value)
+        total = total + torch.where(probability == 0, 0.0, probability * log_ratio)
+    return total.clamp_min(0)
