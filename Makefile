@@ -51,15 +51,15 @@ bench: .venv/.dev
 # --- set-up: .demo is what a user needs, .dev adds the tools of the house ---
 
 CANDIDATES := $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11
-INSTALL := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
+INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 
-.venv/bin/python:
+.venv/bin/pip:
 	@for python in $(CANDIDATES); do \
 	    $$python -c "import sys; sys.exit(sys.version_info < (3, 11))" 2>/dev/null || continue; \
 	    exec $$python -m venv .venv; \
 	done; echo "varbnn needs Python 3.11 or newer; none found. Name one: make PYTHON=/path/to/python3" >&2; exit 1
 
-.venv/.demo: pyproject.toml constraints.txt | .venv/bin/python
+.venv/.demo: pyproject.toml constraints.txt | .venv/bin/pip
 	@echo "Installing varbnn into .venv (a minute or two, once) ..."
 	@$(INSTALL) scikit-build-core
 	@$(INSTALL) --no-build-isolation -e ".[demo]"

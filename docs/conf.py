@@ -10,9 +10,8 @@ project = "varbnn"
 release = metadata.version("varbnn")
 copyright = "the varbnn authors"
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "plain_docstrings", "api_pages"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "plain_docstrings", "generated_lists"]
 exclude_patterns = ["_build", "_ext"]
-suppress_warnings = ["toc.empty_glob"]  # the table of contents names pages by pattern, so a page may come or go
 html_theme = "furo"
 html_title = "varbnn"
 
@@ -21,6 +20,7 @@ myst_heading_anchors = 3
 
 default_role = "code"  # `name` in a docstring means code, as in Markdown
 autodoc_member_order = "bysource"
+autodoc_inherit_docstrings = False  # otherwise torch explains forward() on every layer
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 napoleon_google_docstring = True

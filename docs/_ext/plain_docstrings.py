@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 
 CODE = re.compile(r"(``.+?``|:[\w:]+:`[^`]+`|`[^`]+`)")
-SPECIAL = re.compile(r"([*|]|(?<=\w)_(?!\w))")
+SPECIAL = re.compile(r"(?<!\\)([*|]|(?<=\w)_(?!\w))")  # what is escaped by hand stays
 
 
 def to_restructured_text(lines: list[str]) -> list[str]:

@@ -1,0 +1,47 @@
+"""Fills the lists that would otherwise be kept by hand: the contents on the front page, the modules on the API page."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from pathlib import Path
+
+import varbnn
+
+FIRST = ["start", "design", "posteriors", "prediction", "gotchas", "vocabulary"]  # the order to read them in
+LAST = ["api", "changelog"]
+
+
+def contents(folder: Path) -> str:
+    """The pages in `folder`: the known ones in reading order, new ones after them, then the notes."""
+    pages = {path.stem for path in folder.glob("*.md")} - {"index"}
+    between = sorted(pages - {*FIRST, *LAST})
+    ordered = [page for page in FIRST + between + LAST if page in pages]
+    notes = sorted(f"notes/{path.stem}" for path in folder.glob("notes/*.md"))
+    return _toctree("Contents", ordered) + _toctree("Why it is built this way", notes)
+
+
+def modules() -> str:
+    """One section for every top-level module or package of varbnn that has an `__all__`."""
+    names = [f"varbnn.{found.name}" for found in pkgutil.iter_modules(varbnn.__path__) if found.name != "__main__"]
+    public = [name for name in names if getattr(importlib.import_module(name), "__all__", [])]
+    return "".join(f"## {name}\n\n```{{eval-rst}}\n.. automodule:: {name}\n   :members:\n```\n\n" for name in public)
+
+
+def _toctree(caption: str, entries: list[str]) -> str:
+    listed = "\n".join(entries)
+    return f"```{{toctree}}\n:maxdepth: 1\n:caption: {caption}\n\n{listed}\n```\n\n" if entries else ""
+
+
+def fill(app, docname, source):
+    if docname == "index":
+        source[0] = source[0].replace("<!-- contents -->", contents(Path(app.srcdir)))
+    if docname == "api":
+        source[0] = source[0].replace("<!-- modules -->", modules())
+
+
+def setup(app):
+    app.connect("source-read", fill)
+    # Both pages depend on more than their own text, so they are read again in every build.
+    app.connect("env-get-outdated", lambda *_: ["index", "api"])
+    return {"parallel_read_safe": True}
