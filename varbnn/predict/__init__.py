@@ -1,0 +1,12 @@
+"""Predictions of many sampled networks: averaged, measured, calibrated, shown.
+
+The torchmetrics classes are in `varbnn.predict.metrics`, imported only by name because torchmetrics brings matplotlib.
+"""
+
+from varbnn.predict.average import predict
+from varbnn.predict.calibration import TemperatureScaling
+from varbnn.predict.evaluation import Evaluation, evaluate
+from varbnn.predict.regression import RegressionPrediction
+from varbnn.predict.uncertainty import Prediction
+
+__all__ = ["predict", "Prediction", "RegressionPrediction", "evaluate", "Evaluation", "TemperatureScaling"]

@@ -1,0 +1,223 @@
+"""Ask many sampled networks: S forward passes over the inputs, one held weight draw each."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Literal, overload
+
+import torch
+from torch import Tensor, nn
+
+from varbnn.errors import InputError, VarbnnWarning
+from varbnn.nn.batchnorm import Data, batchnorm_preserved, batchnorms, refresh_batchnorm
+from varbnn.nn.draws import binary_layers, sampled
+from varbnn.predict.checks import Values, at_least_float32
+from varbnn.predict.inputs import RepeatedInputs, as_data, require_passes
+from varbnn.predict.regression import RegressionPrediction
+from varbnn.predict.uncertainty import Prediction
+
+
+@overload
+def predict(
+    model: nn.Module,
+    inputs: Data,
+    num_samples: int = 32,
+    *,
+    refresh_bn: Data | None = None,
+    batch_size: int = 1000,
+    task: Literal["classification"] = "classification",
+    generator: torch.Generator | None = None,
+    progress: bool = False,
+    noise_variance: Values | float | None = None,
+    device: torch.device | str | None = None,
+) -> Prediction: ...
+@overload
+def predict(
+    model: nn.Module,
+    inputs: Data,
+    num_samples: int = 32,
+    *,
+    refresh_bn: Data | None = None,
+    batch_size: int = 1000,
+    task: Literal["regression"],
+    generator: torch.Generator | None = None,
+    progress: bool = False,
+    noise_variance: Values | float | None = None,
+    device: torch.device | str | None = None,
+) -> RegressionPrediction: ...
+def predict(
+    model: nn.Module,
+    inputs: Data,
+    num_samples: int = 32,
+    *,
+    refresh_bn: Data | None = None,
+    batch_size: int = 1000,
+    task: Literal["classification", "regression"] = "classification",
+    generator: torch.Generator | None = None,
+    progress: bool = False,
+    noise_variance: Values | float | None = None,
+    device: torch.device | str | None = None,
+) -> Prediction | RegressionPrediction:
+    """What `num_samples` networks drawn from the posterior say about `inputs`.
+
+    Each draw is held while it goes over all inputs, in eval mode and without gradients. The model comes out as it went
+    in (train flags, batch-norm statistics, beliefs), whatever happens in between. Besides the result, of size S×N×C,
+    memory holds one batch and one N×C.
+
+    Args:
+        model: gives logits n×C for a batch of n inputs, or for regression means n or n×D.
+        inputs: tensor or array with N inputs along the first axis, or a loader that yields x or (x, ...) in the same
+            order on every pass (shuffle=False); S passes are made. Inputs are sent to the model's device.
+        num_samples: S; 0 asks the mode of the posterior instead, as one sample.
+        refresh_bn: training inputs (as for `inputs`; order does not matter) from which the batch-norm statistics are
+            re-estimated for each draw: those kept from training average over many draws and fit none. Unused without
+            batch norm.
+        batch_size: inputs per forward pass, where `inputs` is a tensor or an array.
+        task: what the outputs are; decides between `Prediction` and `RegressionPrediction`.
+        generator: source of the draws, on the model's device. The same state gives the same prediction bit for bit,
+            also with a shuffled `refresh_bn`, and torch's global generator is left alone. Absent: the global generator.
+        progress: show a bar.
+        noise_variance: for regression, see `RegressionPrediction`.
+        device: where to send inputs, instead of where the model's first parameter lies.
+
+    Returns:
+        The prediction, on the CPU, in the precision of the outputs but at least float32.
+
+    Raises:
+        InputError: no inputs, NaN or inf in them or in the outputs, outputs of another shape, data that cannot be gone
+            through S times or differ between passes, nothing in `refresh_bn`, a model without binary layers (S > 0).
+
+    Warns:
+        VarbnnWarning: the model has batch norm and `refresh_bn` is absent (S > 0).
+
+    >>> import varbnn as vb
+    >>> model = vb.binarize(nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3)))
+    >>> predict(model, torch.randn(10, 4), num_samples=5, refresh_bn=torch.randn(100, 4))
+    Prediction(5 samples × 10 inputs × 3 classes, float32)
+    """
+    _require_sensible(model, num_samples, task, noise_variance)
+    num_passes = max(num_samples, 1)
+    repeated = RepeatedInputs(inputs, model, batch_size, num_passes, device)
+    if refresh_bn is not None:
+        refresh_bn = require_passes(as_data(refresh_bn, "refresh_bn", repeated.dtype), "refresh_bn", num_passes)
+    elif num_samples > 0 and batchnorms(model):
+        warnings.warn(
+            "this model has batch norm, whose statistics belong to one weight draw: pass refresh_bn=training inputs to "
+            "re-estimate them for each sampled network. Without it, those of training are used, which fit none.",
+            VarbnnWarning,
+            stacklevel=2,
+        )
+    read = _probabilities if task == "classification" else _real_outputs
+    with _evaluating(model), batchnorm_preserved(model), _own_randomness(generator), torch.no_grad():
+        outputs: Tensor | None = None
+        for index in _with_bar(num_passes, progress):
+            with sampled(model, generator) if num_samples else nullcontext():
+                if refresh_bn is not None and batchnorms(model):
+                    refresh_batchnorm(model, refresh_bn)
+                outputs = _one_network(model, repeated, read, index, num_passes, outputs)
+    assert outputs is not None
+    return Prediction(outputs) if task == "classification" else RegressionPrediction(outputs, noise_variance)
+
+
+def _require_sensible(model: nn.Module, num_samples: int, task: str, noise_variance: Values | float | None) -> None:
+    if isinstance(num_samples, bool) or not isinstance(num_samples, int) or num_samples < 0:
+        raise InputError(f"num_samples must be an integer ≥ 0 (0 is the mode), got {num_samples!r}")
+    if task not in ("classification", "regression"):
+        raise InputError(f"task must be 'classification' or 'regression', got {task!r}")
+    if task == "classification" and noise_variance is not None:
+        raise InputError("noise_variance belongs to task='regression'; class probabilities carry their own noise")
+    if num_samples > 0 and next(binary_layers(model), None) is None:
+        raise InputError(
+            f"{type(model).__name__} has no binary layer, so all {num_samples} samples would be equal; "
+            "call varbnn.binarize(model) first, or pass num_samples=0"
+        )
+
+
+def _one_network(
+    model: nn.Module,
+    inputs: RepeatedInputs,
+    read: Callable[[Tensor], Tensor],
+    index: int,
+    num_passes: int,
+    outputs: Tensor | None,
+) -> Tensor:
+    """Outputs of the network held now, written to outputs[index]; the first pass finds out N and makes room for all."""
+    first, seen = [], 0
+    for x in inputs.one_pass():
+        values = read(_require_outputs(model(x), len(x))).cpu()
+        if outputs is None:
+            first.append(values)
+        else:
+            outputs[index, seen : seen + len(x)] = values
+        seen += len(x)
+    if outputs is None:
+        rows = torch.cat(first)
+        outputs = rows.new_empty(num_passes, *rows.shape)
+        outputs[index] = rows
+    return outputs
+
+
+def _require_outputs(outputs: object, num_inputs: int) -> Tensor:
+    if not isinstance(outputs, Tensor) or outputs.ndim == 0 or len(outputs) != num_inputs:
+        shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+        raise InputError(f"the model must return one row per input, {num_inputs} here, got {shape}")
+    if not bool(outputs.isfinite().all()):
+        raise InputError(
+            "the model's outputs hold NaN or inf; look at varbnn.health(model) and at the batch-norm statistics"
+        )
+    return at_least_float32(outputs)
+
+
+def _probabilities(logits: Tensor) -> Tensor:
+    if logits.ndim != 2 or logits.shape[1] < 2:
+        raise InputError(
+            f"a classifier must return logits n×C with C ≥ 2, got {tuple(logits.shape)}; give a single logit z as the "
+            "two columns 0, z, and pass task='regression' for real outputs"
+        )
+    return logits.softmax(-1)
+
+
+def _real_outputs(means: Tensor) -> Tensor:
+    if means.ndim > 2:
+        raise InputError(f"a regression model must return means n or n×D, got {tuple(means.shape)}; flatten them")
+    return means
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Eval mode; afterwards every submodule has its own flag back (model.train() would set all of them)."""
+    flags = [(module, module.training) for module in model.modules()]
+    try:
+        model.eval()
+        yield
+    finally:
+        for module, training in flags:
+            module.training = training
+
+
+@contextmanager
+def _own_randomness(generator: torch.Generator | None) -> Iterator[None]:
+    """With a generator, let loaders shuffle by a seed that follows from it, and put the global generator back."""
+    if generator is None:
+        yield
+        return
+    before = torch.get_rng_state()
+    twin = torch.Generator(generator.device)
+    twin.set_state(
+        generator.get_state()
+    )  # the seed is read from a copy: the draws stay those of sampled(model, generator)
+    try:
+        torch.default_generator.manual_seed(int(torch.randint(2**62, (), generator=twin, device=twin.device)))
+        yield
+    finally:
+        torch.set_rng_state(before)
+
+
+def _with_bar(num_passes: int, progress: bool) -> Iterator[int]:
+    if not progress:
+        return iter(range(num_passes))
+    from tqdm import tqdm
+
+    return iter(tqdm(range(num_passes), desc="sampled networks", leave=False))

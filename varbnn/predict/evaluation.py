@@ -1,0 +1,150 @@
+"""A prediction against the truth, in one flat table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from varbnn.errors import InputError
+from varbnn.predict.checks import Values, as_labels, as_real_targets
+from varbnn.predict.regression import RegressionPrediction
+from varbnn.predict.uncertainty import Prediction, count, mean64
+
+Score = Literal["total", "epistemic", "aleatoric", "confidence"]
+
+UNCERTAINTY: dict[Score, Callable[[Prediction], Tensor]] = {
+    "total": lambda prediction: prediction.total,
+    "epistemic": lambda prediction: prediction.epistemic,
+    "aleatoric": lambda prediction: prediction.aleatoric,
+    "confidence": lambda prediction: -prediction.confidence,
+}
+MEANING = {
+    "accuracy": "share of inputs labelled right",
+    "nll": "nats per input, lower is better",
+    "brier": "0 to 2, lower is better",
+    "ece": "gap between confidence and accuracy",
+    "ood_auroc": "foreign inputs are less sure; 0.5 is chance",
+    "ood_fpr95": "foreign inputs accepted when 95 % of familiar ones are",
+    "rmse": "units of the target",
+}
+
+
+class Evaluation(dict[str, float]):
+    """Measures by name, plain floats: prints as a table, goes into JSON as it is.
+
+    >>> print(Evaluation(accuracy=0.975, nll=0.11, num_samples=32))
+    accuracy    0.9750    share of inputs labelled right
+    nll         0.1100    nats per input, lower is better
+    (mean of 32 samples)
+    """
+
+    def __str__(self) -> str:
+        lines = [
+            f"{name:<11} {value:.4f}    {MEANING.get(name, '')}".rstrip()
+            for name, value in self.items()
+            if name != "num_samples"
+        ]
+        if "num_samples" in self:
+            lines.append(f"(mean of {count(int(self['num_samples']), 'sample')})")
+        return "\n".join(lines)
+
+
+def evaluate(
+    prediction: Prediction | RegressionPrediction,
+    targets: Values,
+    ood: Prediction | None = None,
+    *,
+    bins: int = 15,
+    score: Score = "total",
+) -> Evaluation:
+    """Measure the mean of a prediction's samples against the truth.
+
+    Classification gives `accuracy`, `nll` (nats per input), `brier` (summed over classes), `ece` and, with `ood`,
+    `ood_auroc` and `ood_fpr95`; regression gives `rmse` and, where a noise variance is known, `nll`: minus the log
+    density of the equally weighted mixture of the S Gaussians, joint over outputs, nats per input. All have
+    `num_samples`. The definitions are those of `varbnn.predict.metrics`.
+
+    Args:
+        prediction: S samples for N inputs.
+        targets: N class labels (integers), or real targets shaped like one sample.
+        ood: the same networks' prediction for foreign inputs.
+        bins: of the calibration error.
+        score: by which foreign inputs are told from familiar ones; "confidence" counts downwards.
+
+    Raises:
+        InputError: targets that do not fit the prediction, another number of classes in `ood`, an unknown `score`.
+
+    >>> prediction = Prediction([[[0.9, 0.1], [0.2, 0.8]]])
+    >>> print(evaluate(prediction, [0, 1]))
+    accuracy    1.0000    share of inputs labelled right
+    nll         0.1643    nats per input, lower is better
+    brier       0.0500    0 to 2, lower is better
+    ece         0.1500    gap between confidence and accuracy
+    (mean of 1 sample)
+    """
+    if isinstance(prediction, RegressionPrediction):
+        if ood is not None:
+            raise InputError("ood= compares class probabilities; for regression compare prediction.total by yourself")
+        return _evaluate_regression(prediction, targets)
+    if not isinstance(prediction, Prediction):
+        raise InputError(
+            f"prediction must be a Prediction, got {type(prediction).__name__}; wrap S×N×C: Prediction(probs)"
+        )
+    labels = as_labels(targets, len(prediction), prediction.num_classes).to(prediction.probs.device)
+    if score not in get_args(Score):
+        raise InputError(f"score must be one of {', '.join(get_args(Score))}, got {score!r}")
+    if ood is not None and not (isinstance(ood, Prediction) and ood.num_classes == prediction.num_classes):
+        raise InputError(f"ood must be a Prediction over the same {prediction.num_classes} classes, got {ood!r}")
+    result = _evaluate_classes(mean64(prediction.probs), labels, bins)
+    if ood is not None:
+        familiar, foreign = UNCERTAINTY[score](prediction), UNCERTAINTY[score](ood).to(prediction.probs.device)
+        result |= _evaluate_detection(familiar, foreign)
+    return Evaluation(result, num_samples=prediction.num_samples)
+
+
+def _evaluate_classes(mean: Tensor, labels: Tensor, bins: int) -> dict[str, float]:
+    # imported late: torchmetrics brings matplotlib and a second of start-up
+    from torchmetrics.classification import MulticlassAccuracy
+
+    from varbnn.predict.metrics import Brier, ExpectedCalibrationError, NegativeLogLikelihood
+
+    metrics: dict[str, Any] = {
+        "accuracy": MulticlassAccuracy(num_classes=mean.shape[1], average="micro", validate_args=False),
+        "nll": NegativeLogLikelihood(),
+        "brier": Brier(),
+        "ece": ExpectedCalibrationError(bins),
+    }
+    for metric in metrics.values():
+        metric.to(mean.device).update(mean, labels)
+    return {name: float(metric.compute()) for name, metric in metrics.items()}
+
+
+def _evaluate_detection(familiar: Tensor, foreign: Tensor) -> dict[str, float]:
+    from varbnn.predict.metrics import FPR95, ood_auroc
+
+    fpr95 = FPR95().to(familiar.device)
+    fpr95.update(familiar, torch.zeros(len(familiar), dtype=torch.bool))
+    fpr95.update(foreign, torch.ones(len(foreign), dtype=torch.bool))
+    return {"ood_auroc": ood_auroc(familiar, foreign), "ood_fpr95": float(fpr95.compute())}
+
+
+def _evaluate_regression(prediction: RegressionPrediction, targets: Values) -> Evaluation:
+    truth = as_real_targets(targets, prediction.means.shape[1:]).to(prediction.means.device)
+    error = mean64(prediction.means) - truth
+    result = Evaluation(rmse=error.square().mean().sqrt().item())
+    if prediction.noise_variance is not None:
+        result["nll"] = -_mixture_log_density(prediction.means, prediction.noise_variance, truth).mean().item()
+    return Evaluation(result, num_samples=prediction.num_samples)
+
+
+def _mixture_log_density(means: Tensor, noise_variance: Tensor, truth: Tensor) -> Tensor:
+    """log of the mean over s of N(truth; means_s, noise_s), joint over outputs, N; in float64, one sample at a time."""
+    total = torch.full(truth.shape[:1], -torch.inf, dtype=torch.float64, device=truth.device)
+    for mean, variance in zip(means, noise_variance.expand(means.shape), strict=True):
+        variance = variance.double()
+        log_density = -0.5 * ((truth - mean).square() / variance + (2 * torch.pi * variance).log())
+        total = torch.logaddexp(total, log_density.flatten(1).sum(1) if truth.ndim > 1 else log_density)
+    return total - torch.tensor(len(means), dtype=torch.float64).log()

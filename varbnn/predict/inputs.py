@@ -1,0 +1,129 @@
+"""The same inputs, S times over: cut into batches, moved to the model, and checked to be the same each time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset, IterableDataset
+
+from varbnn.errors import InputError
+from varbnn.nn.batchnorm import Data, input_batches
+
+
+class RepeatedInputs:
+    """Inputs that can be gone through once per sampled network.
+
+    Args:
+        data: tensor or array (inputs along the first axis), or a loader that yields x or (x, ...) in the same order
+            every time.
+        model: its first parameter says where inputs go, and arrays (float64 by habit) take its precision.
+        batch_size: for a tensor or an array; a loader's batches stay as they are.
+        num_passes: how often the inputs will be asked for.
+        device: where inputs go instead.
+
+    Raises:
+        InputError: no inputs, an iterator that ends after one pass where more are needed, something that is no data.
+    """
+
+    def __init__(
+        self, data: Data, model: nn.Module, batch_size: int, num_passes: int, device: torch.device | str | None
+    ) -> None:
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+            raise InputError(f"batch_size must be a positive integer, got {batch_size!r}")
+        self.dtype = _real_dtype(model)
+        self.data = require_passes(as_data(data, "inputs", self.dtype), "inputs", num_passes)
+        self.batch_size = batch_size
+        self.device = torch.device(device) if device is not None else device_of(model)
+        self._sums: list[Tensor] = []  # one number per input, from the first pass; a tensor needs none
+
+    def one_pass(self) -> Iterator[Tensor]:
+        """The batches, on the model's device.
+
+        Raises:
+            InputError: no batch or an empty one, NaN or inf; from the second pass on also fewer, more or other inputs.
+        """
+        first, seen = self._sums, 0
+        known = torch.cat(first) if first else None
+        for x in input_batches(self.data, self.batch_size):
+            if not isinstance(self.data, Tensor):
+                sums = x.reshape(len(x), -1).sum(1, dtype=torch.float64 if x.is_floating_point() else torch.int64).cpu()
+                if known is None:
+                    first.append(sums)
+                else:
+                    _require_same(known[seen : seen + len(x)], sums, len(known))
+            seen += len(x)
+            yield x.to(self.device)
+        if seen == 0:
+            raise InputError("inputs hold no example; give at least one")
+        if known is not None and seen != len(known):
+            raise _other_number(len(known), f"{seen}")
+
+
+def as_data(data: Data, name: str, dtype: torch.dtype) -> Data:
+    """`data` with a floating array turned into a tensor of `dtype`.
+
+    Raises:
+        InputError: neither tensor, array nor loader.
+    """
+    if isinstance(data, np.ndarray):
+        tensor = torch.as_tensor(data)
+        return tensor.to(dtype) if tensor.is_floating_point() else tensor
+    if isinstance(data, Tensor):
+        return data
+    if isinstance(data, Dataset) and not isinstance(data, IterableDataset):
+        raise InputError(
+            f"{name} must be batches, got a {type(data).__name__}; wrap it: DataLoader(data, batch_size=256)"
+        )
+    if isinstance(data, (tuple, dict, str)) or not hasattr(data, "__iter__"):
+        raise InputError(f"{name} must be a tensor, an array or a loader of batches, got {type(data).__name__}")
+    return data
+
+
+def require_passes(data: Data, name: str, num_passes: int) -> Data:
+    """`data`, unless it is an iterator, which is used up after one pass, and more are needed.
+
+    >>> require_passes(iter([]), "refresh_bn", num_passes=32)
+    Traceback (most recent call last):
+    varbnn.errors.InputError: refresh_bn is used up after one pass (list_iterator), but 32 are needed, one per ...
+    """
+    if isinstance(data, Iterator) and num_passes > 1:
+        raise InputError(
+            f"{name} is used up after one pass ({type(data).__name__}), but {num_passes} are needed, one per sampled "
+            "network. Give a tensor, a DataLoader or a list of batches."
+        )
+    return data
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where the first parameter or buffer of `model` lies; the CPU for a model without any."""
+    tensors: Iterator[Any] = iter([*list(model.parameters())[:1], *list(model.buffers())[:1]])
+    first = next(tensors, None)
+    return first.device if first is not None else torch.device("cpu")
+
+
+def _real_dtype(model: nn.Module) -> torch.dtype:
+    """Precision the model computes in: that of its real parameters, since beliefs never drop below float32."""
+    floating = [p for p in model.parameters() if p.is_floating_point()]
+    real = [p for p in floating if not hasattr(p, "belief")]
+    return (real or floating)[0].dtype if floating else torch.get_default_dtype()
+
+
+def _require_same(expected: Tensor, sums: Tensor, total: int) -> None:
+    if expected.shape != sums.shape:
+        raise _other_number(total, "more")
+    if not torch.allclose(expected.double(), sums.double(), rtol=1e-6, atol=0.0):
+        raise InputError(
+            "the loader gave other inputs, or another order, on a later pass; the samples of one row would belong to "
+            "different inputs. Use shuffle=False and no random augmentation, or give a tensor."
+        )
+
+
+def _other_number(total: int, found: str) -> InputError:
+    return InputError(
+        f"the loader gave {total} inputs on the first pass and {found} on a later one; every sampled network needs the "
+        "same inputs. Give a tensor, or a loader that can be restarted."
+    )

@@ -1,0 +1,133 @@
+"""The same for real targets: means of S networks, and the law of total variance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from varbnn.errors import InputError
+from varbnn.predict.checks import Values, as_tensor, at_least_float32
+from varbnn.predict.uncertainty import count, input_index, mean64
+
+
+@dataclass(frozen=True, init=False, eq=False, repr=False)
+class RegressionPrediction:
+    """Outputs of S networks for N inputs, and the noise each network expects; all uncertainties are variances.
+
+    The law of total variance, in squared units of the target (not nats), per input and output:
+
+        total      epistemic + aleatoric    variance of an observation under the mixture of the S networks
+        aleatoric  mean_s of the noise variance    (0 where none is given)
+        epistemic  variance over s of the outputs    (divided by S: the mixture weights its members equally)
+
+    Args:
+        means: S×N or S×N×D, floating, finite.
+        noise_variance: None, a positive number for all, or positive values shaped like `means`.
+
+    Raises:
+        InputError: another shape, S or N = 0, NaN or inf, a noise variance that is not positive.
+
+    >>> pred = RegressionPrediction([[0.0, 1.0], [2.0, 1.0]], noise_variance=0.25)
+    >>> pred.epistemic.tolist(), pred.total.tolist()
+    ([1.0, 0.0], [1.25, 0.25])
+    """
+
+    means: Tensor
+    noise_variance: Tensor | None
+
+    def __init__(self, means: Values, noise_variance: Values | float | None = None) -> None:
+        means = as_tensor(means, "means")
+        if means.ndim not in (2, 3) or 0 in means.shape:
+            raise InputError(
+                "means must be S×N or S×N×D (samples × inputs × outputs), none of them 0, "
+                f"got shape {tuple(means.shape)}. For a single network pass means[None]."
+            )
+        if not means.is_floating_point():
+            raise InputError(f"means must be floating point, got {means.dtype}; call .float()")
+        means = at_least_float32(means)
+        if not all(bool(sample.isfinite().all()) for sample in means):
+            raise InputError("means hold NaN or inf; every output must be finite. Look for a diverged network.")
+        object.__setattr__(self, "means", means)
+        noise = None if noise_variance is None else _checked_noise(noise_variance, means)
+        object.__setattr__(self, "noise_variance", noise)
+
+    @property
+    def num_samples(self) -> int:
+        """S, how many networks voted."""
+        return self.means.shape[0]
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean over the samples, N or N×D, in units of the target."""
+        return mean64(self.means).to(self.means.dtype)
+
+    @property
+    def epistemic(self) -> Tensor:
+        """Variance of the outputs over the networks, N or N×D, squared units."""
+        return self._epistemic64().to(self.means.dtype)
+
+    @property
+    def aleatoric(self) -> Tensor:
+        """Mean noise variance, N or N×D, squared units; zeros where no noise is given."""
+        return self._aleatoric64().to(self.means.dtype)
+
+    @property
+    def total(self) -> Tensor:
+        """Variance of an observation, N or N×D, squared units."""
+        return (self._epistemic64() + self._aleatoric64()).to(self.means.dtype)
+
+    @property
+    def std(self) -> Tensor:
+        """Standard deviation of an observation, N or N×D, in units of the target."""
+        return (self._epistemic64() + self._aleatoric64()).sqrt().to(self.means.dtype)
+
+    def numpy(self) -> np.ndarray[Any, np.dtype[Any]]:
+        """`means` as an array; shares memory with a CPU tensor."""
+        array: np.ndarray[Any, np.dtype[Any]] = self.means.cpu().numpy()
+        return array
+
+    def __len__(self) -> int:
+        """N, the number of inputs."""
+        return self.means.shape[1]
+
+    def __getitem__(self, index: Any) -> RegressionPrediction:
+        """The same networks' predictions for some inputs; see `Prediction.__getitem__`."""
+        index, noise = input_index(index, len(self)), self.noise_variance
+        if noise is not None and noise.ndim > 0:
+            noise = noise[:, index]
+        return RegressionPrediction(self.means[:, index], noise)
+
+    def __repr__(self) -> str:
+        samples, inputs, *outputs = self.means.shape
+        shape = f"{count(samples, 'sample')} × {count(inputs, 'input')}" + "".join(f" × {d} outputs" for d in outputs)
+        noise = "no noise variance" if self.noise_variance is None else "with noise variance"
+        return f"RegressionPrediction({shape}, {noise})"
+
+    def _epistemic64(self) -> Tensor:
+        centre = mean64(self.means)
+        accumulated = torch.zeros_like(centre)
+        for sample in self.means:  # second pass over centred values: E[x²] - E[x]² would cancel
+            accumulated += (sample.double() - centre).square()
+        return accumulated / self.num_samples
+
+    def _aleatoric64(self) -> Tensor:
+        noise, shape = self.noise_variance, self.means.shape[1:]
+        if noise is None:
+            return torch.zeros(shape, dtype=torch.float64, device=self.means.device)
+        return mean64(noise) if noise.ndim > 0 else noise.double().expand(shape).clone()
+
+
+def _checked_noise(noise_variance: Values | float, means: Tensor) -> Tensor:
+    noise = as_tensor(noise_variance, "noise_variance")
+    if noise.ndim != 0 and noise.shape != means.shape:
+        raise InputError(
+            f"noise_variance must be a number or shaped like means {tuple(means.shape)}, "
+            f"got shape {tuple(noise.shape)}; expand it over the samples"
+        )
+    if not noise.isfinite().all() or (noise <= 0).any():
+        raise InputError(f"noise_variance must be > 0 and finite, got {noise.min().item():.4g}; pass None for no noise")
+    return noise.to(dtype=means.dtype, device=means.device)
