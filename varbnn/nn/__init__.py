@@ -5,8 +5,10 @@ from varbnn.nn.batchnorm import batchnorm_preserved, batchnorms, refresh_batchno
 from varbnn.nn.binarize import binarize, freeze
 from varbnn.nn.conv import BinaryConv1d, BinaryConv2d, BinaryConv3d
 from varbnn.nn.draws import binary_layers, draw_once_per_forward, sampled
+from varbnn.nn.health import Health, health
 from varbnn.nn.layer import BinaryLayer
 from varbnn.nn.linear import BinaryLinear
+from varbnn.nn.summary import Summary, summary
 
 __all__ = [
     "BinaryConv1d",
@@ -14,13 +16,17 @@ __all__ = [
     "BinaryConv3d",
     "BinaryLayer",
     "BinaryLinear",
+    "Health",
     "Sign",
+    "Summary",
     "batchnorm_preserved",
     "batchnorms",
     "binarize",
     "binary_layers",
     "draw_once_per_forward",
     "freeze",
+    "health",
     "refresh_batchnorm",
     "sampled",
+    "summary",
 ]

@@ -17,8 +17,8 @@ class Sign(nn.Module):
 
     Args:
         surrogate: the gradient that stands in for the sign's zero one:
-            ``"clipped"`` 1 where \\|x\\| ≤ 1, else 0 (Hubara et al. 2016, eq. 4);
-            ``"polynomial"`` 2 - 2 \\|x\\| where \\|x\\| < 1, else 0 (Bi-Real net, Liu et al. 2018, eq. 9);
+            ``"clipped"`` 1 where |x| ≤ 1, else 0 (Hubara et al. 2016, eq. 4);
+            ``"polynomial"`` 2 - 2 |x| where |x| < 1, else 0 (Bi-Real net, Liu et al. 2018, eq. 9);
             ``"identity"`` 1 everywhere.
         channels: learn one shift per channel (dimension 1), as ReActNet's RSign does (Liu et al. 2020, eq. 2);
             combine with ``surrogate="polynomial"``. Absent means no shift.

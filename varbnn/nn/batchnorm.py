@@ -49,7 +49,9 @@ def input_batches(data: Data, batch_size: int = 1000) -> Iterator[Tensor]:
         if isinstance(x, np.ndarray):
             x = torch.from_numpy(x)
         if not isinstance(x, Tensor):
-            raise InputError(f"batch {number} is a {type(x).__name__}; give tensors, or tuples that start with the inputs")
+            raise InputError(
+                f"batch {number} is a {type(x).__name__}; give tensors, or tuples that start with the inputs"
+            )
         if x.numel() == 0:
             raise InputError(f"batch {number} is empty, shape {tuple(x.shape)}")
         if x.is_floating_point() and not bool(torch.isfinite(x).all()):
@@ -60,9 +62,10 @@ def input_batches(data: Data, batch_size: int = 1000) -> Iterator[Tensor]:
 def refresh_batchnorm(model: nn.Module, data: Data) -> int:
     """Re-estimate the batch-norm statistics of `model` for the weights it has now, in one pass over `data`.
 
-    The running statistics of training are averages over many draws and describe none of them. "The weights it has now" are the
-    mode, or inside `varbnn.sampled` the sample held there. Statistics are averages over the batches, weighted by their size, as
-    seen with every batch-norm layer in train mode and everything else in eval mode. If anything fails, the old ones stay.
+    The running statistics of training are averages over many draws and describe none of them. "The weights it has
+    now" are the mode, or inside `varbnn.sampled` the sample held there. Statistics are averages over the batches,
+    weighted by their size, as seen with every batch-norm layer in train mode and everything else in eval mode. If
+    anything fails, the old ones stay.
 
     Args:
         model: put back into the mode it was in.
@@ -72,7 +75,8 @@ def refresh_batchnorm(model: nn.Module, data: Data) -> int:
         The number of inputs used.
 
     Raises:
-        InputError: `data` yields nothing, an empty batch, NaN or infinite inputs, or a batch too small to have a variance.
+        InputError: `data` yields nothing, an empty batch, NaN or infinite inputs, or a batch too small to have a
+        variance.
 
     >>> import varbnn as vb
     >>> model = vb.binarize(nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)))
@@ -117,5 +121,6 @@ def _forward(model: nn.Module, x: Tensor) -> None:
         if "more than 1 value per channel" not in str(error):
             raise
         raise InputError(
-            f"a batch of {len(x)} has no variance to estimate; use larger batches (drop_last=True drops a last single one)"
+            f"a batch of {len(x)} has no variance to estimate; use larger batches (drop_last=True drops a last "
+            f"single one)"
         ) from error

@@ -34,23 +34,26 @@ def binarize(
 ) -> nn.Module:
     """Give every linear and convolution layer of `model` ±1 weights, in place.
 
-    The layer objects stay (their class changes), so shared modules, hooks, options, biases, dtype and device stay too. Left real,
-    and named with the reason by `varbnn.summary`: modules without a binary twin (attention, recurrent layers, normalisation),
-    subclasses, weights that two modules share as one parameter, and what `skip` names.
+    The layer objects stay (their class changes), so shared modules, hooks, options, biases, dtype and device stay
+    too. Left real, and named with the reason by `varbnn.summary`: modules without a binary twin (attention, recurrent
+    layers, normalisation), subclasses, weights that two modules share as one parameter, and what `skip` names.
 
     Args:
         model: any module; a bare ``nn.Linear`` becomes a `BinaryLinear`.
         posterior: what is believed about the weights; ``Bernoulli()`` when absent.
-        skip: layers to leave real: dotted names (``"head"`` also covers ``"head.0"``), classes, modules, or a function of
+        skip: layers to leave real: dotted names (``"head"`` also covers ``"head.0"``), classes, modules, or a
+        function of
             (name, module).
-        strength: start from the weights the model has: the belief's mode is their sign and its typical size is `strength` (λ = 1
+        strength: start from the weights the model has: the belief's mode is their sign and its typical size is
+        `strength` (λ = 1
             is 0.88 : 0.12). Absent starts as the posterior does.
 
     Returns:
         `model` itself.
 
     Raises:
-        InputError: nothing can be made binary, `skip` names something that is not there, or `strength` is given and a weight is
+        InputError: nothing can be made binary, `skip` names something that is not there, or `strength` is given and a
+        weight is
             not finite. The model is then unchanged.
 
     >>> model = binarize(nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2)))
@@ -62,16 +65,22 @@ def binarize(
         raise InputError(f"posterior must be a varbnn posterior such as Bernoulli(), got {type(posterior).__name__}")
     skipped = _skipper(model, skip)
     chosen = [
-        module for name, module in model.named_modules() if reason_to_stay_real(module, model) is None and not skipped(name, module)
+        module
+        for name, module in model.named_modules()
+        if reason_to_stay_real(module, model) is None and not skipped(name, module)
     ]
     if not chosen and not any(True for _ in binary_layers(model)):
-        raise InputError(f"{type(model).__name__} has no layer to make binary; known are {', '.join(t.__name__ for t in TWINS)}")
+        raise InputError(
+            f"{type(model).__name__} has no layer to make binary; known are {', '.join(t.__name__ for t in TWINS)}"
+        )
     if strength is not None:
         if not 0 < strength < float("inf"):
             raise InputError(f"strength must be positive and finite, got {strength}")
         for module in chosen:
             if not bool(torch.isfinite(module.get_parameter("weight")).all()):
-                raise InputError("a weight has NaN or infinite entries, so no belief can start from it; nothing was changed")
+                raise InputError(
+                    "a weight has NaN or infinite entries, so no belief can start from it; nothing was changed"
+                )
     for module in chosen:
         TWINS[type(module)].adopt(module, posterior, strength)
     draw_once_per_forward(model)
@@ -117,7 +126,9 @@ def _skipper(model: nn.Module, skip: Skip) -> Callable[[str, nn.Module], bool]:
             else isinstance(item, type) or (isinstance(item, nn.Module) and item in modules)
         )
         if not known:
-            raise InputError(f"skip: there is no {item!r} in the model; its modules are {', '.join(filter(None, names))}")
+            raise InputError(
+                f"skip: there is no {item!r} in the model; its modules are {', '.join(filter(None, names))}"
+            )
 
     def skipped(name: str, module: nn.Module) -> bool:
         return any(
@@ -181,8 +192,8 @@ def _to_twin(layer: BinaryLayer, weight: Tensor) -> None:
     rest = {name: p for name, p in layer._parameters.items() if name not in layer.posterior.names}
     for name in layer.posterior.buffer_names:
         delattr(layer, name)
-    for name in ("posterior", "_depth", "_drawn", "_held", "_reused"):
+    for name in ("posterior", "_depth", "_drawn", "_held", "_reused", "_last_mode"):
         delattr(layer, name)
     layer._parameters.clear()
     layer._parameters.update({"weight": nn.Parameter(weight.detach().clone(), requires_grad=False), **rest})
-    layer.__class__ = layer.twin
+    layer.__class__ = layer.twin  # type: ignore[assignment]

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from varbnn.nn.layer import BinaryLayer
 
 
-class BinaryConv1d(BinaryLayer, nn.Conv1d):
+class BinaryConv1d(BinaryLayer, nn.Conv1d):  # type: ignore[override]  # its weight is drawn
     """`torch.nn.Conv1d` with ±1 weights drawn from a posterior, with all its options; the bias stays real."""
 
     twin = nn.Conv1d
@@ -16,7 +16,7 @@ class BinaryConv1d(BinaryLayer, nn.Conv1d):
         return self._conv_forward(input, self.weight_for(input), self.bias)
 
 
-class BinaryConv2d(BinaryLayer, nn.Conv2d):
+class BinaryConv2d(BinaryLayer, nn.Conv2d):  # type: ignore[override]  # its weight is drawn
     """`torch.nn.Conv2d` with ±1 weights drawn from a posterior, with all its options; the bias stays real.
 
     >>> import torch
@@ -31,7 +31,7 @@ class BinaryConv2d(BinaryLayer, nn.Conv2d):
         return self._conv_forward(input, self.weight_for(input), self.bias)
 
 
-class BinaryConv3d(BinaryLayer, nn.Conv3d):
+class BinaryConv3d(BinaryLayer, nn.Conv3d):  # type: ignore[override]  # its weight is drawn
     """`torch.nn.Conv3d` with ±1 weights drawn from a posterior, with all its options; the bias stays real."""
 
     twin = nn.Conv3d

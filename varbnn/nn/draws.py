@@ -27,8 +27,8 @@ def binary_layers(model: nn.Module) -> Iterator[tuple[str, BinaryLayer]]:
 def draw_once_per_forward(model: nn.Module) -> None:
     """Make each binary layer of `model` keep its draw for one forward pass of `model`, however often it is used in it.
 
-    `varbnn.binarize` does this; call it yourself on a model that you build from binary layers and in which one layer is used
-    twice. Safe to call again.
+    `varbnn.binarize` does this; call it yourself on a model that you build from binary layers and in which one layer
+    is used twice. Safe to call again.
     """
     if isinstance(model, BinaryLayer) or _open in model._forward_pre_hooks.values():
         return
@@ -61,8 +61,8 @@ def _close(model: nn.Module, args: Any, output: Any) -> None:
 def sampled(model: nn.Module, generator: torch.Generator | None = None) -> Iterator[nn.Module]:
     """Hold one sample of every binary layer: inside, `model` is a fixed network with exactly ±1 weights.
 
-    The same in train and eval mode, and without gradient to the beliefs. Afterwards, and after an exception, the layers are as
-    before. Batch-norm statistics belong to a draw: see `varbnn.refresh_batchnorm`.
+    The same in train and eval mode, and without gradient to the beliefs. Afterwards, and after an exception, the
+    layers are as before. Batch-norm statistics belong to a draw: see `varbnn.refresh_batchnorm`.
 
     Args:
         model: any module with binary layers.

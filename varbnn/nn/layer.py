@@ -15,8 +15,9 @@ from varbnn.posteriors import Bernoulli, Posterior, SignedBernoulli, mark_belief
 class BinaryLayer(nn.Module):
     """An ordinary layer whose `weight` is drawn from a posterior over ±1.
 
-    Put before a torch layer in the bases (``class BinaryLinear(BinaryLayer, nn.Linear)``) it takes the layer's weight away and
-    puts a belief in its place; everything else, options and bias included, stays the torch layer's. `weight` is then
+    Put before a torch layer in the bases (``class BinaryLinear(BinaryLayer, nn.Linear)``) it takes the layer's weight
+    away and puts a belief in its place; everything else, options and bias included, stays the torch layer's. `weight`
+    is then
 
     - in train mode a fresh differentiable draw, one per layer and forward pass of the model (`varbnn.nn.draws`);
     - in eval mode the mode, exactly ±1;
@@ -65,6 +66,7 @@ class BinaryLayer(nn.Module):
         self._drawn: Tensor | None = None
         self._held: Tensor | None = None
         self._reused = False
+        self._last_mode: Tensor | None = None
         self._mark()
 
     def _mark(self) -> None:
@@ -104,7 +106,8 @@ class BinaryLayer(nn.Module):
             return self._drawn
         if self._depth == 0 and self._reused and not torch.compiler.is_compiling() and _in_backward():
             raise InputError(
-                "a binary layer that is used twice in the model was recomputed by activation checkpointing, which would draw a "
+                "a binary layer that is used twice in the model was recomputed by activation checkpointing, which "
+                "would draw a "
                 "second weight for it; checkpoint the whole model, or leave this layer outside the checkpointed part"
             )
         drawn = posterior.draw(*self.belief)
@@ -147,7 +150,7 @@ class BinaryLayer(nn.Module):
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
         refuse_misfit(self, state_dict, prefix)
-        super()._load_from_state_dict(state_dict, prefix, *args)  # type: ignore[no-untyped-call]
+        super()._load_from_state_dict(state_dict, prefix, *args)
         self._mark()
 
     def reset_parameters(self) -> None:
@@ -172,19 +175,19 @@ class BinaryLayer(nn.Module):
 
 
 def refuse_misfit(layer: BinaryLayer, state: Mapping[str, Any], prefix: str) -> None:
-    """Raise CheckpointError if `state` holds something else than a belief of `layer` under `prefix`; changes nothing."""
+    """Raise CheckpointError if `state` holds something else than a belief of `layer` under `prefix`."""
     names = layer.posterior.names
     where = f"{prefix.rstrip('.') or 'this layer'} ({type(layer).__name__})"
     wanted = ", ".join(names)
     if prefix + "weight" in state:
         raise CheckpointError(
-            f"{where} keeps a belief over ±1 weights ({wanted}), but the checkpoint has real weights under {prefix}weight. "
-            "Load it into the real model first, then call varbnn.binarize(model, strength=1.0) to start the belief from it."
+            f"{where} keeps a belief over ±1 weights ({wanted}), but the checkpoint has real weights ({prefix}weight). "
+            "Load it into the real model first, then start the belief from it: varbnn.binarize(model, strength=1.0)."
         )
     other = [name for name in ("latent", "natural") if name not in names and prefix + name in state]
     if other:
         raise CheckpointError(
-            f"{where} has the posterior {layer.posterior!r} with the parameters {wanted}, but the checkpoint has {other[0]}. "
+            f"{where} has the posterior {layer.posterior!r} ({wanted}), but the checkpoint has {other[0]}. "
             "Binarize the model with the posterior the checkpoint was saved from."
         )
     for name in names:

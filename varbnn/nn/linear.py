@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from varbnn.nn.layer import BinaryLayer
 
 
-class BinaryLinear(BinaryLayer, nn.Linear):
+class BinaryLinear(BinaryLayer, nn.Linear):  # type: ignore[override]  # its weight is drawn
     """`torch.nn.Linear` with ±1 weights drawn from a posterior; the bias stays real.
 
     Args: those of `torch.nn.Linear`, and ``posterior=``.

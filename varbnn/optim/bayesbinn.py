@@ -19,8 +19,9 @@ class BayesBiNN(Rule):
         m ← β m + (1 - β) g
         λ ← λ - lr · m / (1 - βᵗ)
 
-    minimises dataset_size · E[mean loss] + temperature · KL(posterior ‖ prior). `lr` is the share of the way to the fixed point
-    that one step goes; lr · steps should be well above 1, or the prior is never felt. Clipping p.grad clips a natural gradient.
+    minimises dataset_size · E[mean loss] + temperature · KL(posterior ‖ prior). `lr` is the share of the way to the
+    fixed point that one step goes; lr · steps should be well above 1, or the prior is never felt. Clipping p.grad
+    clips a natural gradient.
 
     Args:
         params: ``model.parameters()``, named parameters, or groups; real parameters among them are trained by AdamW.
@@ -74,6 +75,8 @@ class BayesBiNN(Rule):
         size = group["dataset_size"]
         must_be(group, "dataset_size", 0 < size < math.inf, "positive: the number of training examples")
         temperature = group["temperature"]
-        must_be(group, "temperature", 0 < temperature < math.inf, "positive and finite (use StraightThrough for a point)")
+        must_be(
+            group, "temperature", 0 < temperature < math.inf, "positive and finite (use StraightThrough for a point)"
+        )
         must_be(group, "momentum", 0 <= group["momentum"] < 1, "in [0, 1)")
         must_be(group, "prior", math.isfinite(group["prior"]), "finite")

@@ -1,7 +1,7 @@
 """What a rule is made of: a filter over time, forgetting towards the prior, a decision.
 
-Each part carries its own behaviour and works on lists of tensors. It keeps nothing itself: hyper-parameters are read from the
-parameter group at every step, state is named tensors in the optimizer's state of each parameter.
+Each part carries its own behaviour and works on lists of tensors. It keeps nothing itself: hyper-parameters are read
+from the parameter group at every step, state is named tensors in the optimizer's state of each parameter.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def debias(beta: float, states: States) -> list[Tensor]:
 class Momentum:
     """An average of past gradients, with the start-up bias divided out (Kingma & Ba 2015, algorithm 1).
 
-        m ← β m + (1 - β) g;   direction = m / (1 - βᵗ)          β = group["momentum"]; β = 0 is the gradient itself
+    m ← β m + (1 - β) g;   direction = m / (1 - βᵗ)          β = group["momentum"]; β = 0 is the gradient itself
     """
 
     def is_identity(self, group: Group) -> bool:
@@ -90,7 +90,7 @@ class HeavyBall:
 class AdamDirection:
     """Adam's direction (Kingma & Ba 2015, algorithm 1), with β = group["betas"], ε = group["eps"].
 
-        m ← β₁ m + (1 - β₁) g;   v ← β₂ v + (1 - β₂) g²;   direction = (m / (1 - β₁ᵗ)) / (√(v / (1 - β₂ᵗ)) + ε)
+    m ← β₁ m + (1 - β₁) g;   v ← β₂ v + (1 - β₂) g²;   direction = (m / (1 - β₁ᵗ)) / (√(v / (1 - β₂ᵗ)) + ε)
     """
 
     def is_identity(self, group: Group) -> bool:
@@ -109,20 +109,25 @@ class AdamDirection:
 class PriorPull:
     """λ - λ₀, the gradient of the divergence from the prior (Meng et al. 2020, eq. 8).
 
-    λ₀ is state["prior"] where a parameter has one and the number group["prior"] elsewhere; at 0 this is weight decay of strength 1.
+    λ₀ is state["prior"] where a parameter has one and the number group["prior"] elsewhere; at 0 this is weight decay
+    of strength 1.
     """
 
     def before_filter_(self, gradients: list[Tensor], beliefs: list[Tensor], states: States, group: Group) -> None:
         torch._foreach_add_(gradients, beliefs)
-        for gradient, state in zip(gradients, states, strict=True):
-            gradient.sub_(state.get("prior", group["prior"]))
+        for gradient, prior in zip(gradients, self._priors(states, group), strict=True):
+            gradient.sub_(prior)
 
     def at_step_(self, beliefs: list[Tensor], states: States, group: Group) -> None:
         torch._foreach_mul_(beliefs, 1 - group["lr"])
-        for belief, state in zip(beliefs, states, strict=True):
-            prior = state.get("prior", group["prior"])
-            if isinstance(prior, Tensor) or prior != 0:
+        for belief, prior in zip(beliefs, self._priors(states, group), strict=True):
+            if isinstance(prior, Tensor):
                 belief.add_(prior, alpha=group["lr"])
+            elif prior != 0:
+                belief.add_(group["lr"] * prior)
+
+    def _priors(self, states: States, group: Group) -> list[Tensor | float]:
+        return [state["prior"] if "prior" in state else group["prior"] for state in states]
 
 
 class WeightDecay:

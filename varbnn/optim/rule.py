@@ -26,9 +26,10 @@ class Rule(torch.optim.Optimizer):
         d ← filter(g)
         p ← p - lr · d               then the decision
 
-    Parameters that hold a belief get the rule; all others (biases, batch-norm scales) are trained by AdamW with `real_lr`. Each
-    group the user gives becomes up to two: one of ``kind="belief"``, one of ``kind="real"`` whose ``lr`` is `real_lr`, so that
-    learning-rate schedulers move both. Hyper-parameters are read from the groups at every step.
+    Parameters that hold a belief get the rule; all others (biases, batch-norm scales) are trained by AdamW with
+    `real_lr`. Each
+    group the user gives becomes up to two: one of ``kind="belief"``, one of ``kind="real"`` whose ``lr`` is
+    `real_lr`, so that learning-rate schedulers move both. Hyper-parameters are read from the groups at every step.
 
     Subclasses set the parts, the posterior they train and the checks of their hyper-parameters.
     """
@@ -98,7 +99,8 @@ class Rule(torch.optim.Optimizer):
             return "real"
         if not isinstance(belief.posterior, self.posterior):
             raise InputError(
-                f"{type(self).__name__} trains {self.posterior.__name__} posteriors, but a parameter is the {belief.name} of "
+                f"{type(self).__name__} trains {self.posterior.__name__} posteriors, but a parameter is the "
+                f"{belief.name} of "
                 f"{belief.posterior!r}; binarize the model with {self.posterior.__name__}(), or take another optimizer"
             )
         return "belief"
@@ -106,7 +108,9 @@ class Rule(torch.optim.Optimizer):
     def _set_prior(self, prior: Sequence[Tensor]) -> None:
         beliefs = [p for group in self.param_groups if group["kind"] == "belief" for p in group["params"]]
         if len(prior) != len(beliefs):
-            raise InputError(f"prior has {len(prior)} tensors for {len(beliefs)} beliefs; give one for each, in their order")
+            raise InputError(
+                f"prior has {len(prior)} tensors for {len(beliefs)} beliefs; give one for each, in their order"
+            )
         for p, value in zip(beliefs, prior, strict=True):
             if value.shape != p.shape:
                 raise InputError(f"a prior has shape {tuple(value.shape)}, its belief {tuple(p.shape)}")
@@ -122,7 +126,8 @@ class Rule(torch.optim.Optimizer):
             closure: recomputes the loss, as in torch.
 
         Raises:
-            InputError: no parameter has a gradient, a gradient is sparse or has NaN or infinite entries, or a hyper-parameter is
+            InputError: no parameter has a gradient, a gradient is sparse or has NaN or infinite entries, or a
+            hyper-parameter is
                 out of range. Nothing is changed then.
         """
         loss = None
@@ -190,10 +195,11 @@ class Rule(torch.optim.Optimizer):
         gradients = [p.grad for _, params in work for p in params if p.grad is not None]
         if not gradients:
             raise InputError("no parameter has a gradient: call loss.backward() before step()")
-        left = sum(p.requires_grad and p.grad is None for g in self.param_groups if g["kind"] == "belief" for p in g["params"])
+        beliefs = [p for group, _ in work if group["kind"] == "belief" for p in group["params"]]
+        left = sum(p.requires_grad and p.grad is None for p in beliefs)
         if left and not self._warned:
             self._warned = True
-            text = f"{left} belief parameters have no gradient and are left as they are; did their layers take part in the loss?"
+            text = f"{left} beliefs have no gradient and are left as they are; did their layers take part in the loss?"
             warnings.warn(text, VarbnnWarning, stacklevel=4)
         if any(g.is_sparse for g in gradients):
             raise InputError(f"{type(self).__name__} takes dense gradients only; set sparse=False in the embedding")
@@ -215,8 +221,10 @@ def refuse_nonfinite(gradients: list[Tensor]) -> None:
     if bad:
         shapes = ", ".join(str(tuple(g.shape)) for g in bad[:3])
         raise InputError(
-            f"{len(bad)} of {len(gradients)} gradients have NaN or infinite entries (shapes {shapes}); nothing was changed. "
-            "Look for NaN in the inputs, an empty batch, or a loss that overflowed; with float16 use torch.amp.GradScaler"
+            f"{len(bad)} of {len(gradients)} gradients have NaN or infinite entries (shapes {shapes}); nothing was "
+            f"changed. "
+            "Look for NaN in the inputs, an empty batch, or a loss that overflowed; with float16 use "
+            "torch.amp.GradScaler"
         )
 
 

@@ -56,9 +56,7 @@ class StraightThrough(Rule):
         real_weight_decay: float = 0.0,
         maximize: bool = False,
     ) -> None:
-        defaults = dict(
-            lr=lr, base=base, betas=betas, eps=eps, momentum=momentum, weight_decay=weight_decay, clip=clip
-        )
+        defaults = dict(lr=lr, base=base, betas=betas, eps=eps, momentum=momentum, weight_decay=weight_decay, clip=clip)
         super().__init__(params, defaults, real_lr=real_lr, real_weight_decay=real_weight_decay, maximize=maximize)
 
     def filter_for(self, group: Group) -> Filter:

@@ -50,7 +50,7 @@ def pull_back(weight: Tensor, parameter: Tensor, factor: Tensor | None = None) -
     >>> latent.grad
     tensor([1., 1.])
     """
-    result: Tensor = _PullBack.apply(weight, parameter, factor)  # type: ignore[no-untyped-call]
+    result: Tensor = _PullBack.apply(weight, parameter, factor)
     return result
 
 
@@ -83,8 +83,9 @@ def mark_belief(parameter: nn.Parameter, posterior: Posterior, name: str) -> Non
 class Posterior(ABC):
     """How ±1 weights are drawn from a belief, and how a gradient is pulled back onto it.
 
-    A posterior holds hyper-parameters only, so it is immutable and one object may serve many layers. The belief itself is
-    tensors shaped like the weight, which the layer owns and passes in, in the order of `names` and then `buffer_names`.
+    A posterior holds hyper-parameters only, so it is immutable and one object may serve many layers. The belief
+    itself is tensors shaped like the weight, which the layer owns and passes in, in the order of `names` and then
+    `buffer_names`.
     """
 
     names: ClassVar[tuple[str, ...]]
@@ -111,9 +112,7 @@ class Posterior(ABC):
     def natural(self, *belief: Tensor) -> Tensor:
         """λ of the marginal law of each weight, P(+1) = sigmoid(2 λ); ±inf for a point."""
 
-    def sample(
-        self, *belief: Tensor, noise: Tensor | None = None, generator: torch.Generator | None = None
-    ) -> Tensor:
+    def sample(self, *belief: Tensor, noise: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
         """Exact ±1 weights from the posterior, shaped like the belief, without gradient."""
         with torch.no_grad():
             return self.distribution(*belief).draw(noise=noise, generator=generator)

@@ -18,18 +18,21 @@ from varbnn.posteriors.signed_bernoulli import log_sech2
 class Bernoulli(Posterior):
     """Each weight is +1 with probability sigmoid(2 λ); its mean is μ = tanh λ.
 
-    The natural gradient in λ is the gradient in μ of the expected loss, and the two estimators differ in how they get it:
+    The natural gradient in λ is the gradient in μ of the expected loss, and the two estimators differ in how they get
+    it:
 
     - ``"straight-through"``: exact ±1 draws w, gradient at w handed on unchanged (factor 1). Low variance.
     - ``"concrete"``: the relaxed weight tanh((λ + δ) / relaxation), δ = ½ log(u / (1 - u)), with factor
-      (1 - w²) / (relaxation · (1 - μ²)); Meng et al. 2020, section 3.2. Close to unbiased only for a small relaxation, where
-      its variance grows as 2 / (3 · relaxation · (1 - μ²)).
+      (1 - w²) / (relaxation · (1 - μ²)); Meng et al. 2020, section 3.2. Close to unbiased only for a small
+      relaxation, where its variance grows as 2 / (3 · relaxation · (1 - μ²)).
 
     Args:
         estimator: ``"straight-through"`` or ``"concrete"``.
         relaxation: of the concrete estimator, positive; the smaller, the closer to ±1. Not the posterior's temperature.
-        numerics: ``"exact"`` forms the factor from the present mean, in the log domain. ``"reference"`` repeats the published
-            code to the bit: the mean lags one update behind, and 1e-10 is added above and below (`varbnn.posteriors.published`).
+        numerics: ``"exact"`` forms the factor from the present mean, in the log domain. ``"reference"`` repeats the
+        published
+            code to the bit: the mean lags one update behind, and 1e-10 is added above and below
+            (`varbnn.posteriors.published`).
         init: ``"normal"`` starts from init_scale · N(0, 1), ``"sign"`` from ±init_scale.
         init_scale: see `init`; 0.1 starts at 0.99 bit per weight, the published 10 at 0.00 bit.
 
@@ -57,9 +60,12 @@ class Bernoulli(Posterior):
         require(self.estimator in estimators, f"estimator must be one of {estimators}, got {self.estimator!r}")
         require(
             0 < self.relaxation < math.inf,
-            f"relaxation must be positive and finite, got {self.relaxation}; for exact ±1 draws use estimator='straight-through'",
+            f"relaxation must be positive and finite, got {self.relaxation}; for exact ±1 draws use "
+            f"estimator='straight-through'",
         )
-        require(self.numerics in ("exact", "reference"), f"numerics must be 'exact' or 'reference', got {self.numerics!r}")
+        require(
+            self.numerics in ("exact", "reference"), f"numerics must be 'exact' or 'reference', got {self.numerics!r}"
+        )
         require(
             self.numerics == "exact" or self.estimator == "concrete",
             "numerics='reference' repeats the published concrete estimator; give estimator='concrete' with it",

@@ -17,7 +17,7 @@ class Point(Posterior):
     """The weight is the sign of a real latent; the gradient passes straight through (Courbariaux et al. 2015).
 
     Args:
-        clip: pass the gradient only where \\|latent\\| ≤ clip (Hubara et al. 2016, eq. 4); absent passes it everywhere.
+        clip: pass the gradient only where |latent| ≤ clip (Hubara et al. 2016, eq. 4); absent passes it everywhere.
             To keep the latent itself in a box, use the optimizer's `clip`.
 
     Raises:

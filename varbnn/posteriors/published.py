@@ -3,13 +3,15 @@
 Three habits matter, and `docs/methods/bayesbinn.md` measures what each does to a run:
 
 - the mean is stored *before* each update, so every later use of it lags one update behind;
-- both halves of the factor (1 - w² + e) / (T · (1 - μ² + e)) carry the guard e = 1e-10. With the published T = 1e-10 and
+- both halves of the factor (1 - w² + e) / (T · (1 - μ² + e)) carry the guard e = 1e-10. With the published T = 1e-10
+and
   λ = ±10 both squares round to 1 and the factor is the constant 1 / T: the method becomes straight-through training;
 - a mean of 0 decides for -1.
 
-The lag lives in two buffers, so that any optimizer may train the belief: `previous_natural` is λ as last seen in training and
-`lagged_mean` the mean that belongs to it. An update is noticed when λ differs from `previous_natural`; one that changes no entry
-of a layer's λ goes unnoticed, and then the lag is counted from the last update that did something.
+The lag lives in two buffers, so that any optimizer may train the belief: `previous_natural` is λ as last seen in
+training and `lagged_mean` the mean that belongs to it. An update is noticed when λ differs from `previous_natural`;
+one that changes no entry of a layer's λ goes unnoticed, and then the lag is counted from the last update that did
+something.
 """
 
 from __future__ import annotations

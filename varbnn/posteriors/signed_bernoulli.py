@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -54,16 +54,23 @@ class SignedBernoulli(Distribution):
     tensor([-0.6931, -2.1269])
     """
 
-    arg_constraints = {"natural": constraints.real}
+    arg_constraints: ClassVar = {"natural": constraints.real}
     support = _PlusMinusOne()
     has_enumerate_support = True
 
     def __init__(
-        self, natural: Tensor | float | None = None, mean: Tensor | float | None = None, *, validate_args: bool | None = None
+        self,
+        natural: Tensor | float | None = None,
+        mean: Tensor | float | None = None,
+        *,
+        validate_args: bool | None = None,
     ) -> None:
         if (natural is None) == (mean is None):
             raise InputError("give exactly one of natural= and mean=")
-        (self.natural,) = broadcast_all(natural) if mean is None else (torch.atanh(broadcast_all(mean)[0]),)
+        if natural is not None:
+            (self.natural,) = broadcast_all(natural)
+        elif mean is not None:
+            self.natural = torch.atanh(broadcast_all(mean)[0])
         super().__init__(self.natural.shape, validate_args=validate_args)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> SignedBernoulli:
@@ -85,9 +92,9 @@ class SignedBernoulli(Distribution):
         """One ±1 value per coin; `noise` is uniform in [0, 1), see `varbnn.kernels.draw_signs`."""
         return draw_signs(self.natural, noise=noise, generator=generator)
 
-    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:
+    def sample(self, sample_shape: Any = ()) -> Tensor:
         with torch.no_grad():
-            return draw_signs(self.natural.expand(self._extended_shape(sample_shape)))
+            return draw_signs(self.natural.expand(self._extended_shape(torch.Size(sample_shape))))
 
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:

@@ -1,0 +1,125 @@
+"""Is the posterior alive? Entropy, saturation, divergence and flips of a model's beliefs."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from varbnn import bits
+from varbnn.errors import InputError, VarbnnWarning
+from varbnn.nn.draws import binary_layers
+from varbnn.nn.layer import BinaryLayer
+from varbnn.posteriors import Point
+
+COLLAPSED = 0.01
+"""Below this many bits per weight, draws hardly differ and their spread says nothing about uncertainty."""
+
+AT_PRIOR = 0.995
+"""Above this many bits per weight, the weights are (nearly) fair coins: nothing was learned. The default start has
+0.993."""
+
+SATURATED = 0.01
+"""A weight counts as saturated below this many bits (a chance under 0.1 % of drawing the other sign)."""
+
+
+@dataclass(frozen=True)
+class Health:
+    """The state of a model's beliefs.
+
+    Attributes:
+        weights: number of binary weights.
+        entropy_bits: mean entropy per weight, in bits: 0 is a point, 1 a fair coin.
+        saturated: share of weights whose entropy is below 0.01 bit.
+        kl: mean divergence per weight from the prior, in nats; NaN for a model of points.
+        flips: modes that changed sign since the last call on this model; None at the first call.
+        layer_entropy_bits: mean entropy per weight of each binary layer.
+        warning: what is wrong and what to change, or None.
+    """
+
+    weights: int
+    entropy_bits: float
+    saturated: float
+    kl: float
+    flips: int | None
+    layer_entropy_bits: dict[str, float]
+    warning: str | None
+
+
+@torch.no_grad()
+def health(model: nn.Module, *, prior: Sequence[Tensor] | None = None, warn: bool = True) -> Health:
+    """Measure how sure the beliefs of `model` are, and warn if they have collapsed or never left the prior.
+
+    Args:
+        model: with binary layers.
+        prior: λ₀ of each belief in the order of the layers (as given to `BayesBiNN`); absent means fair coins.
+        warn: issue a `VarbnnWarning` when the posterior is not alive. Models of points never warn.
+
+    Raises:
+        InputError: no binary layer, or a belief has NaN entries (the message names the layer).
+
+    >>> import varbnn as vb
+    >>> state = health(vb.binarize(nn.Linear(100, 100)))
+    >>> 0.99 < state.entropy_bits < 1, state.flips is None
+    (True, True)
+    """
+    layers = list(binary_layers(model))
+    if not layers:
+        raise InputError(f"{type(model).__name__} has no binary layer; call varbnn.binarize first")
+    if prior is not None and len(prior) != len(layers):
+        raise InputError(f"prior has {len(prior)} tensors for {len(layers)} binary layers")
+    weights, nats, saturated, divergence, flips = 0, 0.0, 0, 0.0, 0
+    counted, by_layer = True, {}
+    for index, (name, layer) in enumerate(layers):
+        if any(bool(torch.isnan(tensor).any()) for tensor in layer.belief):
+            raise InputError(
+                f"the belief of layer {name or type(layer).__name__!r} has NaN entries; load an earlier checkpoint"
+            )
+        entropy = layer.posterior.entropy(*layer.belief)
+        divergences = layer.posterior.kl(*layer.belief, prior=None if prior is None else (prior[index],))
+        weights += entropy.numel()
+        nats += float(entropy.sum(dtype=torch.float64))
+        saturated += int((entropy < SATURATED * math.log(2)).sum())
+        divergence += float(divergences.sum(dtype=torch.float64))
+        by_layer[name] = float(entropy.mean(dtype=torch.float64)) / math.log(2) if entropy.numel() else 0.0
+        changed = _flips(layer)
+        counted = counted and changed is not None
+        flips += changed or 0
+    points = all(isinstance(layer.posterior, Point) for _, layer in layers)
+    entropy_bits = nats / max(weights, 1) / math.log(2)
+    warning = None if points else _diagnose(entropy_bits)
+    if warning is not None and warn:
+        warnings.warn(warning, VarbnnWarning, stacklevel=2)
+    kl = math.nan if points else divergence / max(weights, 1)
+    share = saturated / max(weights, 1)
+    return Health(weights, entropy_bits, share, kl, flips if counted else None, by_layer, warning)
+
+
+def _flips(layer: BinaryLayer) -> int | None:
+    # one bit per weight to remember, not four bytes
+    mode = layer.posterior.mode(*layer.belief)
+    now = bits.pack(mode.reshape(1, -1))
+    before, layer._last_mode = layer._last_mode, now
+    if before is None or before.shape != now.shape:
+        return None
+    return int((bits.unpack(before, mode.numel()) != bits.unpack(now, mode.numel())).sum())
+
+
+def _diagnose(entropy_bits: float) -> str | None:
+    if entropy_bits < COLLAPSED:
+        return (
+            f"the posterior has collapsed to {entropy_bits:.4f} bit per weight, so draws hardly differ: raise the "
+            f"temperature, "
+            "start nearer to 0 (init_scale), or use estimator='straight-through'"
+        )
+    if entropy_bits > AT_PRIOR:
+        return (
+            f"the posterior is still at the prior ({entropy_bits:.4f} bit per weight): lower the temperature, raise "
+            f"lr, or train "
+            "longer (lr · steps should be well above 1)"
+        )
+    return None

@@ -1,0 +1,189 @@
+"""Where the bits are: what is binary, what is real and why, and what it costs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from varbnn.bits import WORD, words
+from varbnn.nn.binarize import TWINS, reason_to_stay_real
+from varbnn.nn.layer import BinaryLayer
+
+
+@dataclass(frozen=True)
+class LayerSummary:
+    """One row: a module that owns parameters.
+
+    Attributes:
+        name, kind: dotted name and class.
+        binary: whether its weight is ±1.
+        reason: why it stayed real; empty for a binary layer.
+        binary_weights, real_weights: how many of each.
+        training_bytes: of its parameters and buffers as they are now.
+        deployed_bytes: with ±1 weights packed to 1 bit, in rows of 32-bit words, and the rest as it is.
+        entropy_bits: mean posterior entropy per binary weight, in bits; None for a real layer.
+        binary_macs: multiply-accumulates with a 1-bit weight, per example; None unless inputs were given.
+    """
+
+    name: str
+    kind: str
+    binary: bool
+    reason: str
+    binary_weights: int
+    real_weights: int
+    training_bytes: int
+    deployed_bytes: int
+    entropy_bits: float | None
+    binary_macs: int | None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What `summary` found; print it for the table."""
+
+    layers: tuple[LayerSummary, ...] = field(repr=False)
+
+    @property
+    def binary_weights(self) -> int:
+        return sum(layer.binary_weights for layer in self.layers)
+
+    @property
+    def real_weights(self) -> int:
+        return sum(layer.real_weights for layer in self.layers)
+
+    @property
+    def training_bytes(self) -> int:
+        return sum(layer.training_bytes for layer in self.layers)
+
+    @property
+    def deployed_bytes(self) -> int:
+        return sum(layer.deployed_bytes for layer in self.layers)
+
+    def __str__(self) -> str:
+        head = ("layer", "type", "weights", "is", "bits", "train", "deployed", "1-bit MACs", "entropy", "why real")
+        rows = [head, *(_cells(layer) for layer in self.layers)]
+        widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
+        left = (0, 1, 3, 9)
+        lines = [
+            "  ".join(
+                c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))
+            ).rstrip()
+            for row in rows
+        ]
+        rule = "─" * max(map(len, lines))
+        real = _bytes(4 * (self.binary_weights + self.real_weights))
+        total = (
+            f"{self.binary_weights:,} binary and {self.real_weights:,} real weights: {_bytes(self.training_bytes)} "
+            f"in training, "
+            f"{_bytes(self.deployed_bytes)} deployed (float32 network: {real})"
+        )
+        return "\n".join([lines[0], rule, *lines[1:], rule, total])
+
+
+def summary(model: nn.Module, inputs: Tensor | None = None) -> Summary:
+    """List every module of `model` that owns parameters: binary or real and why, bits, bytes, work, entropy.
+
+    Args:
+        model: any module.
+        inputs: example inputs, N first; with them 1-bit multiply-accumulates are counted, in one forward pass in eval
+        mode.
+
+    >>> import varbnn as vb
+    >>> print(
+    ...     summary(vb.binarize(nn.Sequential(nn.Linear(64, 32, bias=False), nn.BatchNorm1d(32))))
+    ... )  # doctest: +ELLIPSIS
+    layer  type          weights  is      bits    train  deployed  1-bit MACs   entropy  why real
+    ─...
+    0      BinaryLinear    2,048  binary     1  8.2 kB     256 B           -  0.99 bit
+    1      BatchNorm1d        64  real      32   520 B     520 B           -         -  no binary twin
+    ─...
+    2,048 binary and 64 real weights: 8.7 kB in training, 776 B deployed (float32 network: 8.4 kB)
+    """
+    macs = {} if inputs is None else _binary_macs(model, inputs)
+    rows = [
+        _row(name, module, model, None if inputs is None else macs.get(module, 0))
+        for name, module in model.named_modules()
+        if any(p is not None for p in module._parameters.values())
+    ]
+    return Summary(tuple(rows))
+
+
+def _row(name: str, module: nn.Module, model: nn.Module, macs: int | None) -> LayerSummary:
+    own = [t for t in (*module._parameters.values(), *module._buffers.values()) if t is not None]
+    size = sum(t.numel() * t.element_size() for t in own)
+    kind, real = type(module).__name__, sum(p.numel() for p in module._parameters.values() if p is not None)
+    if not isinstance(module, BinaryLayer):
+        reason = reason_to_stay_real(module, model)
+        why = "kept real on request" if reason is None and type(module) in TWINS else reason or ""
+        return LayerSummary(name, kind, False, why, 0, real, size, size, None, None if macs is None else 0)
+    belief = module.belief
+    shape = belief[0].shape
+    count = belief[0].numel()
+    packed = shape[0] * words(math.prod(shape[1:])) * (WORD // 8)
+    rest = size - sum(t.numel() * t.element_size() for t in belief)
+    trained = sum(getattr(module, n).numel() for n in module.posterior.names)
+    with torch.no_grad():
+        entropy = float(module.posterior.entropy(*belief).mean(dtype=torch.float64)) / math.log(2) if count else 0.0
+    return LayerSummary(name, kind, True, "", count, real - trained, size, packed + rest, entropy, macs)
+
+
+def _cells(layer: LayerSummary) -> tuple[str, ...]:
+    return (
+        layer.name or "(model)",
+        layer.kind,
+        f"{layer.binary_weights + layer.real_weights:,}",
+        "binary" if layer.binary else "real",
+        "1" if layer.binary else "32",
+        _bytes(layer.training_bytes),
+        _bytes(layer.deployed_bytes),
+        "-" if layer.binary_macs is None else f"{layer.binary_macs:,}",
+        "-" if layer.entropy_bits is None else f"{layer.entropy_bits:.2f} bit",
+        layer.reason,
+    )
+
+
+def _bytes(count: int) -> str:
+    if count < 1000:
+        return f"{count} B"
+    for unit in ("kB", "MB", "GB"):
+        count_in_unit = count / 1000 ** (("kB", "MB", "GB").index(unit) + 1)
+        if count_in_unit < 1000 or unit == "GB":
+            return f"{count_in_unit:.1f} {unit}"
+    raise AssertionError
+
+
+def _binary_macs(model: nn.Module, inputs: Tensor) -> dict[nn.Module, int]:
+    total: dict[nn.Module, int] = {}
+
+    def count(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+        assert isinstance(module, BinaryLayer)
+        weight = module.belief[0]
+        channel = output.dim() - 1 if weight.dim() == 2 else output.dim() - (weight.dim() - 1)
+        positions = output.numel() // max(output.shape[channel], 1)
+        total[module] = total.get(module, 0) + positions * weight.numel() // len(inputs)
+
+    with ExitStack() as stack:
+        for module in model.modules():
+            if isinstance(module, BinaryLayer):
+                handle = module.register_forward_hook(count)
+                stack.callback(handle.remove)
+        stack.enter_context(_evaluating(model))
+        model(inputs)
+    return total
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    training = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, was in training.items():
+            module.training = was

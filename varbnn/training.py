@@ -1,0 +1,194 @@
+"""The training loop people write anyway, with a progress bar, posterior health, and exact resume."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm.auto import tqdm
+
+from varbnn.errors import CheckpointError, InputError
+from varbnn.nn import binary_layers, health
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def fit(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    loader: Iterable[Any],
+    *,
+    epochs: int,
+    loss: Loss = F.cross_entropy,
+    scheduler: Any = None,
+    num_samples: int = 1,
+    progress: bool = True,
+    checkpoint: str | os.PathLike[str] | None = None,
+    label: str = "",
+) -> list[dict[str, float]]:
+    """Train `model` on `loader`; nothing more than zero_grad, forward, backward, step.
+
+    Args:
+        model: put into train mode.
+        optimizer: any torch optimizer.
+        loader: yields (inputs, targets), every epoch anew.
+        epochs: passes over the loader, in all (a resumed run counts the earlier ones).
+        loss: (outputs, targets) → mean loss per example.
+        scheduler: a torch scheduler, stepped after every epoch.
+        num_samples: draws per step, whose gradients are averaged.
+        progress: show a bar with loss, accuracy, posterior entropy and flips.
+        checkpoint: file to write after every epoch and to continue from when it is there. It holds the model, the
+        optimizer, the
+            scheduler, the loader's generator, torch's random state and the history; a resumed run ends as the
+            uninterrupted one.
+        label: in front of the bar.
+
+    Returns:
+        One row per epoch: epoch, loss, accuracy (for integer targets), lr, seconds, and for a model with binary layers
+        entropy_bits, saturated, kl, flips.
+
+    Raises:
+        InputError: a number out of range, a loader that yields nothing, or NaN on the way (the model keeps its last
+        good step).
+        CheckpointError: `checkpoint` cannot be read or belongs to another model.
+
+    >>> import varbnn as vb
+    >>> model = vb.binarize(nn.Linear(4, 2))
+    >>> optimizer = vb.optim.BayesBiNN(model.parameters(), lr=0.01, dataset_size=8, temperature=0.1)
+    >>> data = [(torch.randn(8, 4), torch.tensor([0, 1] * 4))]
+    >>> [row["epoch"] for row in fit(model, optimizer, data, epochs=2, progress=False)]
+    [1, 2]
+    """
+    for name, value in (("epochs", epochs), ("num_samples", num_samples)):
+        if value < 1:
+            raise InputError(f"{name} must be at least 1, got {value}")
+    path = None if checkpoint is None else Path(checkpoint)
+    run = _Run(model, optimizer, scheduler, loader)
+    history = run.load(path) if path is not None and path.exists() else []
+    beliefs = any(True for _ in binary_layers(model))
+    if beliefs and not history:
+        health(model, warn=False)  # so that the first epoch's flips are counted from the start
+    with tqdm(total=epochs, initial=len(history), desc=label, unit="epoch", disable=not progress) as bar:
+        for epoch in range(len(history) + 1, epochs + 1):
+            row = {
+                "epoch": epoch,
+                "lr": optimizer.param_groups[0]["lr"],
+                **_epoch(model, optimizer, loader, loss, num_samples),
+            }
+            if scheduler is not None:
+                scheduler.step()
+            if beliefs:
+                row |= _beliefs(model, last=epoch == epochs)
+            history.append(row)
+            if path is not None:
+                run.save(path, history)
+            bar.set_postfix(_postfix(row))
+            bar.update()
+    return history
+
+
+def _epoch(
+    model: nn.Module, optimizer: torch.optim.Optimizer, loader: Iterable[Any], loss: Loss, num_samples: int
+) -> dict[str, float]:
+    start, seen, total, correct = time.perf_counter(), 0, 0.0, 0
+    device = next(model.parameters()).device
+    classes = False
+    model.train()
+    for batch in loader:
+        x, y = (t.to(device) for t in batch)
+        optimizer.zero_grad()
+        for _ in range(num_samples):
+            output = model(x)
+            value = loss(output, y)
+            (value / num_samples).backward()
+            total += value.item() * len(x) / num_samples
+        optimizer.step()
+        classes = output.dim() == 2 and not y.is_floating_point()
+        correct += int((output.detach().argmax(1) == y).sum()) if classes else 0
+        seen += len(x)
+    if seen == 0:
+        raise InputError(
+            "the loader yielded no batch to train on; is it a generator that was used up, or drop_last too eager?"
+        )
+    row = {"loss": total / seen, "seconds": time.perf_counter() - start}
+    return row | ({"accuracy": correct / seen} if classes else {})
+
+
+def _beliefs(model: nn.Module, last: bool) -> dict[str, float]:
+    state = health(model, warn=last)
+    return {
+        "entropy_bits": state.entropy_bits,
+        "saturated": state.saturated,
+        "kl": state.kl,
+        "flips": float(state.flips or 0),
+    }
+
+
+def _postfix(row: dict[str, float]) -> dict[str, str]:
+    shown = {"loss": f"{row['loss']:.4f}"}
+    if "accuracy" in row:
+        shown["acc"] = f"{row['accuracy']:.2%}"
+    if "entropy_bits" in row:
+        shown |= {"bits": f"{row['entropy_bits']:.2f}", "flips": f"{row['flips']:,.0f}"}
+    return shown
+
+
+class _Run:
+    """Everything a run needs to go on as if it had never stopped."""
+
+    def __init__(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, scheduler: Any, loader: Iterable[Any]
+    ) -> None:
+        self.stateful = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
+        sampler = getattr(loader, "sampler", None)
+        self.generators = {
+            name: generator
+            for name, owner in (("loader", loader), ("sampler", sampler))
+            if isinstance(generator := getattr(owner, "generator", None), torch.Generator)
+        }
+
+    def save(self, path: Path, history: list[dict[str, float]]) -> None:
+        state: dict[str, Any] = {name: item.state_dict() for name, item in self.stateful.items() if item is not None}
+        state |= {"history": history, "rng": torch.get_rng_state()}
+        state["generators"] = {name: generator.get_state() for name, generator in self.generators.items()}
+        if torch.cuda.is_available():
+            state["cuda_rng"] = torch.cuda.get_rng_state_all()
+        temporary = path.with_name(path.name + ".part")
+        torch.save(state, temporary)
+        os.replace(temporary, path)  # a full disk or a second interrupt leaves the previous state whole
+
+    def load(self, path: Path) -> list[dict[str, float]]:
+        try:
+            state = torch.load(path, weights_only=True)
+            missing = {
+                "history",
+                "rng",
+                "generators",
+                *(n for n, item in self.stateful.items() if item is not None),
+            } - set(state)
+        except Exception as error:
+            raise CheckpointError(
+                f"{path} is no checkpoint of varbnn.training.fit ({error}); move it away to start afresh"
+            ) from error
+        if missing:
+            raise CheckpointError(f"{path} lacks {', '.join(sorted(missing))}; move it away to start afresh")
+        try:
+            for name, item in self.stateful.items():
+                if item is not None:
+                    item.load_state_dict(state[name])
+        except (RuntimeError, ValueError) as error:
+            raise CheckpointError(f"{path} belongs to another model or optimizer: {error}") from error
+        for name, generator in self.generators.items():
+            if name in state["generators"]:
+                generator.set_state(state["generators"][name])
+        torch.set_rng_state(state["rng"])
+        if "cuda_rng" in state and torch.cuda.is_available():
+            torch.cuda.set_rng_state_all(state["cuda_rng"])
+        history: list[dict[str, float]] = state["history"]
+        return history
