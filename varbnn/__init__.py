@@ -1,18 +1,31 @@
 """Neural networks with ±1 weights that know how sure they are."""
 
+from importlib.metadata import version
+
 from varbnn import bits, nn, optim, posteriors
 from varbnn.nn import binarize, freeze, health, refresh_batchnorm, sampled, summary
+from varbnn.posteriors import as_prior
+from varbnn.predict import Prediction, RegressionPrediction, TemperatureScaling, evaluate, plots, predict
 from varbnn.training import fit
 
+__version__ = version("varbnn")
+
 __all__ = [
+    "Prediction",
+    "RegressionPrediction",
+    "TemperatureScaling",
+    "as_prior",
     "binarize",
     "bits",
+    "evaluate",
     "fit",
     "freeze",
     "health",
     "nn",
     "optim",
+    "plots",
     "posteriors",
+    "predict",
     "refresh_batchnorm",
     "sampled",
     "summary",

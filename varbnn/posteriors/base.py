@@ -80,6 +80,16 @@ def mark_belief(parameter: nn.Parameter, posterior: Posterior, name: str) -> Non
     parameter.belief = Belief(posterior, name)  # type: ignore[attr-defined]
 
 
+def as_prior(model: nn.Module) -> list[Tensor]:
+    """Copies of the beliefs of `model`, in the order of its parameters: what today believed, as tomorrow's prior.
+
+    >>> import varbnn as vb
+    >>> model = vb.binarize(nn.Linear(3, 2))
+    >>> optimizer = vb.optim.BayesBiNN(model.parameters(), lr=0.1, dataset_size=10, prior=as_prior(model))
+    """
+    return [p.detach().clone() for p in model.parameters() if belief_of(p) is not None]
+
+
 class Posterior(ABC):
     """How ±1 weights are drawn from a belief, and how a gradient is pulled back onto it.
 
