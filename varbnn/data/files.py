@@ -1,0 +1,127 @@
+"""Arrays from .npz archives and idx files, and nothing taken on trust."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from varbnn.data.dataset import Array
+from varbnn.errors import InputError
+
+IDX_FILES = {
+    "x_train": ("train-images-idx3-ubyte", "train-images.idx3-ubyte"),
+    "y_train": ("train-labels-idx1-ubyte", "train-labels.idx1-ubyte"),
+    "x_test": ("t10k-images-idx3-ubyte", "t10k-images.idx3-ubyte"),
+    "y_test": ("t10k-labels-idx1-ubyte", "t10k-labels.idx1-ubyte"),
+}
+UNSIGNED_BYTE = 0x08
+
+
+def list_directory(directory: Path) -> None:
+    """Raise InputError unless `directory` is one and can be listed."""
+    try:
+        next(directory.iterdir(), None)
+    except OSError as error:
+        raise InputError(f"cannot read the data directory {directory}: {_reason(error)}") from None
+
+
+def find(archives: Sequence[Path], folders: Sequence[Path], key: str) -> Path | None:
+    """The first file that should hold the array `key`: an archive, else an idx file in one of the folders."""
+    names = [name + ending for name in IDX_FILES[key] for ending in ("", ".gz")]
+    candidates = [*archives, *(folder / name for folder in folders for name in names)]
+    return next((path for path in candidates if path.exists()), None)
+
+
+def pixels_of(path: Path, key: str, side: int) -> Array:
+    """Images from `path`, N×(side·side) uint8.
+
+    Raises:
+        InputError: the file cannot be read, or holds something else.
+    """
+    images = _array(path, key, dimensions=3)
+    flat = images.reshape(len(images), -1) if images.ndim in (2, 3) else images
+    if images.dtype != np.uint8 or flat.ndim != 2 or flat.shape[1] != side * side or len(flat) == 0:
+        raise InputError(
+            f"{path}: {key} should be N×{side}×{side} unsigned bytes with N ≥ 1, got {_shape(images)}; "
+            "get the file again"
+        )
+    return flat
+
+
+def labels_of(path: Path, key: str, classes: int) -> Array:
+    """Labels from `path`, N integers from 0 to classes - 1.
+
+    Raises:
+        InputError: the file cannot be read, or holds something else.
+    """
+    labels = _array(path, key, dimensions=1)
+    if labels.ndim != 1 or labels.dtype.kind not in "iu" or len(labels) == 0:
+        raise InputError(f"{path}: {key} should be N integers with N ≥ 1, got {_shape(labels)}; get the file again")
+    if labels.min() < 0 or labels.max() >= classes:
+        raise InputError(
+            f"{path}: labels should be 0 … {classes - 1}, got {labels.min()} … {labels.max()}; "
+            "is this another data set?"
+        )
+    return labels
+
+
+def _array(path: Path, key: str, dimensions: int) -> Array:
+    return _from_archive(path, key) if path.suffix == ".npz" else read_idx(path, dimensions)
+
+
+def _from_archive(path: Path, key: str) -> Array:
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            if not isinstance(archive, np.lib.npyio.NpzFile) or key not in archive.files:
+                raise InputError(f"{path} has no array {key}; expected an .npz with x_train, y_train, x_test, y_test")
+            array: Array = archive[key]
+            return array
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path} is not a readable .npz archive ({_reason(error)}); get the file again") from None
+
+
+def read_idx(path: Path, dimensions: int) -> Array:
+    """An idx file of unsigned bytes, gzipped if its name ends in .gz.
+
+    The format: two zero bytes, the type (8 is unsigned byte), the number of dimensions, then each dimension as a
+    big-endian 32-bit integer, then the data, the last dimension running fastest.
+
+    Raises:
+        InputError: the file cannot be read, has another type or number of dimensions, or another size than it says.
+    """
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            header = file.read(4 * (1 + dimensions))
+            magic = bytes([0, 0, UNSIGNED_BYTE, dimensions])
+            if header[:4] != magic:
+                raise InputError(
+                    f"{path} starts with 0x{header[:4].hex()}, an idx file of unsigned bytes in {dimensions} dimension"
+                    f"{'s' * (dimensions > 1)} with 0x{magic.hex()}; is it another file, or still compressed?"
+                )
+            shape = np.frombuffer(header[4:], dtype=">u4").tolist() if len(header) % 4 == 0 else []
+            content = file.read()
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"cannot read {path}: {_reason(error)}; get the file again") from None
+    if len(shape) != dimensions or len(content) != math.prod(shape):
+        announced = f"{'×'.join(map(str, shape))} bytes" if len(shape) == dimensions else "a longer header"
+        raise InputError(f"{path} announces {announced} but has {len(content)}; get the file again")
+    return np.frombuffer(content, dtype=np.uint8).reshape(shape)
+
+
+def _shape(array: Array) -> str:
+    return f"{'×'.join(map(str, array.shape)) or 'a single'} {array.dtype}"
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, gzip.BadGzipFile):
+        return "not a whole gzip file"
+    text = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+    return text.splitlines()[0].rstrip(".").lower()

@@ -1,0 +1,64 @@
+"""Mini-batches of tensors that are in memory, without a data loader's cost per example."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from varbnn.errors import InputError
+
+
+class Batches:
+    """Yields (x, y) batch by batch, as often as it is iterated over; `len` is the number of batches. See `batches`."""
+
+    def __init__(
+        self, x: Tensor, y: Tensor, batch_size: int, generator: torch.Generator | None = None, shuffle: bool = True
+    ) -> None:
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+            raise InputError(f"batch_size must be a positive integer, got {batch_size!r}")
+        if x.ndim == 0 or y.ndim == 0 or len(x) != len(y):
+            raise InputError(f"x and y need one row per example, got shapes {tuple(x.shape)} and {tuple(y.shape)}")
+        if len(x) == 0:
+            raise InputError("there is no example to make batches of")
+        self.x, self.y = x, y
+        self.batch_size, self.generator, self.shuffle = batch_size, generator, shuffle
+        starts = range(0, len(x), batch_size)
+        merge = len(starts) > 1 and batch_size > 1 and len(x) % batch_size == 1
+        self._starts = starts[: len(starts) - merge]
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        x, y = self.x, self.y
+        if self.shuffle:
+            device = self.generator.device if self.generator is not None else torch.device("cpu")
+            order = torch.randperm(len(x), generator=self.generator, device=device)
+            x, y = x[order.to(x.device)], y[order.to(y.device)]
+        for start, end in zip(self._starts, [*self._starts[1:], len(x)], strict=True):
+            yield x[start:end], y[start:end]
+
+
+def batches(
+    x: Tensor, y: Tensor, batch_size: int, generator: torch.Generator | None = None, shuffle: bool = True
+) -> Batches:
+    """Mini-batches of `x` and `y` that can be gone through again and again, in a new order every time.
+
+    Every example comes once per pass. A last batch of one is joined to the one before it, because batch norm needs two.
+
+    Args:
+        x, y: tensors with one row per example.
+        batch_size: examples per batch; the last may have fewer, or one more.
+        generator: source of the order; torch's global one when absent.
+        shuffle: False keeps the order of the rows.
+
+    Raises:
+        InputError: no example, x and y of different length, or a batch size below 1.
+
+    >>> loader = batches(torch.arange(7.0), torch.arange(7), batch_size=3, shuffle=False)
+    >>> len(loader), [len(y) for _, y in loader]
+    (2, [3, 4])
+    """
+    return Batches(x, y, batch_size, generator, shuffle)
