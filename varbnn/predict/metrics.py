@@ -2,12 +2,12 @@
 
 Import this module by name (``from varbnn.predict.metrics import Brier``): torchmetrics brings matplotlib, so `import
 varbnn` leaves both alone. The scores keep sums or bin counts, never predictions; detection needs every score.
-Sums run in float64. A batch of zero inputs changes nothing.
+Sums run in float64. A batch of zero inputs changes nothing. Further keywords go to `torchmetrics.Metric`.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -32,8 +32,8 @@ class MeanOverInputs(Metric):
 
     num_inputs: Tensor
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         # Named by class: MetricCollection merges metrics whose states have equal names and, after one batch, values.
         self._sum = f"{type(self).__name__}_sum"
         self.add_state(self._sum, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
@@ -74,8 +74,8 @@ class NegativeLogLikelihood(MeanOverInputs):
     0.3466
     """
 
-    def __init__(self, floor: float = SMALLEST) -> None:
-        super().__init__()
+    def __init__(self, floor: float = SMALLEST, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         if not 0 <= floor < 1:
             raise InputError(f"floor must lie in [0, 1), got {floor}; it bounds the cost of a label at -log(floor)")
         self.floor = floor
@@ -133,8 +133,8 @@ class ExpectedCalibrationError(Metric):
     confidence_sum: Tensor
     correct_sum: Tensor
 
-    def __init__(self, bins: int = 15) -> None:
-        super().__init__()
+    def __init__(self, bins: int = 15, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         if isinstance(bins, bool) or not isinstance(bins, int) or bins < 1:
             raise InputError(f"bins must be a positive integer, got {bins!r}; 15 is usual")
         self.bins = bins
@@ -184,8 +184,8 @@ class FPR95(Metric):
     familiar: list[Tensor]
     foreign: list[Tensor]
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         self.add_state("familiar", [], dist_reduce_fx="cat")
         self.add_state("foreign", [], dist_reduce_fx="cat")
 

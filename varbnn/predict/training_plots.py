@@ -1,0 +1,129 @@
+"""Pictures of training and of the posterior; part of `varbnn.plots`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from varbnn.errors import InputError
+from varbnn.predict.style import BLUE, COLOURS, INK, legend_above, new_panels
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+AXIS_LABELS = {
+    "loss": "loss, nats per example",
+    "nll": "NLL, nats per example",
+    "accuracy": "accuracy",
+    "entropy_bits": "posterior entropy, bits per weight",
+    "entropy": "posterior entropy, bits per weight",
+    "kl": "KL to the prior, nats per weight",
+    "flips": "flipped weights",
+    "saturated": "saturated beliefs, share",
+    "lr": "learning rate",
+}
+NOT_A_CURVE = ("epoch", "step", "lr", "seconds")
+
+
+def layer_entropy(entropies: Mapping[str, float], *, ax: Axes | None = None) -> Figure:
+    """How undecided the weights of each layer are: 0 bit is a fixed sign, 1 bit a fair coin.
+
+    Args:
+        entropies: mean entropy per weight by layer, in bits, drawn from top to bottom.
+        ax: draw here.
+
+    Raises:
+        InputError: no layer, or a value outside [0, 1].
+
+    >>> layer_entropy({"features": 0.93, "head": 0.41}).axes[0].get_xlabel()
+    'posterior entropy, bits per weight'
+    """
+    if not entropies:
+        raise InputError("give the entropy of at least one layer")
+    wrong = {name: value for name, value in entropies.items() if not 0 <= value <= 1 + 1e-6}
+    if wrong:
+        name, value = next(iter(wrong.items()))
+        raise InputError(
+            f"entropies must lie in [0, 1] bit per weight, got {value:.4g} for {name!r}; divide nats by log 2"
+        )
+    figure, (main,) = new_panels(ax, 1, figsize=(5.4, 0.9 + 0.36 * len(entropies)))
+    rows = np.arange(len(entropies))
+    values = list(entropies.values())
+    main.barh(rows, [1.0] * len(rows), height=0.62, color="#EEEEEE")
+    main.barh(rows, values, height=0.62, color=BLUE)
+    for row, value in zip(rows, values, strict=True):
+        inside = value > 0.85
+        main.text(
+            value + (-0.012 if inside else 0.012),
+            row,
+            f"{value:.2f}",
+            va="center",
+            ha="right" if inside else "left",
+            color="white" if inside else INK,
+        )
+    main.set_yticks(rows, list(entropies))
+    main.set(xlim=(0, 1), ylim=(len(rows) - 0.5, -0.5), xlabel="posterior entropy, bits per weight")
+    main.tick_params(axis="y", length=0)
+    main.spines["left"].set_visible(False)
+    return figure
+
+
+def training_curves(
+    history: Sequence[Mapping[str, float]] | Mapping[str, Sequence[Mapping[str, float]]],
+    keys: Sequence[str] | None = None,
+    *,
+    ax: Axes | None = None,
+) -> Figure:
+    """One panel per quantity over the epochs, one line per run.
+
+    Args:
+        history: one record (quantity → value) per epoch, or such a list for each of several named runs. A record may
+            carry its own "epoch" or "step"; else they are counted from 1. Quantities may be missing from some records.
+            NaN is a gap. What `varbnn.fit` returns will do.
+        keys: which quantities, in which order; when absent all that occur but the learning rate and the seconds.
+        ax: draw here; allowed for a single quantity.
+
+    Raises:
+        InputError: no record, a quantity that never occurs, or `ax` with several quantities.
+
+    >>> epochs = [{"loss": 0.9, "accuracy": 0.6}, {"loss": 0.4, "accuracy": 0.8}]
+    >>> [panel.get_ylabel() for panel in training_curves(epochs).axes]
+    ['loss,\\nnats per example', 'accuracy']
+    """
+    runs = dict(history) if isinstance(history, Mapping) else {"": history}
+    records = [record for run in runs.values() for record in run]
+    axis = next((name for name in ("epoch", "step") if all(name in record for record in records)), None)
+    present = list(dict.fromkeys(key for record in records for key in record if _is_number(record[key])))
+    chosen = list(keys) if keys is not None else [key for key in present if key not in NOT_A_CURVE]
+    if not chosen or not set(chosen) <= set(present):
+        raise InputError(f"keys must be among the recorded quantities {present}, got {chosen}")
+    if ax is not None and len(chosen) > 1:
+        raise InputError(f"one ax shows one quantity, got {chosen}; name it with keys=")
+    columns = 1 if len(chosen) <= 3 else 2
+    figsize = (0.8 + 4.6 * columns, 0.7 + 1.8 * math.ceil(len(chosen) / columns))
+    figure, panels = new_panels(ax, len(chosen), columns=columns, figsize=figsize)
+    for key, panel in zip(chosen, panels, strict=True):
+        for (name, run), colour, line in zip(runs.items(), cycle(COLOURS), cycle(("-", "--", "-.", ":")), strict=False):
+            rows = [(record[axis] if axis else number, record.get(key)) for number, record in enumerate(run, 1)]
+            points = [(place, value) for place, value in rows if _is_number(value)]
+            mark = "o" if len(points) < 3 else None
+            panel.plot(*zip(*points, strict=True), color=colour, linestyle=line, linewidth=1.8, marker=mark, label=name)
+        panel.set_ylabel(AXIS_LABELS.get(key, key).replace(", ", ",\n"))
+        panel.set_xlabel(axis or "epoch")
+        panel.xaxis.get_major_locator().set_params(integer=True)
+        panel.grid(axis="y", color="#E5E5E5", linewidth=0.8)
+        panel.set_axisbelow(True)
+    for panel in panels[:-columns]:
+        panel.set_xlabel("")
+    if len(runs) > 1:
+        legend_above(panels[0], columns=4)
+    return figure
+
+
+def _is_number(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
