@@ -22,7 +22,8 @@ def sign(values: Tensor) -> Tensor:
     >>> sign(torch.tensor([-2.0, -0.0, 0.0, 3.0]))
     tensor([-1.,  1.,  1.,  1.])
     """
-    return values.sign().add_(0.5).sign_()
+    # torch.sign(nan) is 0, which would come out as a fine-looking +1
+    return torch.where(values.isnan(), values, values.sign().add_(0.5).sign_())
 
 
 def words(length: int) -> int:

@@ -25,4 +25,5 @@ def draw_signs(natural: Tensor, noise: Tensor | None = None, generator: torch.Ge
         margin = torch.empty_like(threshold).uniform_(generator=generator).sub_(threshold)
     else:
         margin = noise.to(threshold.dtype) - threshold
-    return margin.sign_().add_(0.5).sign_()
+    # torch.sign(nan) is 0, which would come out as a fine-looking +1; 0 * threshold is 0, or NaN where the belief is
+    return margin.sign_().add_(0.5).sign_().add_(threshold, alpha=0)

@@ -51,4 +51,5 @@ def relaxed(
 def mode(natural: Tensor, previous_natural: Tensor, lagged_mean: Tensor) -> Tensor:
     """±1 by the sign of the lagged mean; 0 decides for -1."""
     lagged = _lagged(natural, previous_natural, lagged_mean)
-    return torch.where(lagged > 0, 1.0, -1.0).to(natural.dtype)
+    decided = torch.where(lagged > 0, 1.0, -1.0).to(natural.dtype)
+    return torch.where(lagged.isnan(), lagged, decided)

@@ -74,7 +74,9 @@ class SignedBernoulli(Distribution):
         super().__init__(self.natural.shape, validate_args=validate_args)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> SignedBernoulli:
-        return SignedBernoulli(natural=self.natural.expand(batch_shape), validate_args=False)
+        expanded = SignedBernoulli(natural=self.natural.expand(batch_shape), validate_args=False)
+        expanded._validate_args = self._validate_args
+        return expanded
 
     @property
     def mean(self) -> Tensor:
