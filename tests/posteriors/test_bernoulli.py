@@ -1,0 +1,154 @@
+"""The two estimators of Bernoulli: what they draw, and which gradient they hand back."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from tests.oracles import coins, concrete
+from tests.tolerance import assert_within_standard_errors, standard_error
+from varbnn.errors import InputError
+from varbnn.posteriors import Bernoulli
+
+
+def leaf(values, dtype=torch.float64):
+    return torch.tensor(values, dtype=dtype, requires_grad=True)
+
+
+def factor_of(posterior, natural, noise):
+    """The multiplier the backward pass applies, and the weight."""
+    natural = natural.detach().clone().requires_grad_()
+    weight = posterior.draw(natural, noise=noise)
+    weight.sum().backward()
+    return natural.grad, weight.detach()
+
+
+def test_straight_through_hands_on_exactly_the_incoming_gradient():
+    natural, incoming = leaf([-30.0, -1.0, 0.0, 0.3, 30.0], torch.float32), torch.randn(5)
+    Bernoulli().draw(natural).backward(incoming)
+    assert torch.equal(natural.grad, incoming)
+
+
+def test_straight_through_draws_are_exactly_plus_or_minus_one():
+    assert Bernoulli().draw(torch.randn(1000)).abs().unique().tolist() == [1.0]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_expected_straight_through_gradient_is_the_gradient_in_the_mean(seed):
+    """For a loss linear in each weight, dE/dμ_i = E[∂L/∂w_i]: the natural gradient, by enumeration of all draws."""
+    n = 5
+    rng = np.random.default_rng(seed)
+    subsets = [s for size in range(1, n + 1) for s in itertools.combinations(range(n), size)]
+    coefficients = rng.normal(size=len(subsets))
+
+    def loss(weights):  # multilinear: its expectation is the same polynomial in the means
+        return sum(c * weights[..., list(s)].prod(-1) for c, s in zip(coefficients, subsets, strict=True))
+
+    natural = torch.tensor(rng.normal(size=n))
+    expected = torch.zeros(n, dtype=torch.float64)
+    for vector, p in zip(coins.sign_vectors(n), coins.joint(coins.probability_of_plus(natural.numpy())), strict=True):
+        forced = torch.from_numpy(np.where(vector > 0, 1 - 1e-12, 0.0))  # noise that yields exactly this vector
+        parameter = natural.clone().requires_grad_()
+        weight = Bernoulli().draw(parameter, noise=forced)
+        np.testing.assert_array_equal(weight.detach(), vector)
+        loss(weight).backward()
+        expected += p * parameter.grad
+    mean, h = np.tanh(natural.numpy()), 1e-5
+    along = [(loss(mean + h * e) - loss(mean - h * e)) / (2 * h) for e in np.eye(n)]
+    np.testing.assert_allclose(expected, along, rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.parametrize("relaxation", [1.0, 0.1, 0.01])
+@pytest.mark.parametrize("natural", [-300.0, -20.0, -1.0, 0.0, 0.5, 9.5, 52.0, 300.0])
+def test_concrete_weight_and_factor_follow_the_paper_in_float64(relaxation, natural):
+    noise = torch.tensor([1e-9, 0.01, 0.3, 0.5, 0.9, 1 - 1e-9], dtype=torch.float64)
+    posterior = Bernoulli(estimator="concrete", relaxation=relaxation)
+    factor, weight = factor_of(posterior, torch.full((6,), natural, dtype=torch.float64), noise)
+    expected_weight, expected_factor = concrete.relaxed(natural, noise.numpy(), relaxation)
+    np.testing.assert_allclose(weight, expected_weight, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(factor, expected_factor, rtol=1e-6)  # 1 - u loses digits of u = 1 - 1e-9 before the log
+
+
+@pytest.mark.parametrize("natural", [-300.0, -60.0, -10.0, 10.0, 60.0, 300.0])
+def test_the_exact_factor_survives_in_float32_where_both_squares_round_to_one(natural):
+    noise = torch.tensor([0.01, 0.25, 0.75, 0.99])
+    factor, _ = factor_of(Bernoulli(estimator="concrete", relaxation=1.0), torch.full((4,), natural), noise)
+    _, expected = concrete.relaxed(natural, noise.double().numpy(), 1.0)
+    np.testing.assert_allclose(factor, expected, rtol=1e-3)  # λ + δ in float32 is good to 3e-5 at 300
+    assert bool((factor > 0).all())
+
+
+def test_the_ends_of_the_noise_give_certain_weights_and_no_gradient():
+    natural = torch.tensor([-300.0, 0.0, 300.0])
+    posterior = Bernoulli(estimator="concrete", relaxation=0.5)
+    for end, face in ((0.0, -1.0), (1.0, 1.0)):
+        factor, weight = factor_of(posterior, natural, torch.full((3,), end))
+        assert weight.tolist() == [face] * 3
+        assert factor.tolist() == [0.0] * 3
+
+
+@pytest.mark.parametrize("natural", [0.0, 0.7, -1.5])
+def test_the_factor_has_mean_one_and_variance_two_thirds_over_t_at_small_relaxation(natural):
+    relaxation, points = 1e-3, 400_000
+    noise = (torch.arange(points, dtype=torch.float64) + 0.5) / points
+    factor, _ = factor_of(
+        Bernoulli(estimator="concrete", relaxation=relaxation), torch.full((points,), natural).double(), noise
+    )
+    assert factor.mean().item() == pytest.approx(1, abs=2e-3)
+    law = 2 / 3 / (relaxation * (1 - np.tanh(natural) ** 2))
+    assert factor.square().mean().item() == pytest.approx(law, rel=1e-2)
+
+
+@pytest.mark.parametrize("natural, relaxation", [(0.0, 1.0), (1.0, 1.0), (2.0, 1.0), (0.5, 0.2), (-1.0, 0.1)])
+def test_the_moments_of_the_factor_are_those_of_the_integral(natural, relaxation):
+    noise = (torch.arange(200_000, dtype=torch.float64) + 0.5) / 200_000
+    factor, _ = factor_of(
+        Bernoulli(estimator="concrete", relaxation=relaxation), torch.full_like(noise, natural), noise
+    )
+    for power in (1, 2):
+        expected = concrete.factor_moment(natural, relaxation, power)
+        assert factor.pow(power).mean().item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_mean_factor_at_relaxation_one_is_two_thirds_for_a_fair_coin():
+    assert concrete.factor_moment(0.0, 1.0, 1) == pytest.approx(2 / 3, rel=1e-9)
+
+
+def test_fresh_noise_has_the_law_of_given_noise():
+    natural = torch.full((100_000,), 0.4, dtype=torch.float64)
+    factor, weight = factor_of(Bernoulli(estimator="concrete", relaxation=0.5), natural, None)
+    assert_within_standard_errors(factor.mean(), concrete.factor_moment(0.4, 0.5, 1), standard_error(factor))
+    share = (weight > 0).double()
+    assert_within_standard_errors(share.mean(), coins.probability_of_plus(0.4), standard_error(share))
+
+
+def test_first_beliefs_have_the_size_asked_for():
+    weight = torch.zeros(20_000)
+    (natural,) = Bernoulli(init_scale=3.0).initial(weight)
+    assert_within_standard_errors(natural.mean(), 0, standard_error(natural))
+    assert_within_standard_errors(natural.square().mean(), 9, standard_error(natural.square()))
+    (natural,) = Bernoulli(init="sign", init_scale=10.0).initial(weight)
+    assert natural.abs().unique().tolist() == [10.0]
+    assert_within_standard_errors(natural.mean(), 0, standard_error(natural))
+
+
+@pytest.mark.parametrize(
+    "options, named",
+    [
+        (dict(estimator="gumbel"), "estimator"),
+        (dict(relaxation=0.0), "relaxation"),
+        (dict(relaxation=-1.0), "relaxation"),
+        (dict(relaxation=float("nan")), "relaxation"),
+        (dict(relaxation=float("inf")), "relaxation"),
+        (dict(numerics="fast"), "numerics"),
+        (dict(numerics="reference"), "estimator='concrete'"),
+        (dict(init="zeros"), "init"),
+        (dict(init_scale=-0.1), "init_scale"),
+        (dict(init_scale=float("nan")), "init_scale"),
+        (dict(init_scale=float("inf")), "init_scale"),
+    ],
+)
+def test_a_bad_option_is_refused_by_name(options, named):
+    with pytest.raises(InputError, match=named):
+        Bernoulli(**options)
