@@ -75,6 +75,13 @@ class BinaryLayer(nn.Module):
             assert parameter is not None
             mark_belief(parameter, self.posterior, name)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        # fully_shard and load_state_dict(assign=True) put another parameter in the place of a belief; without the mark
+        # a rule would take it for a real parameter
+        if isinstance(value, nn.Parameter) and "posterior" in self.__dict__ and name in self.posterior.names:
+            mark_belief(value, self.posterior, name)
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # deepcopy drops the attributes of parameters, and with them the mark
         self._depth, self._drawn = 0, None
