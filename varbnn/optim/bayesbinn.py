@@ -79,4 +79,6 @@ class BayesBiNN(Rule):
             group, "temperature", 0 < temperature < math.inf, "positive and finite (use StraightThrough for a point)"
         )
         must_be(group, "momentum", 0 <= group["momentum"] < 1, "in [0, 1)")
-        must_be(group, "prior", math.isfinite(group["prior"]), "finite")
+        prior = group["prior"]
+        finite = isinstance(prior, int | float) and math.isfinite(prior)
+        must_be(group, "prior", finite, "a finite number in a group (tensors go to the constructor)")

@@ -18,8 +18,8 @@ States = list[dict[str, Any]]
 class Filter(Protocol):
     """Turns this step's gradients into the direction to move against."""
 
-    def is_identity(self, group: Group) -> bool:
-        """Whether the gradient itself is the direction, so that the engine may skip the copy."""
+    def is_identity(self, group: Group, states: States) -> bool:
+        """Whether the gradient is the direction and nothing is to be remembered, so the engine may skip the copy."""
         ...
 
     def __call__(self, gradients: list[Tensor], states: States, group: Group) -> list[Tensor]:
@@ -62,10 +62,12 @@ class Momentum:
     """An average of past gradients, with the start-up bias divided out (Kingma & Ba 2015, algorithm 1).
 
     m ← β m + (1 - β) g;   direction = m / (1 - βᵗ)          β = group["momentum"]; β = 0 is the gradient itself
+
+    As long as β has always been 0 nothing is stored; t counts from the first step with another β.
     """
 
-    def is_identity(self, group: Group) -> bool:
-        return bool(group["momentum"] == 0)
+    def is_identity(self, group: Group, states: States) -> bool:
+        return group["momentum"] == 0 and not any("momentum" in state for state in states)
 
     def __call__(self, gradients: list[Tensor], states: States, group: Group) -> list[Tensor]:
         beta = group["momentum"]
@@ -77,8 +79,8 @@ class Momentum:
 class HeavyBall:
     """Momentum as torch's SGD has it (Polyak 1964): v ← β v + g, direction = v, with β = group["momentum"]."""
 
-    def is_identity(self, group: Group) -> bool:
-        return bool(group["momentum"] == 0)
+    def is_identity(self, group: Group, states: States) -> bool:
+        return group["momentum"] == 0 and not any("momentum" in state for state in states)
 
     def __call__(self, gradients: list[Tensor], states: States, group: Group) -> list[Tensor]:
         velocity = buffers("momentum", gradients, states)
@@ -93,7 +95,7 @@ class AdamDirection:
     m ← β₁ m + (1 - β₁) g;   v ← β₂ v + (1 - β₂) g²;   direction = (m / (1 - β₁ᵗ)) / (√(v / (1 - β₂ᵗ)) + ε)
     """
 
-    def is_identity(self, group: Group) -> bool:
+    def is_identity(self, group: Group, states: States) -> bool:
         return False
 
     def __call__(self, gradients: list[Tensor], states: States, group: Group) -> list[Tensor]:

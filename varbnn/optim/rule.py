@@ -51,6 +51,8 @@ class Rule(torch.optim.Optimizer):
     ) -> None:
         self._real = dict(lr=real_lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=real_weight_decay)
         self._warned = False
+        if isinstance(prior, Tensor) and prior.dim() > 0:
+            raise InputError("prior is one tensor; give a number, or a list with one tensor per belief parameter")
         number = 0.0 if isinstance(prior, Sequence) else float(prior)
         super().__init__(params, {**defaults, "prior": number, "maximize": maximize})
         if isinstance(prior, Sequence):
@@ -69,25 +71,41 @@ class Rule(torch.optim.Optimizer):
         must_be(group, "lr", 0 <= group["lr"] < math.inf, "finite and ≥ 0")
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add parameters, split into beliefs and real ones. A group may carry ``real_lr`` beside ``lr``."""
+        """Add parameters, split into beliefs and real ones.
+
+        Where a group has both, what the rule itself knows (``lr``, ``weight_decay``, ...) is meant for the beliefs;
+        ``real_lr`` and ``real_weight_decay`` in the group are for the others.
+        """
         given = param_group["params"]
+        if isinstance(given, set | frozenset):
+            raise InputError("params is a set, whose order differs from run to run; pass a list")
         items = [given] if isinstance(given, Tensor) else list(given)
         split: dict[str, list[Any]] = {"belief": [], "real": []}
         for item in items:
             parameter = item[1] if isinstance(item, tuple) else item
             split[self._kind(parameter)].append(item)
-        options = {key: value for key, value in param_group.items() if key not in ("params", "real_lr", "kind")}
-        if split["belief"] or not items:
+        count = len(self.param_groups)
+        try:
+            self._add_split(param_group, split)
+        except Exception:
+            del self.param_groups[count:]  # one half may be in already
+            raise
+
+    def _add_split(self, param_group: dict[str, Any], split: dict[str, list[Any]]) -> None:
+        taken = ("params", "kind", "real_lr", "real_weight_decay")
+        options = {key: value for key, value in param_group.items() if key not in taken}
+        if split["belief"] or not split["real"]:
             super().add_param_group({**options, "params": split["belief"], "kind": "belief"})
             self.check(self.param_groups[-1])
         if split["real"]:
-            alone = {"lr": param_group["lr"]} if "lr" in param_group and not split["belief"] else {}
-            lr = param_group.get("real_lr", alone.get("lr", self._real["lr"]))
-            settings = {**self._real, **{k: v for k, v in options.items() if k in self._real}, "lr": lr}
+            alone = not split["belief"]
+            meant = {k: v for k, v in options.items() if k in self._real and (alone or k not in self.defaults)}
+            named = {k: param_group[f"real_{k}"] for k in ("lr", "weight_decay") if f"real_{k}" in param_group}
+            settings = {**self._real, **meant, **named}
             super().add_param_group({**options, **settings, "params": split["real"], "kind": "real"})
             for key in [k for k in self.defaults if k not in (*settings, "maximize")]:
                 self.param_groups[-1].pop(key, None)
-            must_be(self.param_groups[-1], "lr", 0 <= lr < math.inf, "finite and ≥ 0 (real_lr)")
+            check_real(self.param_groups[-1])
 
     def _kind(self, parameter: Any) -> str:
         if not isinstance(parameter, Tensor):
@@ -142,22 +160,24 @@ class Rule(torch.optim.Optimizer):
         return loss
 
     def _step_beliefs(self, group: Group, params: list[Tensor]) -> None:
-        states = self._states(params)
+        states = [self.state[p] for p in params]
         gradients: list[Tensor] = [p.grad for p in params if p.grad is not None]
         gain = -self.gain(group) if group["maximize"] else self.gain(group)
         filter = self.filter_for(group)
-        if filter.is_identity(group):
+        if filter.is_identity(group, states):
             # nothing is remembered, so the step needs no copy of the gradient (a third of its time at 10 M weights)
             self.forgetting.at_step_(params, states, group)
             torch._foreach_add_(params, gradients, alpha=-group["lr"] * gain)
         else:
+            count_step(states)
             gradients = list(torch._foreach_mul(gradients, gain))
             self.forgetting.before_filter_(gradients, params, states, group)
             torch._foreach_add_(params, filter(gradients, states, group), alpha=-group["lr"])
         self.decision(params, states, group)
 
     def _step_real(self, group: Group, params: list[Tensor]) -> None:
-        states = self._states(params, count=False)  # adamw counts by itself
+        states = [self.state[p] for p in params]
+        start_count(states)  # adamw counts by itself
         for p, state in zip(params, states, strict=True):
             for name in ("exp_avg", "exp_avg_sq"):
                 if name not in state:
@@ -179,19 +199,9 @@ class Rule(torch.optim.Optimizer):
             maximize=group["maximize"],
         )
 
-    def _states(self, params: list[Tensor], count: bool = True) -> States:
-        states = [self.state[p] for p in params]
-        for state in states:
-            if "step" not in state:
-                state["step"] = torch.zeros((), dtype=torch.float32)
-            if count:
-                state["step"] += 1
-        return states
-
     def _refuse(self, work: list[tuple[Group, list[Tensor]]]) -> None:
         for group, _ in work:
-            if group["kind"] == "belief":
-                self.check(group)
+            (self.check if group["kind"] == "belief" else check_real)(group)
         gradients = [p.grad for _, params in work for p in params if p.grad is not None]
         if not gradients:
             raise InputError("no parameter has a gradient: call loss.backward() before step()")
@@ -206,10 +216,41 @@ class Rule(torch.optim.Optimizer):
         if not torch.compiler.is_compiling():
             refuse_nonfinite(gradients)
 
+    def __getstate__(self) -> dict[str, Any]:
+        # torch's keeps nothing but defaults, state and groups, so a copy could neither warn nor take another group
+        return {**super().__getstate__(), "_real": self._real, "_warned": self._warned}
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         for group in self.param_groups:
             group.setdefault("maximize", False)
+
+
+def start_count(states: States) -> None:
+    """Give every state a step count of 0 that has none."""
+    for state in states:
+        if "step" not in state:
+            state["step"] = torch.zeros((), dtype=torch.float32)
+
+
+def count_step(states: States) -> None:
+    """One more step that the filter has seen."""
+    start_count(states)
+    for state in states:
+        state["step"] += 1
+
+
+def check_real(group: Group) -> None:
+    """Raise InputError when a hyper-parameter of a group of real parameters is out of range."""
+    must_be(group, "lr", 0 <= group["lr"] < math.inf, "finite and ≥ 0 (real_lr)")
+    must_be(group, "betas", are_betas(group["betas"]), "two numbers in [0, 1)")
+    must_be(group, "eps", 0 <= group["eps"] < math.inf, "finite and ≥ 0")
+    must_be(group, "weight_decay", 0 <= group["weight_decay"] < math.inf, "finite and ≥ 0 (real_weight_decay)")
+
+
+def are_betas(betas: Sequence[float]) -> bool:
+    """Whether these are two averaging weights."""
+    return len(betas) == 2 and all(0 <= beta < 1 for beta in betas)
 
 
 def refuse_nonfinite(gradients: list[Tensor]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from varbnn.optim.parts import AdamDirection, Clip, Filter, Group, HeavyBall, WeightDecay
-from varbnn.optim.rule import Params, Rule, must_be
+from varbnn.optim.rule import Params, Rule, are_betas, must_be
 from varbnn.posteriors import Point
 
 BASES: dict[str, Filter] = {"adam": AdamDirection(), "sgd": HeavyBall()}
@@ -65,7 +65,7 @@ class StraightThrough(Rule):
     def check(self, group: Group) -> None:
         super().check(group)
         must_be(group, "base", group["base"] in BASES, f"one of {tuple(BASES)}")
-        must_be(group, "betas", all(0 <= beta < 1 for beta in group["betas"]), "two numbers in [0, 1)")
+        must_be(group, "betas", are_betas(group["betas"]), "two numbers in [0, 1)")
         must_be(group, "eps", group["eps"] > 0, "positive")
         must_be(group, "momentum", 0 <= group["momentum"] < 1, "in [0, 1)")
         must_be(group, "weight_decay", group["weight_decay"] >= 0, "≥ 0")

@@ -1,0 +1,452 @@
+"""The contract of `tests/contracts/rule.py`, run on every rule that varbnn.optim has."""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+import shutil
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import varbnn.optim
+from tests.contracts.rule import (
+    ORACLES,
+    Twins,
+    beliefs,
+    close,
+    file_of,
+    hyper_parameters,
+    objections,
+    oracle_of,
+    rules,
+)
+from varbnn.errors import InputError, VarbnnWarning
+from varbnn.posteriors import Bernoulli, Point, mark_belief
+
+RULES = rules()
+SETTINGS = [
+    pytest.param(rule, s, id=f"{rule.__name__}-{i}") for rule in RULES for i, s in enumerate(oracle_of(rule).SETTINGS)
+]
+STEPS = 220
+
+every_rule = pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+every_setting = pytest.mark.parametrize("rule, settings", SETTINGS)
+
+
+def starts(seed: int = 0) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    first, second = rng.normal(size=(3, 4)), rng.normal(size=5)
+    first[0, 0] = second[0] = 0.0  # starts on the tie
+    return [first, second]
+
+
+def simple(rule, *values, **more):
+    """A rule in its oracle's first setting, on beliefs that start at `values`."""
+    parameters = beliefs(rule, *values)
+    return parameters, rule(parameters, **{**oracle_of(rule).SETTINGS[0], **more})
+
+
+# --- the suite finds its members ---
+
+
+def test_every_exported_rule_is_found():
+    exported = {getattr(varbnn.optim, name) for name in varbnn.optim.__all__} - {varbnn.optim.Rule}
+    assert exported == set(RULES)
+
+
+@every_rule
+def test_a_rule_has_a_complete_oracle(rule):
+    assert objections(rule) == []
+
+
+@every_rule
+def test_a_deleted_oracle_fails_by_the_name_of_its_rule(rule, tmp_path):
+    shutil.copytree(ORACLES, tmp_path / "oracles")
+    (tmp_path / "oracles" / f"{file_of(rule)}.py").unlink()
+    assert objections(rule, tmp_path / "oracles") == [
+        f"{rule.__name__} has no oracle: write tests/oracles/{file_of(rule)}.py"
+    ]
+
+
+@every_rule
+def test_an_oracle_that_leans_on_torch_or_leaves_a_hyper_parameter_out_is_named(rule, tmp_path):
+    text = "import torch\nSETTINGS = [dict(lr=1.0)]\nCHANGES = {}\ndef step(belief, gradient, state): return belief\n"
+    (tmp_path / f"{file_of(rule)}.py").write_text(text)
+    imports, untried = objections(rule, tmp_path)
+    assert imports == f"the oracle of {rule.__name__} imports ['torch']; numpy is enough"
+    assert all(name in untried for name in hyper_parameters(rule) if name != "lr")
+
+
+# --- equal to the oracle ---
+
+
+@every_setting
+def test_equals_its_oracle_on_a_fixed_gradient_sequence_while_hyper_parameters_change(rule, settings):
+    twins = Twins(rule, [({}, starts()), ({"lr": 0.01}, starts(1))], **settings)
+    rng = np.random.default_rng(2)
+    for t in range(STEPS):
+        if t in oracle_of(rule).CHANGES:
+            twins.change(oracle_of(rule).CHANGES[t])
+        fixed = [[rng.normal(size=a.shape) / (1 + t // 40) for a in arrays] for arrays in twins.arrays]
+        for arrays in fixed:
+            arrays[0][0] = 0.0  # a row that never sees a gradient
+        twins.step(lambda belief, i, j, fixed=fixed: fixed[i][j])
+        twins.assert_equal(f"step {t}")
+
+
+@every_setting
+def test_equals_its_oracle_where_the_gradient_depends_on_the_weights(rule, settings):
+    twins = Twins(rule, [({}, starts()), ({"lr": 0.02}, starts(3))], **settings)
+    rng = np.random.default_rng(4)
+    mix = [[rng.normal(size=(a.size, a.size)) / a.size for a in arrays] for arrays in twins.arrays]
+    target = [[rng.normal(size=a.size) for a in arrays] for arrays in twins.arrays]
+    for arrays, goals in zip(mix, target, strict=True):
+        arrays[0][1], goals[0][1] = 0.0, 0.0
+
+    def gradient(belief, i, j):
+        weight = np.where(belief >= 0, 1.0, -1.0).ravel()
+        return (mix[i][j] @ weight - target[i][j]).reshape(belief.shape) + 0.1 * np.tanh(belief)
+
+    for t in range(STEPS):
+        if t in oracle_of(rule).CHANGES:
+            twins.change(oracle_of(rule).CHANGES[t])
+        twins.step(gradient)
+        twins.assert_equal(f"step {t}")
+
+
+@every_setting
+def test_one_parameter_at_a_time_moves_as_all_together(rule, settings):
+    together, together_optimizer = beliefs(rule, *starts()), None
+    together_optimizer = rule(together, **settings)
+    alone = beliefs(rule, *starts())
+    alone_optimizers = [rule([p], **settings) for p in alone]
+    for _ in range(20):
+        for p, q in zip(together, alone, strict=True):
+            p.grad = torch.randn_like(p)
+            q.grad = p.grad.clone()
+        together_optimizer.step()
+        for optimizer in alone_optimizers:
+            optimizer.step()
+        assert all(torch.equal(p, q) for p, q in zip(together, alone, strict=True))
+
+
+# --- symmetries ---
+
+
+@every_setting
+def test_negating_start_prior_and_gradients_negates_the_trajectory(rule, settings):
+    mirrored = {key: -value if key == "prior" else value for key, value in settings.items()}
+    (p,), (q,) = beliefs(rule, starts()[0]), beliefs(rule, -starts()[0])
+    here, there = rule([p], **settings), rule([q], **mirrored)
+    for _ in range(50):
+        p.grad = torch.randn_like(p)
+        q.grad = -p.grad
+        here.step()
+        there.step()
+        assert torch.equal(p, -q)
+
+
+@every_setting
+def test_reordering_the_entries_reorders_the_trajectory(rule, settings):
+    order = torch.randperm(12)
+    (p,), (q,) = beliefs(rule, starts()[0].ravel()), beliefs(rule, starts()[0].ravel()[order.numpy()])
+    here, there = rule([p], **settings), rule([q], **settings)
+    for _ in range(50):
+        p.grad = torch.randn_like(p)
+        q.grad = p.grad[order]
+        here.step()
+        there.step()
+        assert torch.equal(p[order], q)
+
+
+@every_setting
+def test_maximising_moves_as_minimising_with_negated_gradients(rule, settings):
+    (p,), (q,) = beliefs(rule, starts()[0]), beliefs(rule, starts()[0])
+    up, down = rule([p], **{**settings, "maximize": True}), rule([q], **{**settings, "maximize": False})
+    for _ in range(20):
+        p.grad = torch.randn_like(p)
+        q.grad = -p.grad
+        up.step()
+        down.step()
+        assert torch.equal(p, q)
+
+
+# --- resume and copies ---
+
+
+def run(parameters, optimizer, steps):
+    for _ in range(steps):
+        for p in parameters:
+            p.grad = torch.randn_like(p) + 0.1 * p.detach()
+        optimizer.step()
+
+
+@every_setting
+def test_a_safely_loaded_state_continues_bit_for_bit_in_an_optimizer_built_otherwise(rule, settings):
+    others = oracle_of(rule).SETTINGS
+    other = others[(others.index(settings) + 1) % len(others)]
+    parameters = [*beliefs(rule, *starts()), nn.Parameter(torch.randn(4))]
+    optimizer = rule(parameters, real_lr=0.3, **settings)
+    run(parameters, optimizer, 7)
+    file = io.BytesIO()
+    torch.save(
+        {"optimizer": optimizer.state_dict(), "values": [p.data for p in parameters], "rng": torch.get_rng_state()},
+        file,
+    )
+    run(parameters, optimizer, 7)
+
+    file.seek(0)
+    saved = torch.load(file, weights_only=True)
+    fresh = [*beliefs(rule, *saved["values"][:-1]), nn.Parameter(saved["values"][-1])]
+    resumed = rule(fresh, real_lr=0.7, **other)
+    resumed.load_state_dict(saved["optimizer"])
+    torch.set_rng_state(saved["rng"])
+    run(fresh, resumed, 7)
+    assert all(torch.equal(p, q) for p, q in zip(parameters, fresh, strict=True))
+
+
+@every_setting
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda both: pickle.loads(pickle.dumps(both))], ids=["deepcopy", "pickle"]
+)
+def test_a_copy_of_parameters_and_optimizer_continues_like_the_original(rule, settings, copied):
+    parameters = [*beliefs(rule, *starts()), nn.Parameter(torch.randn(4))]
+    optimizer = rule(parameters, **settings)
+    run(parameters, optimizer, 3)
+    others, other = copied((parameters, optimizer))
+    state = torch.get_rng_state()
+    run(parameters, optimizer, 3)
+    torch.set_rng_state(state)
+    run(others, other, 3)
+    assert all(torch.equal(p, q) for p, q in zip(parameters, others, strict=True))
+    # a copy can do everything the original can: warn about a missing gradient, and take another group
+    others[0].grad = None
+    with pytest.warns(VarbnnWarning, match="1 belief"):
+        other.step()
+    other.add_param_group({"params": [*beliefs(rule, torch.ones(2)), nn.Parameter(torch.ones(2))]})
+    assert [group["kind"] for group in other.param_groups[-2:]] == ["belief", "real"]
+
+
+@every_rule
+def test_state_of_a_float32_belief_is_float32(rule):
+    for settings in oracle_of(rule).SETTINGS:
+        parameters = beliefs(rule, torch.randn(3), torch.randn(2, 2))
+        optimizer = rule(parameters, **settings)
+        run(parameters, optimizer, 2)
+        assert {v.dtype for s in optimizer.state.values() for v in s.values()} <= {torch.float32}
+
+
+# --- bad input: a clear error, and nothing has changed ---
+
+
+def unchanged_by(optimizer, parameters, message, error=InputError):
+    before = copy.deepcopy((optimizer.state_dict(), [p.detach() for p in parameters], [p.grad for p in parameters]))
+    with pytest.raises(error, match=message):
+        optimizer.step()
+    state, values, gradients = before
+    assert all(torch.equal(p, q) for p, q in zip(parameters, values, strict=True))
+    for p, g in zip(parameters, gradients, strict=True):
+        assert (p.grad is None) == (g is None)
+    assert str(optimizer.state_dict()) == str(state)
+
+
+@every_rule
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("where", ["belief", "real"])
+def test_a_gradient_that_is_not_finite_is_refused(rule, bad, where):
+    (belief,) = beliefs(rule, torch.randn(3))
+    parameters = [belief, nn.Parameter(torch.randn(2))]
+    optimizer = rule(parameters, **oracle_of(rule).SETTINGS[0])
+    run(parameters, optimizer, 2)
+    for p in parameters:
+        p.grad = torch.ones_like(p)
+    parameters[where == "real"].grad[1] = bad
+    unchanged_by(optimizer, parameters, "1 of 2 gradients have NaN or infinite entries")
+
+
+@every_rule
+def test_infinities_that_cancel_in_a_sum_are_refused_and_large_finite_gradients_are_not(rule):
+    (p, q), optimizer = simple(rule, torch.randn(2), torch.randn(2))
+    p.grad, q.grad = torch.tensor([float("inf"), 0.0]), torch.tensor([-float("inf"), 0.0])
+    unchanged_by(optimizer, [p, q], "2 of 2 gradients")
+    p.grad, q.grad = torch.full((2,), 3e38), torch.zeros(2)  # their float32 sum overflows, they do not
+    optimizer.param_groups[0]["lr"] = 0.0
+    optimizer.step()
+
+
+@every_rule
+def test_a_step_without_any_gradient_is_refused(rule):
+    parameters, optimizer = simple(rule, torch.randn(3))
+    unchanged_by(optimizer, parameters, "no parameter has a gradient: call loss.backward")
+
+
+@every_rule
+def test_sparse_gradients_are_refused(rule):
+    embedding = nn.Embedding(5, 2, sparse=True)
+    (belief,) = beliefs(rule, torch.randn(3))
+    optimizer = rule([belief, embedding.weight], **oracle_of(rule).SETTINGS[0])
+    belief.grad = torch.ones(3)
+    embedding(torch.tensor([1])).sum().backward()
+    unchanged_by(optimizer, [belief], "dense gradients only")
+
+
+@every_rule
+def test_beliefs_without_gradient_stay_and_are_told_once(rule):
+    (p, q), optimizer = simple(rule, torch.randn(3), torch.randn(3))
+    before = q.detach().clone()
+    p.grad = torch.ones(3)
+    with pytest.warns(VarbnnWarning, match="1 belief.* no gradient"):
+        optimizer.step()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        optimizer.step()
+    assert torch.equal(q, before)
+    assert not optimizer.state[q]
+
+
+@every_rule
+def test_frozen_beliefs_and_real_parameters_without_gradient_are_no_cause_for_a_warning(rule):
+    p, q = beliefs(rule, torch.randn(3), torch.randn(3))
+    q.requires_grad_(False)
+    optimizer = rule([p, q, nn.Parameter(torch.ones(1))], **oracle_of(rule).SETTINGS[0])
+    p.grad = torch.ones(3)
+    optimizer.step()
+
+
+@every_rule
+def test_integer_parameters_are_refused(rule):
+    with pytest.raises(InputError, match="parameter has dtype torch"):
+        rule([torch.zeros(2, dtype=torch.int64)], **oracle_of(rule).SETTINGS[0])
+
+
+@every_rule
+def test_what_is_no_parameter_is_refused(rule):
+    with pytest.raises(InputError, match="parameters are tensors, got str"):
+        rule(["weight"], **oracle_of(rule).SETTINGS[0])
+    with pytest.raises(InputError, match="is a set"):
+        rule([{"params": set(beliefs(rule, torch.zeros(2)))}], **oracle_of(rule).SETTINGS[0])
+
+
+@every_rule
+def test_a_belief_of_another_posterior_is_refused_by_name(rule):
+    other = next(p for p in (Bernoulli(), Point()) if not isinstance(p, rule.posterior))
+    parameter = nn.Parameter(torch.zeros(2))
+    mark_belief(parameter, other, other.names[0])
+    message = f"{rule.__name__} trains {rule.posterior.__name__} posteriors, .* is the {other.names[0]} of"
+    with pytest.raises(InputError, match=message):
+        rule([parameter], **oracle_of(rule).SETTINGS[0])
+
+
+@every_rule
+def test_a_refused_group_leaves_the_optimizer_as_it_was(rule):
+    (p, q, r), real = beliefs(rule, torch.randn(3), torch.randn(3), torch.randn(3)), nn.Parameter(torch.ones(1))
+    optimizer = rule([p, real], **oracle_of(rule).SETTINGS[0])
+    groups = str(optimizer.param_groups)
+    for bad in (
+        {"params": [q], "lr": -1.0},
+        {"params": [q, nn.Parameter(torch.ones(1))], "real_lr": -1.0},
+        {"params": [q, real]},
+    ):
+        with pytest.raises(ValueError):
+            optimizer.add_param_group(bad)
+        assert str(optimizer.param_groups) == groups
+    optimizer.add_param_group({"params": [q, r]})
+
+
+@every_rule
+@pytest.mark.parametrize(
+    "key, value",
+    [("lr", -1.0), ("lr", float("nan")), ("real_lr", -1.0), ("real_lr", float("nan")), ("real_weight_decay", -1.0)],
+)
+def test_learning_rates_out_of_range_are_refused_at_construction(rule, key, value):
+    parameters = [*beliefs(rule, torch.randn(3)), nn.Parameter(torch.ones(1))]
+    with pytest.raises(InputError, match=f"got {value}"):
+        rule(parameters, **{**oracle_of(rule).SETTINGS[0], key: value})
+
+
+@every_rule
+@pytest.mark.parametrize("kind", [0, 1], ids=["belief", "real"])
+@pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf")])
+def test_a_learning_rate_set_out_of_range_in_a_group_is_refused_at_the_step(rule, kind, value):
+    parameters = [*beliefs(rule, torch.randn(3)), nn.Parameter(torch.ones(1))]
+    optimizer = rule(parameters, **oracle_of(rule).SETTINGS[0])
+    for p in parameters:
+        p.grad = torch.ones_like(p)
+    optimizer.param_groups[kind]["lr"] = value
+    unchanged_by(optimizer, parameters, f"lr must be .*, got {value}")
+
+
+# --- small habits of torch's optimizers ---
+
+
+@every_rule
+def test_a_closure_is_called_once_with_gradients_on_and_its_loss_returned(rule):
+    (p,), optimizer = simple(rule, torch.ones(3))
+    calls = []
+
+    def closure():
+        assert torch.is_grad_enabled()
+        optimizer.zero_grad()
+        loss = (p * 2).sum()
+        loss.backward()
+        calls.append(loss)
+        return loss
+
+    assert optimizer.step(closure) is calls[0]
+    assert len(calls) == 1
+    assert not torch.equal(p, torch.ones(3))
+
+
+@every_setting
+def test_zero_size_and_scalar_parameters_take_part(rule, settings):
+    parameters = [
+        *beliefs(rule, torch.zeros(0, 3), torch.tensor(0.5)),
+        nn.Parameter(torch.zeros(0)),
+        nn.Parameter(torch.tensor(1.0)),
+    ]
+    optimizer = rule(parameters, **settings)
+    run(parameters, optimizer, 3)
+    assert [tuple(p.shape) for p in parameters] == [(0, 3), (), (0,), ()]
+
+
+@every_setting
+def test_a_step_leaves_the_gradients_as_they_were(rule, settings):
+    parameters = [*beliefs(rule, *starts()), nn.Parameter(torch.randn(4))]
+    optimizer = rule(parameters, **settings)
+    for _ in range(2):
+        gradients = [torch.randn_like(p) for p in parameters]
+        for p, g in zip(parameters, gradients, strict=True):
+            p.grad = g.clone()
+        optimizer.step()
+        assert all(torch.equal(p.grad, g) for p, g in zip(parameters, gradients, strict=True))
+
+
+@every_setting
+def test_real_parameters_move_exactly_as_under_adamw(rule, settings):
+    values = [torch.randn(3, 2), torch.randn(4), torch.randn(0)]
+    ours, theirs = [nn.Parameter(v.clone()) for v in values], [nn.Parameter(v.clone()) for v in values]
+    marked = beliefs(rule, torch.randn(3))
+    optimizer = rule([ours[0], *marked, *ours[1:]], real_lr=0.02, real_weight_decay=0.1, **settings)
+    settings_of_real = optimizer.param_groups[1]
+    adamw = torch.optim.AdamW(
+        theirs,
+        lr=0.02,
+        weight_decay=0.1,
+        betas=settings_of_real["betas"],
+        eps=settings_of_real["eps"],
+        maximize=settings.get("maximize", False),
+    )
+    for _ in range(30):
+        for p, q in zip(ours, theirs, strict=True):
+            p.grad = torch.randn_like(p)
+            q.grad = p.grad.clone()
+        marked[0].grad = torch.randn(3)
+        optimizer.step()
+        adamw.step()
+        assert all(torch.equal(p, q) for p, q in zip(ours, theirs, strict=True))
+    close(ours[0], theirs[0].detach().numpy(), "after the run")
