@@ -93,7 +93,7 @@ def health(model: nn.Module, *, prior: Sequence[Tensor] | None = None, warn: boo
     entropy_bits = nats / max(weights, 1) / math.log(2)
     warning = None if points else _diagnose(entropy_bits)
     if warning is not None and warn:
-        warnings.warn(warning, VarbnnWarning, stacklevel=2)
+        warnings.warn(warning, VarbnnWarning, stacklevel=3)  # past torch.no_grad
     kl = math.nan if points else divergence / max(weights, 1)
     share = saturated / max(weights, 1)
     return Health(weights, entropy_bits, share, kl, flips if counted else None, by_layer, warning)
