@@ -82,7 +82,7 @@ def _from_archive(path: Path, key: str) -> Array:
                 raise InputError(f"{path} has no array {key}; expected an .npz with x_train, y_train, x_test, y_test")
             array: Array = archive[key]
             return array
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path} is not a readable .npz archive ({_reason(error)}); get the file again") from None

@@ -1,0 +1,130 @@
+"""What is compared, and how each is trained and measured: the same way."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import CosineAnnealingLR
+
+import varbnn as vb
+from varbnn.data import Dataset, batches
+from varbnn.demo.recipes import Recipe
+from varbnn.posteriors import Bernoulli, Point, Posterior
+
+MEASURES = ("accuracy", "nll", "brier", "ece", "ood_auroc", "entropy_bits", "seconds")
+"""What is reported of every method."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A posterior and the rule that trains it.
+
+    Attributes:
+        title: for people.
+        posterior: over every weight.
+        rule: from a network, its recipe and the number of training examples to an optimizer.
+        draws: whether it predicts with sampled networks; else with its one network.
+    """
+
+    title: str
+    posterior: Posterior
+    rule: Callable[[nn.Module, Recipe, int], torch.optim.Optimizer]
+    draws: bool
+
+
+def _straight_through(model: nn.Module, recipe: Recipe, size: int) -> torch.optim.Optimizer:
+    return vb.optim.StraightThrough(model.parameters(), lr=recipe.ste_lr, real_lr=recipe.real_lr)
+
+
+def _bayes(model: nn.Module, recipe: Recipe, size: int) -> torch.optim.Optimizer:
+    return vb.optim.BayesBiNN(
+        model.parameters(), recipe.lr, dataset_size=size, temperature=recipe.temperature, real_lr=recipe.real_lr
+    )
+
+
+METHODS = {
+    "ste": Method("one binary network (latent weights, straight-through)", Point(), _straight_through, draws=False),
+    "posterior": Method("a posterior over binary networks (Bernoulli, BayesBiNN)", Bernoulli(), _bayes, draws=True),
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one method.
+
+    Attributes:
+        model: trained.
+        prediction, ood: for the test inputs and the foreign ones; the latter None where there are none.
+        history: one row per epoch, as `varbnn.fit` returns it.
+        measures: value by name, see `MEASURES`; `ood_auroc` is None without foreign inputs.
+    """
+
+    model: nn.Module
+    prediction: vb.Prediction
+    ood: vb.Prediction | None
+    history: list[dict[str, float]]
+    measures: dict[str, float | None]
+
+
+def network(data: Dataset, widths: Iterable[int], posterior: Posterior) -> nn.Module:
+    """A binary multilayer perceptron: weights, batch norm, ReLU, and a head whose batch norm has a scale.
+
+    >>> from varbnn.data import load
+    >>> list(dict(network(load("moons"), (8,), Point()).named_parameters()))
+    ['hidden1.latent', 'norm1.weight', 'norm1.bias', 'head.latent', 'norm.weight', 'norm.bias']
+    """
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    inputs = data.train_x.shape[1]
+    for number, outputs in enumerate(widths, 1):
+        layers[f"hidden{number}"] = nn.Linear(inputs, outputs, bias=False)  # the batch norm's shift is bias enough
+        layers[f"norm{number}"] = nn.BatchNorm1d(outputs)
+        layers[f"relu{number}"] = nn.ReLU()
+        inputs = outputs
+    layers["head"] = nn.Linear(inputs, data.num_classes, bias=False)
+    layers["norm"] = nn.BatchNorm1d(data.num_classes)  # without a learned scale the network could never be sure
+    return vb.binarize(nn.Sequential(layers), posterior)
+
+
+def train(
+    method: Method,
+    data: Dataset,
+    recipe: Recipe,
+    *,
+    num_samples: int,
+    seed: int,
+    progress: bool = False,
+    label: str = "",
+) -> Outcome:
+    """Fit `method` to the training data, and measure it on the test data and the foreign inputs.
+
+    The same sampled networks judge both, each with its own batch-norm statistics; a method that does not draw gets its
+    statistics re-estimated too. Torch's global random state is seeded with `seed`.
+    """
+    torch.manual_seed(seed)
+    model = network(data, recipe.widths, method.posterior)
+    optimizer = method.rule(model, recipe, len(data.train_x))
+    loader = batches(data.train_x, data.train_y, recipe.batch_size, torch.Generator().manual_seed(seed))
+    schedule = CosineAnnealingLR(optimizer, recipe.epochs)
+    start = time.perf_counter()
+    history = vb.fit(model, optimizer, loader, epochs=recipe.epochs, scheduler=schedule, progress=progress, label=label)
+    seconds = time.perf_counter() - start
+    both = vb.predict(
+        model,
+        data.test_x if data.ood_x is None else torch.cat([data.test_x, data.ood_x]),
+        num_samples if method.draws else 0,
+        refresh_bn=data.train_x[: recipe.refresh],
+        generator=torch.Generator().manual_seed(seed),
+        progress=progress and method.draws,
+    )
+    prediction, ood = both[: len(data.test_x)], None if data.ood_x is None else both[len(data.test_x) :]
+    found = {
+        **vb.evaluate(prediction, data.test_y, ood=ood),
+        "entropy_bits": vb.health(model, warn=False).entropy_bits,
+        "seconds": seconds,
+    }
+    return Outcome(model, prediction, ood, history, {name: found.get(name) for name in MEASURES})

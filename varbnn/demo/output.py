@@ -1,0 +1,83 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from varbnn.errors import InputError
+
+REPORT = "report.json"
+
+
+class Output:
+    """A directory to publish files in, and a hidden folder in it where they are made.
+
+    Attributes:
+        path: the directory.
+        draft: write here, then `publish`.
+    """
+
+    def __init__(self, path: Path, draft: Path) -> None:
+        self.path, self.draft = path, draft
+
+    def publish(self) -> list[str]:
+        """Move every draft to its place, the report last, and remove files of the report before that are not made anew.
+
+        Returns:
+            The names, the report last.
+
+        Raises:
+            InputError: a file cannot be put in its place.
+        """
+        names = sorted((path.name for path in self.draft.iterdir()), key=lambda name: (name == REPORT, name))
+        try:
+            for outdated in set(_reported(self.path / REPORT)) - set(names):
+                (self.path / outdated).unlink(missing_ok=True)
+            for name in names:
+                os.replace(self.draft / name, self.path / name)
+        except OSError as error:
+            raise InputError(f"cannot write to {self.path}: {(error.strerror or str(error)).lower()}") from None
+        return names
+
+
+@contextmanager
+def output(path: Path) -> Iterator[Output]:
+    """Make the directory `path` if need be, and show at once that it can be written to.
+
+    Whatever ends the block, no draft stays behind, nor a directory that was made for nothing.
+
+    Raises:
+        InputError: the directory cannot be made or written to, now or when a draft is written.
+    """
+    made = [folder for folder in (path, *path.parents) if not folder.exists()]
+    draft = None
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=path))
+        yield Output(path, draft)
+    except OSError as error:
+        if draft is not None and str(draft) not in str(error.filename):
+            raise  # not about our files
+        reason = (error.strerror or str(error)).lower()
+        raise InputError(f"cannot write to {path}: {reason}; choose another directory with --out") from None
+    finally:
+        if draft is not None:
+            shutil.rmtree(draft, ignore_errors=True)
+        for folder in made:
+            with suppress(OSError):  # it is not empty: then it was not made for nothing
+                folder.rmdir()
+
+
+def _reported(report: Path) -> list[str]:
+    """The files that an earlier report says it came with; none if it is no report of ours."""
+    try:
+        files = json.loads(report.read_text(encoding="utf-8"))["files"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    return [name for name in files if isinstance(name, str) and name.endswith(".png") and Path(name).name == name]

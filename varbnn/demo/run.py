@@ -1,0 +1,118 @@
+"""From a name of a data set to a directory with the answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import varbnn as vb
+from varbnn.data import load
+from varbnn.demo import words
+from varbnn.demo.methods import METHODS, Outcome, train
+from varbnn.demo.output import REPORT, output
+from varbnn.demo.pictures import draw
+from varbnn.demo.recipes import RECIPES
+from varbnn.errors import InputError, MissingExtraError
+
+
+def run(
+    data: str = "digits",
+    *,
+    data_dir: str | None = None,
+    methods: Sequence[str] = ("ste", "posterior"),
+    num_samples: int = 32,
+    epochs: int | None = None,
+    seed: int = 0,
+    out: str = "varbnn-demo",
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Train `methods` with the same budget, compare them, and write pictures and `report.json` to the directory `out`.
+
+    Args:
+        data: see `varbnn.data.load`.
+        data_dir: where the files of mnist and fashion lie.
+        methods: keys of `METHODS`.
+        num_samples: networks that a posterior predicts with.
+        epochs: instead of the recipe's.
+        seed: of initial weights, batches and draws.
+        out: made if need be; files of an earlier run in it are replaced, and only when everything is done.
+        quiet: print the table and the files, nothing else.
+
+    Returns:
+        What `report.json` holds.
+
+    Raises:
+        InputError: an unknown name, a number out of range, data that cannot be read, a directory that cannot be written
+            to. Nothing is trained then.
+        MissingExtraError: what the data are read with is not installed.
+    """
+    _check(data, methods, num_samples, epochs)
+    say: Callable[[str], None] = (lambda text: None) if quiet else partial(print, flush=True)
+    recipe = RECIPES[data] if epochs is None else replace(RECIPES[data], epochs=epochs)
+    with output(Path(out)) as place, _alone(recipe.threads):
+        dataset = load(data, data_dir, seed)
+        say(words.opening(dataset, recipe))
+        outcomes: dict[str, Outcome] = {}
+        for name in methods:
+            method, label = METHODS[name], name.ljust(max(map(len, methods)))
+            say(f"\n{method.title}")
+            outcomes[name] = train(
+                method, dataset, recipe, num_samples=num_samples, seed=seed, progress=not quiet, label=label
+            )
+        measures = {name: outcome.measures for name, outcome in outcomes.items()}
+        say(f"\n{vb.summary(outcomes[methods[-1]].model, dataset.test_x[:1])}\n")
+        print(words.table(measures), flush=True)
+        say(f"\n{words.reading(dataset, measures, num_samples)}")
+        try:
+            draw(dataset, outcomes, recipe, num_samples, place.draft)
+        except MissingExtraError as error:
+            say(f"\nNo pictures: {error}")
+        pictures = sorted(path.name for path in place.draft.iterdir())
+        report = words.report(recipe, dataset, seed, num_samples, outcomes, pictures)
+        (place.draft / REPORT).write_text(_json(report), encoding="utf-8")
+        files = place.publish()
+    print(f"\nWritten to {out}: {', '.join(files)}")
+    say(f"\n{words.suggestions(data, data_dir, out)}")
+    return report
+
+
+@contextmanager
+def _alone(threads: int | None) -> Iterator[None]:
+    """With so many threads, and with torch's random state and number of threads put back afterwards."""
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads or before)
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _check(data: str, methods: Sequence[str], num_samples: int, epochs: int | None) -> None:
+    if data not in RECIPES:
+        raise InputError(f"there is no data set {data!r}; known are {', '.join(RECIPES)}")
+    unknown = [name for name in methods if name not in METHODS]
+    if unknown or not methods:
+        raise InputError(f"there is no method {unknown[0] if unknown else ''!r}; known are {', '.join(METHODS)}")
+    for name, value in (("samples", num_samples), ("epochs", 1 if epochs is None else epochs)):
+        if value < 1:
+            raise InputError(f"{name} must be at least 1, got {value}")
+
+
+def _json(report: dict[str, Any]) -> str:
+    # JSON has no NaN; a point's divergence is one
+    def clean(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: clean(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [clean(item) for item in value]
+        return None if isinstance(value, float) and value != value else value
+
+    return json.dumps(clean(report), indent=2, allow_nan=False) + "\n"

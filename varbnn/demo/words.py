@@ -1,0 +1,119 @@
+"""What the demonstration says, on the screen and in its report."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+
+import varbnn as vb
+from varbnn.data import Dataset
+from varbnn.demo.methods import METHODS, Outcome
+from varbnn.demo.recipes import Recipe
+
+COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {
+    "accuracy": ("accuracy ↑", "{:.2%}".format),
+    "nll": ("NLL ↓", "{:.4f}".format),
+    "brier": ("Brier ↓", "{:.4f}".format),
+    "ece": ("ECE ↓", "{:.4f}".format),
+    "ood_auroc": ("OOD AUROC ↑", "{:.4f}".format),
+    "entropy_bits": ("bits/weight", "{:.2f}".format),
+    "seconds": ("seconds", "{:.1f}".format),
+}
+"""Heading and format of every measure."""
+
+
+def opening(data: Dataset, recipe: Recipe) -> str:
+    """What is about to happen."""
+    layers = "-".join(map(str, [data.train_x.shape[1], *recipe.widths, data.num_classes]))
+    foreign = data.note if data.ood_x is None else f"{len(data.ood_x):,} {data.ood_name}"
+    kind = "×".join(map(str, data.shape)) + " images" if len(data.shape) == 2 else "points in the plane"
+    return (
+        f"data      {data.name}: {len(data.train_x):,} training and {len(data.test_x):,} test {kind}, "
+        f"{data.num_classes} classes\n"
+        f"foreign   {foreign}\n"
+        f"network   {layers}, every weight ±1, with batch norm\n"
+        f"budget    {recipe.epochs} epoch{'s' * (recipe.epochs > 1)} in batches of {recipe.batch_size} for each method"
+    )
+
+
+def table(measures: Mapping[str, Mapping[str, float | None]]) -> str:
+    """Methods by measures, right-aligned.
+
+    >>> print(table({"ste": {**dict.fromkeys(COLUMNS, 0.5), "ood_auroc": None}}))
+         accuracy ↑   NLL ↓  Brier ↓   ECE ↓  OOD AUROC ↑  bits/weight  seconds
+    ste      50.00%  0.5000   0.5000  0.5000            -         0.50      0.5
+    """
+    names = max(map(len, measures))
+    lines = [" " * names + "".join(f"  {heading}" for heading, _ in COLUMNS.values())]
+    for name, values in measures.items():
+        line = name.ljust(names)
+        for key, (heading, form) in COLUMNS.items():
+            value = values[key]
+            line += "  " + ("-" if value is None else form(value)).rjust(len(heading))
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def reading(data: Dataset, measures: Mapping[str, Mapping[str, float | None]], num_samples: int) -> str:
+    """How to read the table, and what it says about the posterior."""
+    lines = []
+    if any(METHODS[name].draws for name in measures):
+        networks = f"{num_samples} sampled networks" if num_samples > 1 else "1 sampled network"
+        lines.append(f"The posterior predicts with the mean of {networks}.")
+    if data.ood_x is not None:
+        lines.append(f"OOD AUROC: how well total uncertainty tells {data.ood_name} from test inputs; 0.5 is chance.")
+    ste, posterior = (measures.get(name, {}).get("nll") for name in ("ste", "posterior"))
+    if ste and posterior is not None:
+        change = posterior / ste - 1
+        direction = "lower" if change < 0 else "higher"
+        lines.append(f"Against one network the posterior's NLL is {abs(change):.0%} {direction}.")
+    return "\n".join(lines)
+
+
+def report(
+    recipe: Recipe, data: Dataset, seed: int, num_samples: int, outcomes: Mapping[str, Outcome], pictures: list[str]
+) -> dict[str, Any]:
+    """The content of report.json: plain numbers, strings and lists."""
+    return {
+        "methods": {name: outcome.measures for name, outcome in outcomes.items()},
+        "data": data.name,
+        "seed": seed,
+        "settings": {
+            **asdict(recipe),
+            "num_samples": num_samples,
+            "train": len(data.train_x),
+            "test": len(data.test_x),
+            "ood": data.ood_name or None,
+            "threads": torch.get_num_threads(),
+        },
+        "versions": {
+            "varbnn": vb.__version__,
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
+        "history": {name: outcome.history for name, outcome in outcomes.items()},
+        "files": pictures,
+    }
+
+
+def suggestions(data: str, data_dir: str | None, out: str) -> str:
+    """Three commands to go on with."""
+    again = "" if data == "digits" else f" --data {data}"
+    again += "" if data_dir is None else f" --data-dir {data_dir}"
+    if data == "moons":
+        other = (f"varbnn demo --data digits --out {out}-digits", "handwritten digits")
+    else:
+        other = (f"varbnn demo --data moons --out {out}-moons", "see the uncertainty in the plane")
+    rows = [
+        other,
+        (f"varbnn demo{again} --seed 1 --samples 128 --out {out}-1", "another seed, more networks"),
+        ("varbnn info", "versions, threads, optional extras"),
+    ]
+    width = max(len(command) for command, _ in rows)
+    return "\n".join(["Next:", *(f"  {command.ljust(width)}  {why}" for command, why in rows)])
