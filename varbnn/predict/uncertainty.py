@@ -35,7 +35,7 @@ class Prediction:
 
     >>> sure_but_split = Prediction([[[1.0, 0.0]], [[0.0, 1.0]]])
     >>> sure_but_split
-    Prediction(2 samples × 1 input × 2 classes, float32)
+    Prediction(2 samples × 1 input × 2 classes, float64)
     >>> print(
     ...     f"{sure_but_split.total.item():.4f} = {sure_but_split.aleatoric.item():.4f} aleatoric"
     ...     f" + {sure_but_split.epistemic.item():.4f} epistemic"

@@ -1,0 +1,138 @@
+"""Temperature scaling: the best temperature, found every time, applied to every sample."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose
+
+from tests.oracles import metrics as oracle
+from tests.predict.allocations import largest_allocation
+from tests.predict.distributions import random_probs
+from varbnn.errors import InputError, VarbnnWarning
+from varbnn.predict import Prediction, TemperatureScaling
+
+
+def labels_drawn_from(probs) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    return np.array([rng.choice(len(row), p=row) for row in probs])
+
+
+def overconfident(num_samples: int, num_inputs: int = 400) -> tuple[np.ndarray, np.ndarray]:
+    """Samples whose logits are 3 times too large, and labels drawn from the right ones."""
+    right = random_probs(num_samples, num_inputs, 4, sharpness=1.0)
+    return oracle.scaled(right, 1 / 3), labels_drawn_from(right.mean(axis=0))
+
+
+@pytest.mark.parametrize("num_samples", [1, 8])
+def test_no_other_temperature_gives_the_mean_a_lower_nll(num_samples):
+    samples, labels = overconfident(num_samples)
+
+    def nll(temperature):
+        return oracle.negative_log_likelihood(oracle.scaled(samples, temperature).mean(axis=0), labels)
+
+    found = TemperatureScaling().fit(Prediction(samples), labels).temperature
+    assert nll(found) <= min(nll(t) for t in np.geomspace(0.01, 100, 400)) + 1e-9
+    assert nll(found) < min(nll(found * 1.01), nll(found / 1.01))  # a minimum, not a plateau
+
+
+def test_labels_drawn_from_the_right_probabilities_bring_the_temperature_back():
+    samples, labels = overconfident(1, num_inputs=2000)
+    assert TemperatureScaling().fit(Prediction(samples), labels).temperature == pytest.approx(3, rel=0.1)
+
+
+def test_fitting_twice_gives_the_same_number_to_the_last_bit():
+    samples, labels = overconfident(3)
+    first, second = (TemperatureScaling().fit(Prediction(samples), labels).temperature for _ in range(2))
+    assert first == second
+
+
+def test_every_sample_is_scaled_by_the_same_temperature():
+    samples = random_probs(3, 5, 4)
+    scaled = TemperatureScaling(2.5)(Prediction(samples))
+    assert_allclose(scaled.probs, oracle.scaled(samples, 2.5), rtol=1e-12)
+    assert torch.equal(scaled.probs.argmax(-1), torch.tensor(samples.argmax(-1)))
+
+
+def test_temperature_one_changes_nothing():
+    samples = random_probs(3, 5, 4)
+    assert_allclose(TemperatureScaling(1.0)(Prediction(samples)).probs, samples, rtol=1e-12)
+
+
+def test_the_precision_of_the_prediction_stays():
+    samples = torch.tensor(random_probs(3, 5, 4), dtype=torch.float32)
+    assert TemperatureScaling(2.0)(Prediction(samples)).probs.dtype == torch.float32
+
+
+@pytest.mark.parametrize("shape", ["S×N×C", "N×C"])
+def test_logits_and_their_probabilities_fit_alike(shape):
+    samples, labels = overconfident(1 if shape == "N×C" else 4)
+    logits = (
+        np.log(samples) + np.random.default_rng(1).normal(size=samples.shape[:2])[..., None]
+    )  # any constant per row
+    by_logits = TemperatureScaling().fit(logits[0] if shape == "N×C" else logits, labels)
+    by_probs = TemperatureScaling().fit(Prediction(samples), labels)
+    assert by_logits.temperature == pytest.approx(by_probs.temperature, rel=1e-4)
+
+
+def test_certain_and_sometimes_wrong_can_be_cooled_down():
+    prediction = Prediction(np.eye(2)[[0] * 9 + [1]][None])
+    scaling = TemperatureScaling().fit(prediction, [0] * 10)  # 9 of 10 right
+    assert scaling(prediction).confidence[0].item() == pytest.approx(0.9, abs=1e-3)
+
+
+def test_the_fit_survives_as_a_number():
+    samples, labels = overconfident(2, num_inputs=50)
+    scaling = TemperatureScaling().fit(Prediction(samples), labels)
+    again = TemperatureScaling(float(scaling))
+    assert torch.equal(again(Prediction(samples)).probs, scaling(Prediction(samples)).probs)
+    assert repr(again) == f"TemperatureScaling({float(scaling):.6g})"
+
+
+def test_labels_that_are_all_right_warn_that_nothing_holds_the_temperature():
+    probs = random_probs(1, 20, 3)
+    with pytest.warns(VarbnnWarning, match="every label is right"):
+        scaling = TemperatureScaling().fit(Prediction(probs), probs[0].argmax(1))
+    assert scaling.temperature == pytest.approx(0.01, rel=0.01)
+
+
+def test_scaling_makes_one_array_of_the_size_of_the_probabilities_and_fitting_none():
+    samples, labels = (torch.tensor(a) for a in overconfident(1, num_inputs=50))
+    prediction = Prediction(samples.repeat(64, 1, 1))
+    scaling = TemperatureScaling()
+    scaling.fit(prediction, labels)  # imports, once
+    assert largest_allocation(lambda: scaling.fit(prediction, labels)) <= prediction.probs.nbytes // 16
+    assert largest_allocation(lambda: scaling(prediction)) == prediction.probs.nbytes
+
+
+def test_using_it_before_the_fit_says_what_to_do():
+    with pytest.raises(InputError, match=r"call fit\("):
+        TemperatureScaling()(Prediction(random_probs(1, 2, 3)))
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, math.nan, math.inf])
+def test_a_temperature_that_is_none_is_refused(temperature):
+    with pytest.raises(InputError, match="temperature must be > 0"):
+        TemperatureScaling(temperature)
+
+
+@pytest.mark.parametrize(
+    "logits, labels, message",
+    [
+        (np.zeros((3, 4)), [0.0, 1.0, 2.0], "integer class labels"),
+        (np.zeros((3, 4)), [0, 1], r"shape \(3,\)"),
+        (np.zeros((3, 4)), [0, 1, 4], "0 … 3"),
+        (np.zeros(3), [0, 1, 2], "N×C or S×N×C"),
+        (np.zeros((0, 4)), [], "N×C or S×N×C"),
+        (np.zeros((3, 4), int), [0, 1, 2], "floating"),
+        (np.full((3, 4), np.nan), [0, 1, 2], "NaN or inf"),
+    ],
+)
+def test_what_cannot_be_fitted_is_refused_and_leaves_the_old_fit(logits, labels, message):
+    scaling = TemperatureScaling(2.0)
+    with pytest.raises(InputError, match=message):
+        scaling.fit(logits, labels)
+    assert scaling.temperature == 2.0

@@ -1,0 +1,190 @@
+"""Pictures: they show the numbers they should, touch no global state, and need no display."""
+
+from __future__ import annotations
+
+import io
+import math
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import varbnn as vb
+from tests.predict.distributions import random_probs
+from varbnn.errors import InputError, MissingExtraError
+from varbnn.predict import Prediction, evaluate, plots
+
+pytest.importorskip("matplotlib", reason='pictures need matplotlib: pip install "varbnn[plot]"')
+from matplotlib.figure import Figure
+
+PREDICTION = Prediction(random_probs(4, 60, 5))
+LABELS = np.random.default_rng(0).integers(0, 5, 60)
+FOREIGN = Prediction(random_probs(4, 40, 5, seed=1, sharpness=2.0))
+HISTORY = [{"epoch": e, "loss": 1 / e, "accuracy": 1 - 0.5 / e, "lr": 0.1, "seconds": 0.5} for e in (1, 2, 3)]
+POINTS, CLASSES = torch.randn(30, 2), torch.arange(30) % 2
+
+
+def split_by_angle(points):
+    right = torch.sigmoid(points.sum(1, keepdim=True))
+    return Prediction(torch.cat([1 - right, right], 1)[None])
+
+
+EVERY = {
+    "reliability_diagram": lambda ax=None: plots.reliability_diagram(PREDICTION, LABELS, ax=ax),
+    "entropy_histogram": lambda ax=None: plots.entropy_histogram(PREDICTION, FOREIGN, ax=ax),
+    "layer_entropy": lambda ax=None: plots.layer_entropy({"0": 0.9, "3": 0.1}, ax=ax),
+    "training_curves": lambda ax=None: plots.training_curves(HISTORY, ["loss"], ax=ax),
+    "uncertainty_map": lambda ax=None: plots.uncertainty_map(split_by_angle, POINTS, CLASSES, resolution=20, ax=ax),
+}
+each_plot = pytest.mark.parametrize("draw", EVERY.values(), ids=EVERY)
+
+
+def texts(legend) -> list[str]:
+    return [text.get_text() for text in legend.get_texts()]
+
+
+def test_every_public_plot_is_tried_here():
+    assert set(EVERY) == set(plots.__all__)
+
+
+@each_plot
+def test_a_plot_can_be_saved_without_a_display(draw):
+    stream = io.BytesIO()
+    draw().savefig(stream, format="png")
+    assert stream.getvalue().startswith(b"\x89PNG")
+
+
+@each_plot
+def test_a_plot_leaves_pyplot_and_its_settings_alone(draw):
+    import matplotlib.pyplot as plt
+
+    before, settings = plt.get_fignums(), dict(plt.rcParams.items())
+    draw()
+    assert plt.get_fignums() == before
+    assert dict(plt.rcParams.items()) == settings
+
+
+@each_plot
+def test_a_plot_draws_into_the_axes_it_is_given(draw):
+    figure = Figure()
+    axes = figure.subplots(1, 2)
+    given = axes if draw is EVERY["uncertainty_map"] else axes[0]
+    assert draw(given) is figure
+    assert axes[0].has_data()
+
+
+@each_plot
+def test_every_axis_says_what_it_shows(draw):
+    figure = draw()
+    shown = [panel for panel in figure.axes if panel.has_data()]
+    assert any(panel.get_xlabel() for panel in shown)
+    assert all(panel.get_xlabel() or panel.get_ylabel() for panel in shown)
+
+
+@each_plot
+def test_without_matplotlib_the_extra_is_named(draw, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    monkeypatch.setattr("varbnn.errors.importlib.import_module", _absent)
+    with pytest.raises(MissingExtraError, match=r"varbnn\[plot\]"):
+        draw()
+
+
+def _absent(name):
+    raise ModuleNotFoundError(f"No module named {name!r}", name=name.split(".")[0])
+
+
+def test_the_reliability_diagram_names_the_error_that_evaluate_finds():
+    predictions = {"ours": PREDICTION, "theirs": Prediction(PREDICTION.probs[:1])}
+    figure = plots.reliability_diagram(predictions, LABELS, bins=10)
+    expected = [f"{name}, ECE {evaluate(p, LABELS, bins=10)['ece']:.3f}" for name, p in predictions.items()]
+    assert texts(figure.axes[0].get_legend()) == expected
+
+
+def test_the_reliability_diagram_shows_each_full_bin_at_its_mean():
+    probs = np.array([[0.95, 0.05], [0.91, 0.09], [0.7, 0.3]])
+    figure = plots.reliability_diagram(Prediction(probs[None]), [0, 1, 0], bins=10)
+    confidence, accuracy = figure.axes[0].lines[1].get_data()
+    np.testing.assert_allclose(confidence, [0.7, 0.93])
+    np.testing.assert_allclose(accuracy, [1.0, 0.5])
+
+
+def test_the_histogram_shows_every_input_and_names_the_auroc():
+    figure = plots.entropy_histogram(PREDICTION, FOREIGN, score="epistemic")
+    shares = [patch.get_data().values for patch in figure.axes[0].patches]
+    np.testing.assert_allclose([values.sum() for values in shares], 1)
+    auroc = evaluate(PREDICTION, LABELS, FOREIGN, score="epistemic")["ood_auroc"]
+    assert figure.axes[0].get_legend().get_title().get_text() == f"AUROC {auroc:.3f}"
+    assert texts(figure.axes[0].get_legend()) == ["in distribution (60)", "out of distribution (40)"]
+
+
+@pytest.mark.parametrize("score", ["total", "aleatoric", "epistemic", "confidence"])
+def test_certain_and_uniform_inputs_both_fall_inside_the_histogram(score):
+    prediction = Prediction(torch.tensor([[[1.0, 0.0, 0.0], [1 / 3] * 3]]))
+    (patch, _) = plots.entropy_histogram(prediction, score=score).axes[0].patches
+    assert patch.get_data().values.sum() == pytest.approx(1)
+
+
+def test_fit_and_health_can_be_shown_as_they_come():
+    model = vb.binarize(nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2)))
+    data = [(torch.randn(8, 2), torch.arange(8) % 2)]
+    history = vb.fit(model, torch.optim.Adam(model.parameters()), data, epochs=2, progress=False)
+    shown = [panel.get_ylabel() for panel in plots.training_curves(history).axes]
+    assert "flipped weights" in shown
+    assert "seconds" not in shown
+    layers = plots.layer_entropy(vb.health(model, warn=False).layer_entropy_bits)
+    assert [label.get_text() for label in layers.axes[0].get_yticklabels()] == ["0", "2"]
+
+
+def test_runs_are_told_apart_by_colour_and_line_and_gaps_stay_gaps():
+    other = [{"epoch": 1, "loss": 2.0, "kl": math.nan}, {"epoch": 3, "loss": 1.0, "kl": 0.5}]
+    figure = plots.training_curves({"a": HISTORY, "b": other}, ["loss", "kl"])
+    first, second = figure.axes[0].lines
+    assert first.get_color() != second.get_color()
+    assert first.get_linestyle() != second.get_linestyle()
+    assert list(second.get_xdata()) == [1, 3]
+    assert [list(line.get_xdata()) for line in figure.axes[1].lines if len(line.get_xdata())] == [[3]]
+
+
+def test_records_without_an_epoch_are_counted_from_one():
+    (panel,) = plots.training_curves([{"loss": 2.0}, {"loss": 1.0}]).axes
+    assert list(panel.lines[0].get_xdata()) == [1, 2]
+
+
+def test_the_map_asks_a_network_for_its_uncertainty():
+    model = vb.binarize(nn.Sequential(nn.Linear(2, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3)))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    figure = plots.uncertainty_map(model, POINTS, torch.arange(30) % 3, num_samples=3, resolution=15)
+    assert [panel.get_title() for panel in figure.axes[:2]] == ["total uncertainty", "epistemic uncertainty"]
+    assert texts(figure.legends[0]) == ["class 0", "class 1", "class 2"]
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_the_map_puts_each_value_at_its_place():
+    mesh = plots.uncertainty_map(split_by_angle, POINTS, CLASSES, resolution=9).axes[0].collections[0]
+    corners = mesh.get_coordinates().reshape(-1, 2)
+    expected = split_by_angle(torch.tensor(corners)).total
+    np.testing.assert_allclose(mesh.get_array().ravel(), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "draw, message",
+    [
+        (lambda: plots.reliability_diagram({}, LABELS), "at least one prediction"),
+        (lambda: plots.reliability_diagram(PREDICTION, LABELS[:-1]), "one label per input"),
+        (lambda: plots.entropy_histogram(PREDICTION, score="entropy"), "score must be one of"),
+        (lambda: plots.layer_entropy({}), "at least one layer"),
+        (lambda: plots.layer_entropy({"0": 1.4}), "bit per weight, got 1.4 for '0'"),
+        (lambda: plots.layer_entropy({"0": math.nan}), "bit per weight"),
+        (lambda: plots.training_curves([]), "keys must be among"),
+        (lambda: plots.training_curves(HISTORY, ["nll"]), "keys must be among"),
+        (lambda: plots.training_curves(HISTORY, ax=Figure().subplots()), "one ax shows one quantity"),
+        (lambda: plots.uncertainty_map(split_by_angle, torch.randn(5, 3), [0] * 5), "x must be N×2"),
+        (lambda: plots.uncertainty_map(split_by_angle, POINTS, CLASSES + 1), "0 … 1"),
+        (lambda: plots.uncertainty_map(lambda x: split_by_angle(x[:3]), POINTS, CLASSES), "all .* points of the grid"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused_with_a_reason(draw, message):
+    with pytest.raises(InputError, match=message):
+        draw()

@@ -1,0 +1,213 @@
+"""Prediction: the split of uncertainty, what is refused, and how little memory it takes."""
+
+from __future__ import annotations
+
+import copy
+import math
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from numpy.testing import assert_allclose
+
+from tests.oracles import metrics as oracle
+from tests.predict.allocations import largest_allocation
+from tests.predict.distributions import random_probs, sample_arrays
+from varbnn.errors import InputError
+from varbnn.predict import Prediction
+
+
+@settings(deadline=None, max_examples=60)
+@given(sample_arrays())
+def test_the_three_uncertainties_are_their_definitions(samples):
+    prediction = Prediction(samples)
+    assert_allclose(prediction.mean, samples.mean(axis=0), rtol=1e-12)
+    assert_allclose(prediction.total, oracle.total(samples), rtol=1e-11, atol=1e-14)
+    assert_allclose(prediction.aleatoric, oracle.aleatoric(samples), rtol=1e-11, atol=1e-14)
+    # the oracle's mean divergence does not cancel, the difference of entropies does: absolute tolerance only
+    assert_allclose(prediction.epistemic, oracle.mutual_information(samples), rtol=0, atol=1e-12)
+
+
+@settings(deadline=None, max_examples=60)
+@given(sample_arrays())
+def test_uncertainties_stay_within_their_bounds_also_in_float32(samples):
+    prediction = Prediction(torch.tensor(samples, dtype=torch.float32))
+    num_samples, _, num_classes = samples.shape
+    assert (prediction.epistemic >= 0).all()
+    assert (prediction.epistemic <= math.log(min(num_samples, num_classes)) + 1e-6).all()
+    assert (prediction.aleatoric >= 0).all()
+    assert (prediction.total <= math.log(num_classes) + 1e-6).all()
+    assert (prediction.aleatoric <= prediction.total + 1e-6).all()
+
+
+@settings(deadline=None, max_examples=30)
+@given(sample_arrays(max_inputs=1))
+def test_the_order_of_samples_and_of_classes_does_not_matter(samples):
+    shuffled = samples[::-1, :, ::-1].copy()
+    for name in ("total", "aleatoric", "epistemic", "confidence"):
+        assert_allclose(getattr(Prediction(samples), name), getattr(Prediction(shuffled), name), atol=1e-13)
+
+
+def test_networks_that_are_sure_and_disagree_are_wholly_epistemic():
+    prediction = Prediction(np.eye(3)[:, None])  # three networks, one input, each certain of another class
+    assert prediction.total.item() == pytest.approx(math.log(3), abs=1e-15)
+    assert prediction.aleatoric.item() == 0
+    assert prediction.epistemic.item() == prediction.total.item()
+
+
+def test_networks_that_agree_have_no_epistemic_uncertainty():
+    prediction = Prediction(np.repeat(random_probs(1, 50, 10), 32, axis=0))
+    assert prediction.epistemic.max().item() < 1e-14
+    assert_allclose(prediction.total, prediction.aleatoric, rtol=1e-13)
+
+
+def test_one_sample_is_its_own_mean_and_wholly_aleatoric():
+    probs = torch.tensor(random_probs(1, 20, 4))
+    prediction = Prediction(probs)
+    assert torch.equal(prediction.mean, probs[0])
+    assert torch.equal(prediction.epistemic, torch.zeros(20, dtype=torch.float64))
+
+
+def test_certain_rows_have_entropy_zero_and_not_minus_zero():
+    total = Prediction([[[1.0, 0.0], [0.0, 1.0]]]).total
+    assert total.tolist() == [0.0, 0.0]
+    assert not torch.signbit(total).any()
+
+
+def test_labels_are_the_classes_of_the_mean_and_ties_go_to_the_first():
+    prediction = Prediction([[[0.4, 0.4, 0.2], [0.1, 0.2, 0.7]], [[0.4, 0.4, 0.2], [0.1, 0.9, 0.0]]])
+    assert prediction.labels.tolist() == [0, 1]
+    assert_allclose(prediction.confidence, [0.4, 0.55], rtol=1e-6)
+
+
+@pytest.mark.parametrize("default", [torch.float32, torch.float64])
+def test_results_have_the_precision_of_the_probabilities_whatever_the_default(default):
+    torch.set_default_dtype(default)
+    try:
+        for dtype in (torch.float32, torch.float64):
+            prediction = Prediction(torch.tensor(random_probs(3, 4, 5)).to(dtype))
+            for name in ("probs", "mean", "total", "aleatoric", "epistemic", "confidence"):
+                assert getattr(prediction, name).dtype == dtype, name
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_accepted_and_becomes_float32(dtype):
+    prediction = Prediction(torch.tensor(random_probs(2, 30, 1000)).to(dtype))
+    assert prediction.probs.dtype == torch.float32
+
+
+def test_memory_is_shared_with_what_was_given():
+    array = random_probs(2, 3, 4)
+    assert np.shares_memory(Prediction(array).numpy(), array)
+
+
+def test_read_only_and_reversed_arrays_are_accepted():
+    array = random_probs(2, 3, 4)
+    array.flags.writeable = False
+    assert_allclose(Prediction(array[::-1]).probs, array[::-1])
+
+
+def test_a_list_of_each_networks_probabilities_is_stacked():
+    probs = torch.tensor(random_probs(3, 4, 5))
+    assert torch.equal(Prediction(list(probs)).probs, probs)
+
+
+def test_gradients_are_left_behind():
+    probs = torch.tensor(random_probs(2, 3, 4), requires_grad=True)
+    assert not Prediction(probs).total.requires_grad
+
+
+@pytest.mark.parametrize("name", ["mean", "labels", "confidence", "total", "aleatoric", "epistemic"])
+def test_nothing_of_the_size_of_the_probabilities_is_made(name):
+    prediction = Prediction(torch.tensor(random_probs(64, 100, 10), dtype=torch.float32))
+    size = prediction.probs.nbytes
+    assert largest_allocation(lambda: getattr(prediction, name)) <= size // 16  # float64 N×C is size / 32
+    assert largest_allocation(lambda: Prediction(prediction.probs)) <= size // 16
+
+
+@pytest.mark.parametrize(
+    "index, kept",
+    [
+        (3, [3]),
+        (-1, [9]),
+        (np.int64(2), [2]),
+        (slice(2, 5), [2, 3, 4]),
+        ([7, 1], [7, 1]),
+        (torch.tensor([0, 0]), [0, 0]),
+        (torch.arange(10) > 7, [8, 9]),
+        (np.arange(10) < 2, [0, 1]),
+    ],
+)
+def test_an_index_selects_inputs_and_keeps_all_samples(index, kept):
+    prediction = Prediction(random_probs(4, 10, 3))
+    assert torch.equal(prediction[index].probs, prediction.probs[:, kept])
+
+
+def test_a_loop_goes_over_the_inputs_and_ends():
+    assert [len(one) for one in Prediction(random_probs(4, 3, 2))] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("index", [(0, 1), None, ..., (slice(None), 0)])
+def test_an_index_into_more_than_the_inputs_is_refused(index):
+    with pytest.raises(InputError, match="index the inputs only"):
+        Prediction(random_probs(4, 10, 3))[index]
+
+
+def test_selecting_no_input_is_refused():
+    with pytest.raises(InputError, match="N ≥ 1"):
+        Prediction(random_probs(4, 10, 3))[5:5]
+
+
+def test_it_prints_its_shape_and_its_uncertainty():
+    prediction = Prediction([[[1.0, 0.0]], [[0.0, 1.0]]])
+    assert repr(prediction) == "Prediction(2 samples × 1 input × 2 classes, float64)"
+    assert "0.6931 total = 0.0000 aleatoric + 0.6931 epistemic" in str(prediction)
+
+
+@pytest.mark.parametrize("through", [copy.deepcopy, lambda p: pickle.loads(pickle.dumps(p))])
+def test_it_can_be_copied_and_pickled(through):
+    prediction = Prediction(random_probs(2, 3, 4))
+    assert torch.equal(through(prediction).total, prediction.total)
+
+
+def test_it_cannot_be_changed():
+    with pytest.raises(AttributeError):
+        Prediction(random_probs(2, 3, 4)).probs = None
+
+
+GOOD = random_probs(2, 3, 4)
+
+
+@pytest.mark.parametrize(
+    "probs, message",
+    [
+        (GOOD[0], r"pass probs\[None\]"),
+        (GOOD[0, 0], "S×N×C"),
+        (GOOD[None], "S×N×C"),
+        (GOOD[:0], "S ≥ 1"),
+        (GOOD[:, :0], "N ≥ 1"),
+        (np.ones((2, 3, 1)), "two columns 1 - p, p"),
+        (np.log(GOOD), r"probs\[0\] must be ≥ 0.*softmax"),
+        (GOOD * 2, "must sum to 1.*row . sums to 2"),
+        (np.where(np.arange(24).reshape(2, 3, 4) == 20, np.nan, GOOD), r"probs\[1\] holds NaN"),
+        (np.where(np.arange(24).reshape(2, 3, 4) == 20, np.inf, GOOD), "NaN or inf"),
+        (np.eye(4)[None].astype(int), r"call \.float\(\)"),
+        (GOOD + 0j, "real"),
+        ("three", "must be a tensor, an array"),
+        ([[[0.5, 0.5], [1.0]]], "must be a tensor, an array"),
+        (None, "must be a tensor, an array"),
+    ],
+)
+def test_what_is_no_prediction_is_refused_with_a_reason(probs, message):
+    with pytest.raises(InputError, match=message):
+        Prediction(probs)
+
+
+def test_probabilities_rounded_to_four_digits_are_accepted():
+    Prediction(np.full((1, 1, 3), 0.3333))
+    with pytest.raises(InputError, match=r"row 0 sums to 0\.99"):
+        Prediction(np.full((1, 1, 3), 0.33))
