@@ -64,8 +64,8 @@ def refresh_batchnorm(model: nn.Module, data: Data) -> int:
 
     The running statistics of training are averages over many draws and describe none of them. "The weights it has
     now" are the mode, or inside `varbnn.sampled` the sample held there. Statistics are averages over the batches,
-    weighted by their size, as seen with every batch-norm layer in train mode and everything else in eval mode. If
-    anything fails, the old ones stay.
+    weighted by their size, as seen with every batch-norm layer in train mode and everything else in eval mode. A
+    layer that the forward does not reach keeps its old ones; if anything fails, all do.
 
     Args:
         model: put back into the mode it was in.
@@ -107,8 +107,9 @@ def refresh_batchnorm(model: nn.Module, data: Data) -> int:
             module.training = was
         for layer, momentum, buffers in zip(layers, momenta, saved, strict=True):
             layer.momentum = momentum
+            reached = layer.num_batches_tracked is None or bool(layer.num_batches_tracked > 0)
             for name, buffer in buffers.items():
-                if not done or name == "num_batches_tracked":
+                if not (done and reached) or name == "num_batches_tracked":
                     getattr(layer, name).copy_(buffer)
     return seen
 

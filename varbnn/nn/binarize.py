@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -84,7 +84,7 @@ def binarize(
     for module in chosen:
         TWINS[type(module)].adopt(module, posterior, strength)
     draw_once_per_forward(model)
-    if _refuse_misfits not in model._load_state_dict_pre_hooks.values():
+    if not _guards(model):
         model.register_load_state_dict_pre_hook(_refuse_misfits)
     return model
 
@@ -113,11 +113,12 @@ def _owners(model: nn.Module) -> dict[int, int]:
 
 
 def _skipper(model: nn.Module, skip: Skip) -> Callable[[str, nn.Module], bool]:
-    if callable(skip) and not isinstance(skip, type):
+    if callable(skip) and not isinstance(skip, (type, nn.Module)):
         return skip
     if isinstance(skip, str):
         raise InputError(f"skip takes a list: skip=[{skip!r}]")
-    items: list[Any] = list(skip) if isinstance(skip, Iterable) else [skip]
+    one = isinstance(skip, (type, nn.Module))
+    items: list[Any] = [skip] if one else list(cast(Iterable[Any], skip))
     names, modules = dict(model.named_modules()), set(model.modules())
     for item in items:
         known = (
@@ -139,6 +140,12 @@ def _skipper(model: nn.Module, skip: Skip) -> Callable[[str, nn.Module], bool]:
         )
 
     return skipped
+
+
+def _guards(module: nn.Module) -> list[int]:
+    # torch wraps the hook together with a reference to its module
+    hooks = module._load_state_dict_pre_hooks.items()
+    return [key for key, hook in hooks if getattr(hook, "hook", hook) is _refuse_misfits]
 
 
 def _refuse_misfits(model: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
@@ -181,8 +188,9 @@ def freeze(
     for layer, weight in zip(layers, weights, strict=True):
         _to_twin(layer, weight if real is None else weight.to(real))
     forget_once_per_forward(frozen)
-    for key in [key for key, hook in frozen._load_state_dict_pre_hooks.items() if hook is _refuse_misfits]:
-        del frozen._load_state_dict_pre_hooks[key]
+    for module in frozen.modules():
+        for key in _guards(module):
+            del module._load_state_dict_pre_hooks[key]
     if refresh_bn is not None:
         refresh_batchnorm(frozen, refresh_bn)
     return frozen
@@ -192,7 +200,7 @@ def _to_twin(layer: BinaryLayer, weight: Tensor) -> None:
     rest = {name: p for name, p in layer._parameters.items() if name not in layer.posterior.names}
     for name in layer.posterior.buffer_names:
         delattr(layer, name)
-    for name in ("posterior", "_depth", "_drawn", "_held", "_reused", "_last_mode"):
+    for name in ("posterior", "_pass", "_drawn", "_held", "_reused", "_last_mode"):
         delattr(layer, name)
     layer._parameters.clear()
     layer._parameters.update({"weight": nn.Parameter(weight.detach().clone(), requires_grad=False), **rest})

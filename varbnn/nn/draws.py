@@ -28,7 +28,7 @@ def draw_once_per_forward(model: nn.Module) -> None:
     """Make each binary layer of `model` keep its draw for one forward pass of `model`, however often it is used in it.
 
     `varbnn.binarize` does this; call it yourself on a model that you build from binary layers and in which one layer
-    is used twice. Safe to call again.
+    is used twice. Safe to call again. A model that calls itself starts a pass of its own with every call.
     """
     if isinstance(model, BinaryLayer) or _open in model._forward_pre_hooks.values():
         return
@@ -46,15 +46,18 @@ def forget_once_per_forward(model: nn.Module) -> None:
 
 
 def _open(model: nn.Module, args: Any) -> None:
+    here = id(model)
     for _, layer in binary_layers(model):
-        layer._depth += 1
+        # an interrupt breaks a pass off without closing it: the next pass of the same model starts afresh all the same
+        if layer._pass in (None, here):
+            layer._pass, layer._drawn = here, None
 
 
 def _close(model: nn.Module, args: Any, output: Any) -> None:
+    here = id(model)
     for _, layer in binary_layers(model):
-        layer._depth = max(layer._depth - 1, 0)  # called although another hook failed before ours opened
-        if layer._depth == 0:
-            layer._drawn = None
+        if layer._pass == here:  # else it runs inside the pass of another model, or another hook failed before ours
+            layer._pass, layer._drawn = None, None
 
 
 @contextmanager

@@ -62,7 +62,7 @@ class BinaryLayer(nn.Module):
         for name, value in zip(posterior.buffer_names, values[count:], strict=True):
             self.register_buffer(name, value)
         # plain attributes, not buffers: a draw lives for one forward pass and is no part of the posterior
-        self._depth = 0
+        self._pass: int | None = None  # id of the model whose forward pass is under way
         self._drawn: Tensor | None = None
         self._held: Tensor | None = None
         self._reused = False
@@ -82,9 +82,11 @@ class BinaryLayer(nn.Module):
         if isinstance(value, nn.Parameter) and "posterior" in self.__dict__ and name in self.posterior.names:
             mark_belief(value, self.posterior, name)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_pass": None, "_drawn": None}  # a draw cannot be copied, its graph is not a leaf's
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # deepcopy drops the attributes of parameters, and with them the mark
-        self._depth, self._drawn = 0, None
         self._mark()
 
     @property
@@ -111,16 +113,17 @@ class BinaryLayer(nn.Module):
         if self._drawn is not None:
             self._reused = True
             return self._drawn
-        if self._depth == 0 and self._reused and not torch.compiler.is_compiling() and _in_backward():
+        if self._pass is None and self._reused and not torch.compiler.is_compiling() and _in_backward():
             raise InputError(
                 "a binary layer that is used twice in the model was recomputed by activation checkpointing, which "
                 "would draw a "
                 "second weight for it; checkpoint the whole model, or leave this layer outside the checkpointed part"
             )
-        drawn = posterior.draw(*self.belief)
-        if self._depth > 0:
-            self._drawn = drawn
-        return drawn
+        if self._pass is None:
+            return posterior.draw(*self.belief)
+        with torch.enable_grad():  # a first use under no_grad must not cut the gradient of the second
+            self._drawn = posterior.draw(*self.belief)
+        return self._drawn
 
     def weight_for(self, inputs: Tensor) -> Tensor:
         """`weight` in the precision of `inputs`, when that is a half precision (±1 is exact in all of them).
