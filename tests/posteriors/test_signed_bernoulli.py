@@ -62,7 +62,7 @@ def test_neither_or_both_parameters_are_refused(options):
 def test_a_mean_outside_the_interval_and_a_nan_are_refused():
     for options in ({"mean": 1.1}, {"natural": math.nan}):
         with pytest.raises(ValueError, match=r"natural|mean"):
-            SignedBernoulli(**options)
+            SignedBernoulli(**options, validate_args=True)
 
 
 def test_shapes_follow_torch():

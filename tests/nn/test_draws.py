@@ -1,0 +1,256 @@
+"""One draw per layer and forward pass of the model, whatever happens in between."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+import varbnn as vb
+from varbnn.errors import InputError
+from varbnn.nn import BinaryLinear, draw_once_per_forward
+
+X = torch.randn(3, 16, generator=torch.Generator().manual_seed(1))
+
+
+class Twice(nn.Module):
+    """Uses one layer twice and remembers the weights it saw."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(16, 16)
+        self.seen = []
+        self.fail_with = None
+
+    def forward(self, x):
+        self.seen = []
+        for _ in range(2):
+            self.seen.append(self.layer.weight)
+            x = self.layer(x)
+            if self.fail_with is not None:
+                raise self.fail_with
+        self.seen.append(self.layer.weight)
+        return x
+
+
+class Outer(nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x):
+        first = self.inner(x)
+        weight = self.inner.seen[0]
+        second = self.inner(x)
+        self.same = torch.equal(weight, self.inner.seen[0])
+        return first + second
+
+
+def same_everywhere(model, x=X):
+    model(x)
+    return all(torch.equal(weight, model.seen[0]) for weight in model.seen)
+
+
+def test_a_layer_used_twice_has_one_weight_per_forward_and_a_new_one_in_the_next():
+    model = vb.binarize(Twice())
+    assert same_everywhere(model)
+    first = model.seen[0]
+    assert same_everywhere(model)
+    assert not torch.equal(first, model.seen[0])
+
+
+def test_both_uses_send_their_gradient_to_the_belief():
+    model = vb.binarize(Twice())
+    y = model(X)
+    weight = model.seen[0].detach().requires_grad_()
+    bias = model.layer.bias.detach()
+    y.sum().backward()
+    nn.functional.linear(nn.functional.linear(X, weight, bias), weight, bias).sum().backward()
+    torch.testing.assert_close(model.layer.natural.grad, weight.grad)
+
+
+@pytest.mark.parametrize("binarize_inner_first", [True, False])
+def test_a_model_inside_a_model_draws_once_per_forward_of_the_outermost(binarize_inner_first):
+    inner = Twice()
+    if binarize_inner_first:
+        vb.binarize(inner)
+    outer = vb.binarize(Outer(inner))
+    outer(X)
+    assert outer.same
+    first = inner.seen[0]
+    outer(X)
+    assert not torch.equal(first, inner.seen[0])
+
+
+def test_a_bare_layer_draws_for_every_use():
+    layer = vb.binarize(nn.Linear(16, 16))
+    assert not torch.equal(layer(X), layer(X))
+    assert not torch.equal(layer.weight, layer.weight)
+
+
+def test_a_model_built_by_hand_draws_once_after_being_told_so_and_telling_it_again_is_harmless():
+    model = Twice()
+    model.layer = BinaryLinear(16, 16)
+    assert not same_everywhere(model)
+    for _ in range(2):
+        draw_once_per_forward(model)
+        assert same_everywhere(model)
+    assert len(model._forward_pre_hooks) == 1
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt], ids=["error", "interrupt"])
+def test_after_a_forward_that_broke_off_the_next_ones_draw_afresh(error):
+    model = vb.binarize(Twice())
+    model.fail_with = error()
+    with pytest.raises(error):
+        model(X)
+    broken = model.seen[0]
+    model.fail_with = None
+    assert same_everywhere(model)
+    first = model.seen[0]
+    model(X)
+    assert not torch.equal(broken, first)
+    assert not torch.equal(first, model.seen[0]), "the draw of one forward is kept forever"
+
+
+def test_after_an_interrupt_in_an_inner_model_the_outer_one_draws_afresh():
+    inner = Twice()
+    outer = vb.binarize(Outer(vb.binarize(inner)))
+    inner.fail_with = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        outer(X)
+    inner.fail_with = None
+    weights = []
+    for _ in range(2):
+        outer(X)
+        assert outer.same
+        weights.append(inner.seen[0])
+    assert not torch.equal(*weights)
+
+
+def test_after_an_interrupt_a_model_can_still_be_copied():
+    model = vb.binarize(Twice())
+    model.fail_with = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        model(X)
+    model.fail_with, model.seen = None, []
+    assert same_everywhere(copy.deepcopy(model))
+
+
+def test_a_hook_that_fails_before_ours_does_not_upset_the_count():
+    model = vb.binarize(Twice())
+
+    def refuse(module, args):
+        raise ValueError
+
+    handle = model.register_forward_pre_hook(refuse, prepend=True)
+    with pytest.raises(ValueError):
+        model(X)
+    handle.remove()
+    assert same_everywhere(model)
+    first = model.seen[0]
+    model(X)
+    assert not torch.equal(first, model.seen[0])
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))], ids=["deepcopy", "pickle"])
+def test_a_copy_draws_once_per_forward_and_on_its_own(copied):
+    model = vb.binarize(Twice())
+    other = copied(model)
+    assert same_everywhere(other)
+    first = other.seen[0]
+    other(X)
+    assert not torch.equal(first, other.seen[0])
+    assert model.seen == []
+
+
+def test_switching_between_train_and_eval_never_mixes_draw_and_mode():
+    model = vb.binarize(Twice())
+    model(X)
+    model.eval()
+    assert same_everywhere(model)
+    assert torch.equal(model.seen[0], model.layer.posterior.mode(model.layer.natural))
+    model.train()
+    assert same_everywhere(model)
+
+
+def test_a_first_use_without_gradient_does_not_cut_the_gradient_of_the_second():
+    class Target(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(16, 16)
+
+        def forward(self, x):
+            with torch.no_grad():
+                target = self.layer(x)
+            assert not target.requires_grad
+            return self.layer(x + 1) - target
+
+    model = vb.binarize(Target())
+    model(X).sum().backward()
+    torch.testing.assert_close(model.layer.natural.grad, (X + 1).sum(0).expand(16, 16))
+
+
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # dynamo does it to trace one
+def test_one_draw_per_forward_survives_compilation_without_a_graph_break():
+    model = vb.binarize(nn.Sequential(shared := nn.Linear(16, 16), nn.Tanh(), shared))
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    x = torch.eye(16)
+    for _ in range(2):
+        torch.manual_seed(4)
+        expected = model(x)
+        torch.manual_seed(4)
+        assert torch.equal(compiled(x), expected)
+    assert not torch.equal(compiled(x), compiled(x))
+
+
+class Checkpointed(nn.Module):
+    """Two blocks, the first recomputed in the backward pass; optionally both use the layer of the first."""
+
+    def __init__(self, reentrant, shared=False, active=True):
+        super().__init__()
+        self.first = nn.Sequential(nn.Linear(16, 16), nn.Tanh(), nn.Dropout(0.3))
+        self.second = nn.Sequential(self.first[0] if shared else nn.Linear(16, 16), nn.Tanh())
+        self.reentrant, self.active = reentrant, active
+
+    def forward(self, x):
+        run = self.first
+        x = checkpoint(run, x, use_reentrant=self.reentrant) if self.active else run(x)
+        return self.second(x)
+
+
+@pytest.mark.parametrize("posterior", [vb.posteriors.Bernoulli(), vb.posteriors.Bernoulli("concrete", 0.5)], ids=repr)
+@pytest.mark.parametrize("reentrant", [True, False], ids=["reentrant", "saved"])
+def test_activation_checkpointing_changes_no_gradient(reentrant, posterior):
+    model = vb.binarize(Checkpointed(reentrant), posterior)
+    gradients = []
+    for active in (False, True):
+        model.active = active
+        model.zero_grad()
+        torch.manual_seed(3)
+        model(X.clone().requires_grad_()).square().sum().backward()
+        gradients.append([p.grad.clone() for p in model.parameters()])
+    for plain, recomputed in zip(*gradients, strict=True):
+        assert torch.equal(plain, recomputed)
+
+
+@pytest.mark.parametrize("reentrant", [True, False], ids=["reentrant", "saved"])
+def test_checkpointing_the_whole_model_changes_no_gradient_even_with_a_shared_layer(reentrant):
+    model = vb.binarize(Twice())
+    gradients = []
+    for run in (model, lambda x: checkpoint(model, x, use_reentrant=reentrant)):
+        model.zero_grad()
+        torch.manual_seed(3)
+        run(X.clone().requires_grad_()).square().sum().backward()
+        gradients.append(model.layer.natural.grad.clone())
+    assert torch.equal(*gradients)
+
+
+@pytest.mark.parametrize("reentrant", [True, False], ids=["reentrant", "saved"])
+def test_a_shared_layer_inside_a_checkpointed_part_is_refused_with_an_explanation(reentrant):
+    model = vb.binarize(Checkpointed(reentrant, shared=True))
+    y = model(X.clone().requires_grad_())
+    with pytest.raises(InputError, match=r"activation checkpointing.*checkpoint the whole model"):
+        y.sum().backward()
