@@ -45,7 +45,7 @@ def pixels_of(path: Path, key: str, side: int) -> Array:
         InputError: the file cannot be read, or holds something else.
     """
     images = _array(path, key, dimensions=3)
-    flat = images.reshape(len(images), -1) if images.ndim in (2, 3) else images
+    flat = images.reshape(len(images), math.prod(images.shape[1:])) if images.ndim in (2, 3) else images
     if images.dtype != np.uint8 or flat.ndim != 2 or flat.shape[1] != side * side or len(flat) == 0:
         raise InputError(
             f"{path}: {key} should be N×{side}×{side} unsigned bytes with N ≥ 1, got {_shape(images)}; "

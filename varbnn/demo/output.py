@@ -77,7 +77,7 @@ def output(path: Path) -> Iterator[Output]:
 def _reported(report: Path) -> list[str]:
     """The files that an earlier report says it came with; none if it is no report of ours."""
     try:
-        files = json.loads(report.read_text(encoding="utf-8"))["files"]
+        files = list(json.loads(report.read_text(encoding="utf-8"))["files"])
     except (OSError, ValueError, KeyError, TypeError):
         return []
     return [name for name in files if isinstance(name, str) and name.endswith(".png") and Path(name).name == name]

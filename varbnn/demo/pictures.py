@@ -27,10 +27,11 @@ def draw(data: Dataset, outcomes: Mapping[str, Outcome], recipe: Recipe, num_sam
         MissingExtraError: matplotlib is not installed; nothing is written.
     """
     predictions = {name: outcome.prediction for name, outcome in outcomes.items()}
+    histories = {name: outcome.history for name, outcome in outcomes.items()}
     figures = {
         "reliability": vb.plots.reliability_diagram(predictions, data.test_y),
         "uncertainty": _uncertainty(outcomes),
-        "training": _training(outcomes),
+        "training": vb.plots.training_curves(histories, ["loss", "accuracy", "entropy_bits", "flips"]),
     }
     for name, outcome in outcomes.items():
         if METHODS[name].draws:
@@ -45,18 +46,10 @@ def _uncertainty(outcomes: Mapping[str, Outcome]) -> Figure:
     figure, panels = new_panels(None, len(outcomes), figsize=(5.6, 0.6 + 2.8 * len(outcomes)), sharex=True)
     for (name, outcome), panel in zip(outcomes.items(), panels, strict=True):
         vb.plots.entropy_histogram(outcome.prediction, outcome.ood, ax=panel)
-        panel.set_title(name, loc="right")
+        panel.text(0.99, 0.97, name, transform=panel.transAxes, ha="right", va="top", weight="bold")
     for panel in panels[:-1]:
         panel.set_xlabel("")
     return figure
-
-
-def _training(outcomes: Mapping[str, Outcome]) -> Figure:
-    shares = {}
-    for name, outcome in outcomes.items():
-        weights = vb.health(outcome.model, warn=False).weights
-        shares[name] = [{**row, "flips": row["flips"] / weights} for row in outcome.history]
-    return vb.plots.training_curves(shares, ["loss", "accuracy", "entropy_bits", "flips"])
 
 
 def _map(data: Dataset, outcome: Outcome, num_samples: int) -> Figure:

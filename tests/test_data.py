@@ -1,0 +1,360 @@
+"""Data sets: what they hold, that they stay the same, and that no broken file gets through."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from varbnn.data import NAMES, Dataset, batches, load
+from varbnn.data.files import read_idx
+from varbnn.errors import InputError, MissingExtraError
+
+IDX = {"train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", 40)}
+IDX["test"] = ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte", 20)
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    return load("digits")
+
+
+def idx_bytes(array: np.ndarray) -> bytes:
+    return bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes() + array.astype(np.uint8).tobytes()
+
+
+def image_arrays(seed: int = 0) -> dict[str, np.ndarray]:
+    generator = np.random.default_rng(seed)
+    arrays = {}
+    for part, (*_, count) in IDX.items():
+        arrays[f"x_{part}"] = generator.integers(0, 256, (count, 28, 28), dtype=np.uint8)
+        arrays[f"y_{part}"] = (np.arange(count) % 10).astype(np.uint8)
+    return arrays
+
+
+def write_idx(folder, seed: int = 0, gz: bool = False) -> dict[str, np.ndarray]:
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays = image_arrays(seed)
+    for part, (images, labels, _) in IDX.items():
+        for name, key in ((images, f"x_{part}"), (labels, f"y_{part}")):
+            content = idx_bytes(arrays[key])
+            path = folder / (name + ".gz" * gz)
+            path.write_bytes(gzip.compress(content) if gz else content)
+    return arrays
+
+
+# --- every data set ---
+
+
+@pytest.mark.parametrize("name", ["digits", "moons", "mnist"])
+@pytest.mark.parametrize("validation", [False, True])
+def test_training_inputs_are_standardised_and_statistics_undo_it(name, validation, tmp_path):
+    np.savez(tmp_path / "mnist.npz", **image_arrays())
+    data = load(name, tmp_path, validation=validation)
+    axis = 0 if name == "moons" else None
+    np.testing.assert_allclose(data.train_x.numpy().mean(axis), 0, atol=1e-5)
+    np.testing.assert_allclose(data.train_x.numpy().std(axis), 1, atol=1e-5)
+    assert {data.train_x.dtype, data.test_x.dtype} == {torch.float32}
+    assert {data.train_y.dtype, data.test_y.dtype} == {torch.int64}
+    if name != "moons":
+        raw = data.undo(data.test_x)
+        assert raw.shape[1:] == data.shape
+        torch.testing.assert_close(raw, raw.round(), atol=1e-4, rtol=0)  # pixels are whole numbers again
+
+
+@pytest.mark.parametrize("name", ["digits", "moons"])
+def test_loading_twice_gives_the_same_and_leaves_random_states_alone(name):
+    before, torch_before = np.random.get_state()[1].copy(), torch.get_rng_state()  # noqa: NPY002 - that one is meant
+    first, second = load(name, seed=3, validation=True), load(name, seed=3, validation=True)
+    for field in ("train_x", "train_y", "val_x", "val_y", "test_x", "test_y", "ood_x"):
+        assert torch.equal(getattr(first, field), getattr(second, field)), field
+    assert np.array_equal(np.random.get_state()[1], before)  # noqa: NPY002
+    assert torch.equal(torch.get_rng_state(), torch_before)
+
+
+def test_another_seed_sets_other_digits_aside_and_tests_on_the_same(digits):
+    first, second = load("digits", seed=0, validation=True), load("digits", seed=1, validation=True)
+    assert not torch.equal(first.undo(first.val_x), second.undo(second.val_x))
+    assert torch.equal(first.test_y, second.test_y)
+    torch.testing.assert_close(first.undo(first.test_x), second.undo(second.test_x))
+    torch.testing.assert_close(first.undo(first.test_x), digits.undo(digits.test_x))
+
+
+def test_train_validation_and_test_digits_share_no_image(digits):
+    data = load("digits", validation=True)
+    parts = {part: data.undo(getattr(data, f"{part}_x")).round().flatten(1) for part in ("train", "val", "test")}
+    rows = {part: {tuple(row) for row in images.tolist()} for part, images in parts.items()}
+    assert [len(images) for images in parts.values()] == [1150, 287, 360]
+    assert not rows["train"] & rows["val"]
+    assert not rows["train"] & rows["test"]
+    assert not rows["val"] & rows["test"]
+    assert rows["train"] | rows["val"] == {
+        tuple(row) for row in digits.undo(digits.train_x).round().flatten(1).tolist()
+    }
+
+
+def test_validation_is_stratified():
+    data = load("digits", validation=True)
+    everyone = torch.bincount(torch.cat([data.train_y, data.val_y]))
+    torch.testing.assert_close(torch.bincount(data.val_y) / everyone, torch.full((10,), 0.2), atol=0.005, rtol=0)
+
+
+def test_digits_follow_the_published_split(digits):
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    x, y = load_digits(return_X_y=True)
+    train, test, _, labels = train_test_split(x, y, test_size=0.2, random_state=0, stratify=y)
+    np.testing.assert_allclose(digits.test_x.numpy(), (test - train.mean()) / train.std(), rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(digits.test_y.numpy(), labels)
+
+
+def test_foreign_digits_are_tiles_of_the_photographs_on_the_digits_levels(digits):
+    from sklearn.datasets import load_sample_images
+
+    patches = digits.undo(digits.ood_x).numpy()
+    assert patches.shape == (360, 8, 8)
+    assert np.ptp(patches.reshape(360, -1), axis=1).min() > 0.5, "a flat patch shows nothing"
+    np.testing.assert_allclose(patches, patches.round(), atol=1e-4)
+    assert patches.min() > -0.01
+    assert patches.max() < 16.01
+    tiles = set()
+    for photo in load_sample_images().images:
+        grey = np.round(photo @ [0.299, 0.587, 0.114] * 16 / 255)
+        tiles |= {
+            grey[i : i + 8, j : j + 8].tobytes() for i in range(0, grey.shape[0] - 7, 8) for j in range(0, 640, 8)
+        }
+    assert {patch.round().astype(np.float64).tobytes() for patch in patches} <= tiles
+
+
+def test_the_ring_lies_beyond_every_moon():
+    data = load("moons", seed=5)
+    centre = torch.tensor([0.5, 0.25])
+    moons = torch.cat([data.undo(data.train_x), data.undo(data.test_x)])
+    assert (data.undo(data.ood_x) - centre).norm(dim=1).min() > (moons - centre).norm(dim=1).max()
+
+
+@pytest.mark.parametrize("missing", ["sklearn.datasets", "PIL"])
+def test_digits_without_an_extra_name_it(monkeypatch, missing):
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(MissingExtraError, match=r"varbnn\[demo\]"):
+        load("digits")
+
+
+def test_an_unknown_name_and_a_bad_seed_are_refused():
+    with pytest.raises(InputError, match="'cifar'; known are digits, moons, mnist, fashion"):
+        load("cifar")
+    for seed in (-1, 0.5, True):
+        with pytest.raises(InputError, match="seed must be an integer ≥ 0"):
+            load("moons", seed=seed)
+    assert NAMES == ("digits", "moons", "mnist", "fashion")
+
+
+# --- MNIST and Fashion-MNIST from files ---
+
+
+@pytest.mark.parametrize("gz", [False, True])
+@pytest.mark.parametrize("folder", ["", "mnist", "MNIST/raw"])
+def test_idx_files_are_found_and_read(tmp_path, gz, folder):
+    arrays = write_idx(tmp_path / folder, gz=gz)
+    data = load("mnist", tmp_path)
+    assert torch.equal(data.undo(data.train_x).round().byte(), torch.from_numpy(arrays["x_train"]))
+    assert torch.equal(data.test_y, torch.from_numpy(arrays["y_test"]).long())
+    assert data.ood_x is None
+    assert data.note.startswith("no Fashion-MNIST or notMNIST in")
+
+
+def test_an_archive_gives_the_same_as_idx_files(tmp_path):
+    write_idx(tmp_path / "idx")
+    np.savez_compressed(tmp_path / "mnist.npz", **image_arrays())
+    assert torch.equal(load("mnist", tmp_path).train_x, load("mnist", tmp_path / "idx").train_x)
+
+
+def test_each_set_is_foreign_to_the_other_and_notmnist_to_both(tmp_path):
+    np.savez(tmp_path / "mnist.npz", **image_arrays(0))
+    np.savez(tmp_path / "fashion_mnist.npz", **image_arrays(1))
+    assert load("mnist", tmp_path).ood_name == "Fashion-MNIST images"
+    assert load("fashion", tmp_path).ood_name == "MNIST images"
+    fashion = load("fashion", tmp_path)
+    assert torch.equal(fashion.undo(fashion.ood_x).round().byte(), torch.from_numpy(image_arrays(0)["x_test"]))
+    (tmp_path / "mnist.npz").rename(tmp_path / "notmnist.npz")
+    assert load("fashion", tmp_path).ood_name == "notMNIST images"
+
+
+def test_files_of_one_set_are_never_taken_for_the_other(tmp_path):
+    write_idx(tmp_path / "fashion")
+    with pytest.raises(InputError, match=r"does not hold MNIST: expected mnist\.npz with x_train"):
+        load("mnist", tmp_path)
+
+
+def test_mnist_needs_a_directory(tmp_path):
+    with pytest.raises(InputError, match="--data-dir"):
+        load("mnist")
+    with pytest.raises(InputError, match=r"cannot read the data directory .*: no such file"):
+        load("mnist", tmp_path / "nowhere")
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"cannot read the data directory .*: not a directory"):
+        load("mnist", tmp_path / "file")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_an_unreadable_directory_is_named(tmp_path):
+    tmp_path.chmod(0)
+    with pytest.raises(InputError, match="permission denied"):
+        load("mnist", tmp_path)
+    tmp_path.chmod(0o700)
+
+
+WHOLE = idx_bytes(image_arrays()["x_train"])
+BROKEN_FILES = {
+    "truncated": (WHOLE[:-1], "announces 40×28×28 bytes but has 31359"),
+    "too long": (WHOLE + b"x", "announces 40×28×28 bytes but has 31361"),
+    "no data": (WHOLE[:16], "but has 0"),
+    "half a header": (WHOLE[:9], "announces a longer header"),
+    "empty": (b"", "starts with 0x,"),
+    "labels instead": (idx_bytes(image_arrays()["y_train"]), "starts with 0x00000801"),
+    "still compressed": (gzip.compress(WHOLE), "still compressed"),
+    "another size": (idx_bytes(np.zeros((40, 32, 32))), "should be N×28×28 unsigned bytes.*got 40×32×32 uint8"),
+    "no image": (idx_bytes(np.zeros((0, 28, 28))), "N ≥ 1, got 0×28×28"),
+    "too few": (idx_bytes(image_arrays()["x_train"][:39]), "has 39 images but .* has 40 labels"),
+    "constant": (idx_bytes(np.zeros((40, 28, 28))), "constant"),
+}
+
+
+@pytest.mark.parametrize("content, message", BROKEN_FILES.values(), ids=BROKEN_FILES)
+def test_a_broken_image_file_is_refused_by_name(tmp_path, content, message):
+    write_idx(tmp_path)
+    (tmp_path / "train-images-idx3-ubyte").write_bytes(content)
+    with pytest.raises(InputError, match=message) as caught:
+        load("mnist", tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (WHOLE, "not a whole gzip file"),
+        (gzip.compress(WHOLE)[:-20], "cannot read .*end-of-stream"),
+        (gzip.compress(WHOLE)[:20], "cannot read"),
+        (b"", "starts with 0x,"),
+    ],
+    ids=["not compressed", "truncated", "header only", "empty"],
+)
+def test_a_broken_gzip_file_is_refused_by_name(tmp_path, content, message):
+    path = tmp_path / "train-images-idx3-ubyte.gz"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=message) as caught:
+        read_idx(path, 3)
+    assert str(path) in str(caught.value)
+
+
+def test_labels_out_of_range_are_refused(tmp_path):
+    write_idx(tmp_path)
+    (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(idx_bytes(np.arange(20)))
+    with pytest.raises(InputError, match="labels should be 0 … 9, got 0 … 19"):
+        load("mnist", tmp_path)
+
+
+def corrupt_archive(arrays, path):
+    np.savez(path, **arrays)
+    content = bytearray(path.read_bytes())
+    content[200] ^= 0xFF
+    path.write_bytes(content)
+
+
+def incomplete_archive(arrays, path):
+    np.savez(path, **{key: value for key, value in arrays.items() if key != "y_train"})
+
+
+def pickled_archive(arrays, path):
+    np.savez(path, **{**arrays, "x_train": np.array([{}], dtype=object)})
+
+
+def real_archive(arrays, path):
+    np.savez(path, **{**arrays, "x_train": arrays["x_train"] / 255})
+
+
+@pytest.mark.parametrize(
+    "write, message",
+    [
+        (lambda arrays, path: path.write_bytes(b"nothing of the kind"), "not a readable .npz archive"),
+        (lambda arrays, path: path.write_bytes(b""), "not a readable .npz archive"),
+        (corrupt_archive, "not a readable .npz archive"),
+        (incomplete_archive, "has no array y_train"),
+        (pickled_archive, "not a readable .npz archive"),
+        (real_archive, "unsigned bytes .*got 40×28×28 float64"),
+        (lambda arrays, path: path.mkdir(), "not a readable .npz archive .is a directory"),
+    ],
+    ids=["text", "empty", "corrupt", "incomplete", "pickled", "floating", "directory"],
+)
+def test_a_broken_archive_is_refused_by_name(tmp_path, write, message):
+    write(image_arrays(), tmp_path / "mnist.npz")
+    with pytest.raises(InputError, match=message) as caught:
+        load("mnist", tmp_path)
+    assert str(tmp_path / "mnist.npz") in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_broken_foreign_file_is_not_passed_over(tmp_path):
+    write_idx(tmp_path)
+    (tmp_path / "fashion_mnist.npz").write_bytes(b"broken")
+    with pytest.raises(InputError, match=r"fashion_mnist\.npz"):
+        load("mnist", tmp_path)
+
+
+# --- batches ---
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 8, 9, 16, 17])
+@pytest.mark.parametrize("batch_size", [1, 2, 4, 8, 100])
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_every_example_comes_once_and_no_batch_is_single(count, batch_size, shuffle):
+    x = torch.arange(count)
+    loader = batches(x, 10 * x, batch_size, shuffle=shuffle)
+    got = list(loader)
+    assert len(got) == len(loader)
+    assert torch.equal(torch.cat([a for a, _ in got]).sort().values, x)
+    assert all(torch.equal(b, 10 * a) for a, b in got)
+    sizes = [len(a) for a, _ in got]
+    assert all(size == batch_size for size in sizes[:-1])
+    assert sizes[-1] <= batch_size + 1
+    assert count == 1 or batch_size == 1 or min(sizes) > 1
+
+
+def test_each_pass_has_a_new_order_that_the_generator_decides():
+    x = torch.arange(100)
+
+    def passes() -> list[torch.Tensor]:
+        loader = batches(x, x, 30, torch.Generator().manual_seed(7))
+        return [torch.cat([a for a, _ in loader]) for _ in range(2)]
+
+    before = torch.get_rng_state()
+    first, second = passes(), passes()
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not torch.equal(first[0], first[1])
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_without_shuffling_the_order_is_kept_and_nothing_is_copied():
+    x = torch.arange(10.0)
+    (first, _), *_ = batches(x, x, 4, shuffle=False)
+    assert first.data_ptr() == x.data_ptr()
+
+
+@pytest.mark.parametrize(
+    "x, y, size, message",
+    [
+        (torch.zeros(0, 2), torch.zeros(0), 4, "no example"),
+        (torch.zeros(3, 2), torch.zeros(4), 4, "one row per example"),
+        (torch.zeros(()), torch.zeros(()), 4, "one row per example"),
+        (torch.zeros(3), torch.zeros(3), 0, "batch_size must be a positive integer, got 0"),
+        (torch.zeros(3), torch.zeros(3), 2.0, "batch_size must be a positive integer"),
+    ],
+)
+def test_impossible_batches_are_refused(x, y, size, message):
+    with pytest.raises(InputError, match=message):
+        batches(x, y, size)

@@ -1,0 +1,212 @@
+"""The demonstration, in a smoke size: what it writes, that it repeats, and that a failure leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from varbnn import demo
+from varbnn.data import load
+from varbnn.demo.methods import MEASURES
+from varbnn.demo.output import output
+from varbnn.demo.words import COLUMNS, suggestions
+from varbnn.errors import InputError
+
+SMOKE = dict(epochs=2, num_samples=2, quiet=True)
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    """One smoke run on digits: its directory and its report."""
+    out = tmp_path_factory.mktemp("demo") / "new" / "folder"
+    return out, demo.run("digits", out=str(out), **SMOKE)
+
+
+def test_the_report_has_every_measure_of_every_method_as_a_number(digits):
+    out, returned = digits
+    report = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    assert report["methods"] == returned["methods"]
+    assert list(report["methods"]) == ["ste", "posterior"]
+    for measures in report["methods"].values():
+        assert set(measures) == {"accuracy", "nll", "brier", "ece", "ood_auroc", "entropy_bits", "seconds"}
+        assert all(isinstance(value, float) and np.isfinite(value) for value in measures.values())
+        assert all(0 <= measures[name] <= 1 for name in ("accuracy", "ece", "ood_auroc", "entropy_bits"))
+        assert measures["seconds"] > 0
+    assert report["methods"]["ste"]["entropy_bits"] == 0
+    assert 0.5 < report["methods"]["posterior"]["entropy_bits"] < 1
+    assert (report["data"], report["seed"]) == ("digits", 0)
+    assert (report["settings"]["epochs"], report["settings"]["num_samples"]) == (2, 2)
+    assert report["versions"]["torch"] == torch.__version__
+    assert [len(rows) for rows in report["history"].values()] == [2, 2]
+
+
+def test_the_pictures_are_pictures_and_nothing_else_is_there(digits):
+    out, report = digits
+    assert report["files"] == ["layers.png", "reliability.png", "training.png", "uncertainty.png"]
+    assert sorted(path.name for path in out.iterdir()) == sorted([*report["files"], "report.json"])
+    for name in report["files"]:
+        content = (out / name).read_bytes()
+        assert content.startswith(b"\x89PNG")
+        assert len(content) > 5000
+
+
+def test_the_same_seed_gives_the_same_numbers_and_leaves_the_global_state_alone(digits, tmp_path):
+    _, first = digits
+    before, threads = torch.get_rng_state(), torch.get_num_threads()
+    again = demo.run("digits", out=str(tmp_path), **SMOKE)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.get_num_threads() == threads
+    for name in first["methods"]:
+        one, two = (dict(report["methods"][name]) for report in (first, again))
+        for measures in (one, two):
+            measures.pop("seconds")
+        assert one == two
+
+
+def test_both_methods_start_from_the_same_real_parameters_and_see_the_same_batches():
+    data, seen = load("moons"), {}
+    recipe = demo.Recipe((4,), 1, 100, lr=0.0, temperature=1.0, ste_lr=0.0, real_lr=0.0)
+    for name, method in demo.METHODS.items():
+        outcome = demo.train(method, data, recipe, num_samples=1, seed=0)
+        seen[name] = (len(outcome.history), dict(outcome.model.named_parameters()))
+    for key in ("norm1.weight", "norm1.bias", "norm.weight"):
+        assert torch.equal(seen["ste"][1][key], seen["posterior"][1][key])
+    assert seen["ste"][0] == seen["posterior"][0]
+
+
+def test_moons_come_with_a_map_of_each_method(tmp_path, capsys):
+    report = demo.run("moons", out=str(tmp_path), epochs=1, num_samples=2)
+    assert {"map-ste.png", "map-posterior.png"} <= set(report["files"])
+    captured = capsys.readouterr()
+    for text in ("2-64-64-2", "1,000 points on a far ring", "BinaryLinear", "OOD AUROC ↑", "Next:", "Written to"):
+        assert text in captured.out
+    assert "posterior: 100%" in captured.err
+
+
+def test_one_method_alone_is_possible(tmp_path, capsys):
+    report = demo.run("moons", methods=["ste"], out=str(tmp_path), epochs=1, num_samples=1)
+    assert list(report["methods"]) == ["ste"]
+    assert "layers.png" not in report["files"]
+    assert "sampled network" not in capsys.readouterr().out
+
+
+def test_without_foreign_inputs_the_auroc_is_null_and_the_note_is_shown(tmp_path, capsys):
+    generator = np.random.default_rng(0)
+    arrays = {f"x_{part}": generator.integers(0, 256, (200, 28, 28), dtype=np.uint8) for part in ("train", "test")}
+    arrays |= {f"y_{part}": np.arange(200) % 10 for part in ("train", "test")}
+    np.savez(tmp_path / "mnist.npz", **arrays)
+    report = demo.run("mnist", data_dir=str(tmp_path), out=str(tmp_path / "out"), epochs=1, num_samples=1)
+    assert report["methods"]["posterior"]["ood_auroc"] is None
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["methods"]["ste"]["ood_auroc"] is None
+    assert "no Fashion-MNIST or notMNIST" in capsys.readouterr().out
+
+
+def test_without_matplotlib_the_extra_is_named_and_the_report_is_written(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    report = demo.run("moons", out=str(tmp_path), epochs=1, num_samples=1)
+    assert report["files"] == []
+    assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
+    assert 'pip install "varbnn[plot]"' in capsys.readouterr().out
+
+
+def publish(folder, **files: str) -> list[str]:
+    with output(folder) as place:
+        for name, text in files.items():
+            (place.draft / name.replace("_", ".")).write_text(text)
+        return place.publish()
+
+
+def test_pictures_of_an_earlier_run_go_and_foreign_files_stay(tmp_path):
+    (tmp_path / "mine.png").write_text("mine")
+    publish(tmp_path, a_png="1", b_png="1", report_json='{"files": ["a.png", "b.png"]}')
+    assert publish(tmp_path, b_png="2", report_json='{"files": ["b.png"]}') == ["b.png", "report.json"]
+    assert {path.name: path.read_text()[0] for path in tmp_path.iterdir()} == {
+        "mine.png": "m",
+        "b.png": "2",
+        "report.json": "{",
+    }
+
+
+@pytest.mark.parametrize("report", ['{"files": ["../outside.png", 3, "notes.txt"]}', '{"files": 7}', "[]", "nonsense"])
+def test_a_report_that_is_none_of_ours_removes_nothing(tmp_path, report):
+    for name in ("outside.png", "out/notes.txt", "out/report.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(report)
+    publish(tmp_path / "out", report_json="new")
+    assert (tmp_path / "outside.png").exists()
+    assert (tmp_path / "out" / "notes.txt").exists()
+    assert (tmp_path / "out" / "report.json").read_text() == "new"
+
+
+@pytest.mark.parametrize("trouble", [KeyboardInterrupt(), RuntimeError("anything")])
+def test_whatever_ends_the_training_leaves_the_disk_as_it_was(tmp_path, monkeypatch, trouble):
+    def fail(*args, **options):
+        raise trouble
+
+    monkeypatch.setattr("varbnn.demo.comparison.train", fail)
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "report.json").write_text("{}")
+    for out in (tmp_path / "new" / "deep", tmp_path / "old"):
+        with pytest.raises(type(trouble)):
+            demo.run("moons", out=str(out), **SMOKE)
+    assert [path.name for path in tmp_path.iterdir()] == ["old"]
+    assert [(path.name, path.read_text()) for path in (tmp_path / "old").iterdir()] == [("report.json", "{}")]
+
+
+def test_an_unwritable_directory_is_refused_before_training(tmp_path, monkeypatch):
+    monkeypatch.setattr("varbnn.demo.comparison.train", lambda *args, **options: pytest.fail("trained"))
+    (tmp_path / "file").write_text("in the way")
+    for out in (tmp_path / "file", tmp_path / "file" / "deeper"):
+        with pytest.raises(InputError, match=r"cannot write to .*file.*; choose another directory with --out"):
+            demo.run("moons", out=str(out), **SMOKE)
+    assert (tmp_path / "file").read_text() == "in the way"
+
+
+def test_a_file_that_cannot_be_replaced_is_said_plainly(tmp_path):
+    (tmp_path / "training.png" / "inside").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"cannot write to .*directory"):
+        publish(tmp_path, training_png="1", report_json="{}")
+    assert [path.name for path in tmp_path.iterdir()] == ["training.png"]
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (dict(data="cifar"), "no data set 'cifar'; known are digits"),
+        (dict(methods=["bop"]), "no method 'bop'; known are ste, posterior"),
+        (dict(methods=[]), "no method ''"),
+        (dict(num_samples=0), "samples must be at least 1, got 0"),
+        (dict(epochs=0), "epochs must be at least 1, got 0"),
+        (dict(data="moons", seed=-1), "seed must be an integer ≥ 0"),
+        (dict(data="mnist"), "--data-dir"),
+    ],
+)
+def test_bad_settings_are_refused_before_anything_is_written(tmp_path, options, message):
+    with pytest.raises(InputError, match=message):
+        demo.run(out=str(tmp_path / "out"), **options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_every_measure_has_a_column_and_every_data_set_a_recipe():
+    assert tuple(COLUMNS) == MEASURES
+    from varbnn.data import NAMES
+
+    assert tuple(demo.RECIPES) == NAMES
+
+
+@pytest.mark.parametrize("data, data_dir", [("digits", None), ("moons", None), ("mnist", "files")])
+def test_three_commands_are_suggested_and_all_can_be_typed(data, data_dir):
+    from varbnn.cli import _parser
+
+    commands = [line.split("   ")[0].split() for line in suggestions(data, data_dir, "out").splitlines()[1:]]
+    commands = [[word for word in command if word] for command in commands]
+    assert len(commands) == 3
+    for program, *arguments in commands:
+        assert program == "varbnn"
+        known = arguments[: next((i for i, word in enumerate(arguments) if word in ("see", "another", "versions")), 99)]
+        _parser().parse_args(known)
