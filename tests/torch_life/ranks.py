@@ -1,0 +1,130 @@
+"""What each rank of the distributed tests does; `launch` starts two of them on gloo and collects what they found."""
+
+from __future__ import annotations
+
+import tempfile
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import multiprocessing
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
+
+from tests.torch_life.networks import bayes, normalised, plain, train_step
+from varbnn.errors import InputError
+from varbnn.posteriors import Bernoulli
+
+RANKS = 2
+
+
+def launch() -> dict[str, list[dict[str, Any]]]:
+    """Run every work in two processes; name of the work → what each rank returned."""
+    with tempfile.TemporaryDirectory() as folder:
+        multiprocessing.spawn(_start, args=(folder,), nprocs=RANKS)
+        found = [torch.load(Path(folder) / str(rank), weights_only=True) for rank in range(RANKS)]
+        return {name: [results[name] for results in found] for name in found[0]}
+
+
+def _start(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    meeting = f"file://{folder}/meeting"
+    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=RANKS, timeout=timedelta(seconds=60))
+    try:
+        torch.save({work.__name__: work(rank) for work in WORKS}, Path(folder) / str(rank))
+    finally:
+        dist.destroy_process_group()
+
+
+def shard_of_the_batch(rank: int) -> tuple[torch.Tensor, torch.Tensor]:
+    data = torch.Generator().manual_seed(7)
+    x, y = torch.randn(32, 8, generator=data), torch.randint(4, (32,), generator=data)
+    return x[rank::RANKS], y[rank::RANKS]
+
+
+def data_parallel(rank: int) -> dict[str, Any]:
+    torch.manual_seed(0)
+    model = plain()
+    parallel = DistributedDataParallel(model)
+    optimizer = bayes(parallel)
+    torch.manual_seed(100 + rank)
+    x, y = shard_of_the_batch(rank)
+
+    before = torch.get_rng_state()
+    drawn: list[torch.Tensor] = []
+    model[0].register_forward_hook(lambda layer, args, output: drawn.append(layer.weight.detach()))
+    # a rank's own gradient: autograd.grad does not reach the hooks that average over ranks
+    own = torch.autograd.grad(F.cross_entropy(model(x), y), list(model.parameters()))
+    torch.set_rng_state(before)
+    F.cross_entropy(parallel(x), y).backward()
+    averaged = [p.grad.clone() for p in model.parameters()]
+    optimizer.step()
+    for _ in range(2):
+        train_step(parallel, optimizer, x, y)
+    return {
+        "draw": drawn[1],
+        "own": list(own),
+        "averaged": averaged,
+        "parameters": [p.detach() for p in model.parameters()],
+    }
+
+
+def data_parallel_published(rank: int) -> dict[str, Any]:
+    """The posterior with buffers, and batch norm."""
+    torch.manual_seed(0)
+    model = normalised(Bernoulli(estimator="concrete", numerics="reference"))
+    parallel = DistributedDataParallel(model)
+    optimizer = bayes(parallel)
+    torch.manual_seed(100 + rank)
+    for _ in range(3):
+        train_step(parallel, optimizer, *shard_of_the_batch(rank))
+    return {"parameters": [p.detach() for p in model.parameters()], "buffer": model[0].previous_natural}
+
+
+def sharded(rank: int) -> dict[str, Any]:
+    """The same seed and data on both ranks, so that the run equals one on a single process."""
+    torch.manual_seed(0)
+    model = plain()
+    mesh = init_device_mesh("cpu", (RANKS,))
+    for layer in (model[0], model[2]):
+        fully_shard(layer, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    optimizer = bayes(model)
+    torch.manual_seed(1)
+    x, y = shard_of_the_batch(0)
+    losses = [train_step(model, optimizer, x, y) for _ in range(3)]
+    kinds = [f"{group['kind']} {len(group['params'])}" for group in optimizer.param_groups]
+    result = {"losses": losses, "kinds": kinds, "parameters": [p.full_tensor().detach() for p in model.parameters()]}
+
+    # a gradient that is NaN in the shard of one rank only must stop both, or the other waits for ever
+    if rank == 1:
+        model[0].natural.grad.to_local()[0, 0] = float("nan")
+    before = [p.full_tensor().detach().clone() for p in model.parameters()]
+    try:
+        optimizer.step()
+        result["refused"] = "no"
+    except InputError as error:
+        result["refused"] = str(error)
+    result["unchanged"] = all(torch.equal(p.full_tensor(), q) for p, q in zip(model.parameters(), before, strict=True))
+    return result
+
+
+def sharded_with_own_draws(rank: int) -> dict[str, Any]:
+    torch.manual_seed(0)
+    model = plain()
+    mesh = init_device_mesh("cpu", (RANKS,))
+    for layer in (model[0], model[2]):
+        fully_shard(layer, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    optimizer = bayes(model)
+    torch.manual_seed(100 + rank)
+    losses = [train_step(model, optimizer, *shard_of_the_batch(rank)) for _ in range(3)]
+    model.eval()
+    return {"losses": losses, "mode": model(torch.ones(1, 8)).detach()}
+
+
+WORKS = [data_parallel, data_parallel_published, sharded, sharded_with_own_draws]

@@ -1,0 +1,130 @@
+"""torch.compile of the model and of the step: whole graphs, a fresh draw at every call, no second compilation."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch._dynamo.testing import CompileCounterWithBackend
+from torch.nn import functional as F
+
+import varbnn as vb
+from tests.torch_life.networks import Shared, assert_same, batch, bayes, gradients, normalised, plain, train_step
+from varbnn.posteriors import Bernoulli, Point
+
+# what torch says about its own tracing, and only when warnings are errors
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf"),
+    pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:Profiler record function"),
+]
+
+# the inductor run writes and builds C++, 20 s on a cold cache: one of them is in the default run, the rest trace only
+BACKENDS = ["aot_eager", "inductor"]
+
+
+@pytest.fixture(autouse=True)
+def fresh_dynamo():
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of inductor's own imports
+def test_a_compiled_model_trains_in_one_graph_with_a_fresh_draw_per_call_and_no_recompilation(backend):
+    model = vb.binarize(Shared())
+    counter = CompileCounterWithBackend(backend)
+    compiled = torch.compile(model, backend=counter, fullgraph=True)
+    optimizer = bayes(model)
+    x, y = batch()
+    with torch.no_grad():
+        model.norm.momentum = 0.0  # so that outputs differ through the draw only
+    outputs = []
+    for _ in range(5):
+        optimizer.zero_grad()
+        outputs.append(compiled(x))
+        F.cross_entropy(outputs[-1], y).backward()
+        assert model.inner.natural.grad.any()
+    assert all(not torch.equal(a, b) for i, a in enumerate(outputs) for b in outputs[:i])
+    for _ in range(3):
+        train_step(compiled, optimizer, x, y)
+    assert counter.frame_count == 1
+    model.eval()
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(x), model(x))
+
+
+@pytest.mark.parametrize("posterior", [Bernoulli(), Bernoulli(estimator="concrete"), Point(clip=1.0)], ids=repr)
+def test_a_compiled_model_equals_the_eager_one_given_the_same_random_numbers(posterior):
+    model = vb.binarize(Shared(), posterior=posterior)
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    x, y = batch()
+    found = []
+    for forward in (model, compiled):
+        model.zero_grad()
+        torch.manual_seed(1)
+        F.cross_entropy(forward(x), y).backward()
+        found.append(gradients(model))
+    assert_same(found[0], found[1], rtol=1e-4, atol=1e-6)
+
+
+def test_a_layer_used_twice_draws_once_in_a_compiled_forward_pass():
+    class Difference(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Linear(8, 8)
+
+        def forward(self, x):
+            return self.layer(x) - self.layer(x)
+
+    model = vb.binarize(Difference())
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    for _ in range(3):
+        assert not compiled(torch.randn(4, 8)).any()
+
+
+def test_the_published_numerics_compile_with_their_buffers():
+    model = plain(Bernoulli(estimator="concrete", numerics="reference"))
+    counter = CompileCounterWithBackend("aot_eager")
+    compiled, optimizer = torch.compile(model, backend=counter, fullgraph=True), bayes(model)
+    other = copy.deepcopy(model)
+    other_optimizer = bayes(other)
+    x, y = batch()
+    for trained, step in ((compiled, optimizer), (other, other_optimizer)):
+        torch.manual_seed(2)
+        for _ in range(4):
+            train_step(trained, step, x, y)
+    assert_same(dict(model.state_dict()), dict(other.state_dict()), rtol=1e-3, atol=1e-4)
+    assert counter.frame_count == 1
+
+
+STEPS = {
+    "bayesbinn": (None, lambda p: vb.optim.BayesBiNN(p, lr=0.01, dataset_size=100)),
+    "bayesbinn momentum prior": (None, lambda p: vb.optim.BayesBiNN(p, 0.01, 100, momentum=0.9, prior=0.5)),
+    "straight-through adam": (Point(), lambda p: vb.optim.StraightThrough(p, lr=0.01)),
+    "straight-through sgd": (Point(), lambda p: vb.optim.StraightThrough(p, lr=0.01, base="sgd", momentum=0.9)),
+}
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_a_compiled_step_is_one_graph_equals_the_eager_one_and_compiles_again_only_when_its_state_has_appeared(name):
+    posterior, make = STEPS[name]
+    model = normalised(posterior).double()
+    other = copy.deepcopy(model)
+    optimizer, eager = make(model.parameters()), make(other.parameters())
+    counter = CompileCounterWithBackend("aot_eager")
+    step, compilations = torch.compile(optimizer.step, backend=counter, fullgraph=True), []
+    for _ in range(5):
+        for p, q in zip(model.parameters(), other.parameters(), strict=True):
+            p.grad = torch.randn_like(p)
+            q.grad = p.grad.clone()
+        step()
+        eager.step()
+        compilations.append(counter.frame_count)
+    assert compilations == [1, 2, 2, 2, 2]
+    for (key, p), q in zip(model.named_parameters(), other.parameters(), strict=True):
+        # compiled, torch's AdamW forms 1 - βᵗ in float32, also for float64 parameters
+        tolerance = 1e-12 if key.endswith(("natural", "latent")) else 1e-6
+        torch.testing.assert_close(p, q, rtol=0, atol=tolerance, msg=lambda m, k=key: f"{k}: {m}")

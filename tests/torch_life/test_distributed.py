@@ -1,0 +1,62 @@
+"""Two ranks on one machine: data parallel, and sharded parameters."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import distributed
+
+from tests.torch_life import ranks
+from tests.torch_life.networks import bayes, plain, train_step
+
+pytestmark = pytest.mark.skipif(
+    not (distributed.is_available() and distributed.is_gloo_available()), reason="needs a torch built with gloo"
+)
+
+
+@pytest.fixture(scope="module")
+def both():
+    """What the two ranks found, by the name of the work; starting processes takes longer than all of it."""
+    return ranks.launch()
+
+
+def assert_equal_lists(first, second, **tolerance):
+    for a, b in zip(first, second, strict=True):
+        torch.testing.assert_close(a, b, **(tolerance or {"rtol": 0, "atol": 0}))
+
+
+def test_data_parallel_ranks_draw_differently_average_their_natural_gradients_and_stay_equal(both):
+    first, second = both["data_parallel"]
+    assert first["draw"].abs().eq(1).all()
+    assert not torch.equal(first["draw"], second["draw"])
+    mean = [(a + b) / 2 for a, b in zip(first["own"], second["own"], strict=True)]
+    for rank in (first, second):
+        assert_equal_lists(rank["averaged"], mean, rtol=1e-5, atol=1e-7)
+    assert_equal_lists(first["parameters"], second["parameters"])
+
+
+def test_data_parallel_keeps_the_buffers_of_the_published_numerics_equal(both):
+    first, second = both["data_parallel_published"]
+    assert_equal_lists(first["parameters"], second["parameters"])
+    assert torch.equal(first["buffer"], second["buffer"])
+
+
+def test_sharded_beliefs_are_recognised_and_train_as_on_one_process(both):
+    first, second = both["sharded"]
+    assert first["kinds"] == ["belief 2", "real 2"]
+    torch.manual_seed(0)
+    model = plain()
+    optimizer = bayes(model)
+    torch.manual_seed(1)
+    losses = [train_step(model, optimizer, *ranks.shard_of_the_batch(0)) for _ in range(3)]
+    for rank in (first, second):
+        assert rank["losses"] == pytest.approx(losses, rel=1e-5)
+        assert_equal_lists(rank["parameters"], [p.detach() for p in model.parameters()], rtol=1e-4, atol=1e-5)
+        assert "NaN or infinite" in rank["refused"], "on both ranks, although one shard is finite"
+        assert rank["unchanged"]
+
+
+def test_sharded_ranks_train_with_their_own_draws(both):
+    first, second = both["sharded_with_own_draws"]
+    assert first["losses"] != second["losses"]
+    assert torch.equal(first["mode"], second["mode"])
