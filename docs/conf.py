@@ -14,6 +14,9 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "plain
 exclude_patterns = ["_build", "_ext"]
 html_theme = "furo"
 html_title = "varbnn"
+html_static_path = ["_static"]
+html_css_files = ["wide.css"]
+html_theme_options = {"light_css_variables": {"code-font-size": "75%"}}
 
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import varbnn
 
-FIRST = ["start", "design", "posteriors", "prediction", "gotchas", "vocabulary"]  # the order to read them in
+FIRST = ["start", "design", "posteriors", "training", "prediction", "gotchas", "vocabulary"]  # the order to read in
 LAST = ["api", "changelog"]
 
 
