@@ -143,6 +143,16 @@ def test_a_report_that_is_none_of_ours_removes_nothing(tmp_path, report):
     assert (tmp_path / "out" / "report.json").read_text() == "new"
 
 
+def test_nothing_is_on_the_disk_while_training_runs(tmp_path, monkeypatch):
+    def look(*args, **options):
+        assert not list(tmp_path.iterdir())  # so that even a killed run leaves nothing
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("varbnn.demo.comparison.train", look)
+    with pytest.raises(KeyboardInterrupt):
+        demo.run("moons", out=str(tmp_path / "out"), **SMOKE)
+
+
 @pytest.mark.parametrize("trouble", [KeyboardInterrupt(), RuntimeError("anything")])
 def test_whatever_ends_the_training_leaves_the_disk_as_it_was(tmp_path, monkeypatch, trouble):
     def fail(*args, **options):

@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="varbnn", description=varbnn.__doc__)
     parser.add_argument("--version", action="version", version=f"varbnn {varbnn.__version__}")
     parser.set_defaults(command=lambda chosen: parser.print_help())
-    commands = parser.add_subparsers(title="commands", metavar="")
+    commands = parser.add_subparsers(title="commands", metavar="command")
     _add_demo(commands)
     _add_info(commands)
     return parser

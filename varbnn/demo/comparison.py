@@ -56,7 +56,9 @@ def run(
     _check(data, methods, num_samples, epochs)
     say: Callable[[str], None] = (lambda text: None) if quiet else partial(print, flush=True)
     recipe = RECIPES[data] if epochs is None else replace(RECIPES[data], epochs=epochs)
-    with output(Path(out)) as place, _alone(recipe.threads):
+    with output(Path(out)):
+        pass  # better to hear now that it cannot be written to than after the training
+    with _alone(recipe.threads):
         dataset = load(data, data_dir, seed)
         say(words.opening(dataset, recipe))
         outcomes: dict[str, Outcome] = {}
@@ -70,14 +72,15 @@ def run(
         say(f"\n{vb.summary(outcomes[methods[-1]].model, dataset.test_x[:1])}\n")
         print(words.table(measures), flush=True)
         say(f"\n{words.reading(dataset, measures, num_samples)}")
-        try:
-            draw(dataset, outcomes, recipe, num_samples, place.draft)
-        except MissingExtraError as error:
-            say(f"\nNo pictures: {error}")
-        pictures = sorted(path.name for path in place.draft.iterdir())
-        report = words.report(recipe, dataset, seed, num_samples, outcomes, pictures)
-        (place.draft / REPORT).write_text(_json(report), encoding="utf-8")
-        files = place.publish()
+        with output(Path(out)) as place:
+            try:
+                draw(dataset, outcomes, num_samples, place.draft)
+            except MissingExtraError as error:
+                say(f"\nNo pictures: {error}")
+            pictures = sorted(path.name for path in place.draft.iterdir())
+            report = words.report(recipe, dataset, seed, num_samples, outcomes, pictures)
+            (place.draft / REPORT).write_text(_json(report), encoding="utf-8")
+            files = place.publish()
     print(f"\nWritten to {out}: {', '.join(files)}")
     say(f"\n{words.suggestions(data, data_dir, out)}")
     return report

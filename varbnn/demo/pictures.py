@@ -11,7 +11,6 @@ import torch
 import varbnn as vb
 from varbnn.data import Dataset
 from varbnn.demo.methods import METHODS, Outcome
-from varbnn.demo.recipes import Recipe
 from varbnn.predict.style import new_panels
 
 if TYPE_CHECKING:
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 SHARPNESS = 150  # dots per inch
 
 
-def draw(data: Dataset, outcomes: Mapping[str, Outcome], recipe: Recipe, num_samples: int, folder: Path) -> None:
+def draw(data: Dataset, outcomes: Mapping[str, Outcome], num_samples: int, folder: Path) -> None:
     """Write the pictures into `folder`.
 
     Raises:
