@@ -121,7 +121,7 @@ def main(settings: Settings) -> dict[str, object]:
     print("== 5. Is it as sure as it is right?")
     figure: str | None = str(Path(settings.folder) / "02_reliability.png")
     try:
-        # few bins: hardly thirty of the 360 test digits get less than 0.9, and a bin of one digit shows nothing
+        # few bins: nearly all test digits lie in the last one, and a bin of one digit shows nothing
         drawing = vb.plots.reliability_diagram({"one (STE)": point[0], "posterior": many[0]}, digits.test_y, bins=5)
         Path(settings.folder).mkdir(parents=True, exist_ok=True)
         drawing.savefig(figure, dpi=150)
