@@ -1,6 +1,6 @@
 """What the published BayesBiNN code computes, where that differs from its paper (Meng, Bachmann, Khan 2020).
 
-Three habits matter, and `docs/methods/bayesbinn.md` measures what each does to a run:
+Three habits matter (`docs/notes/0003-published-numerics.md`):
 
 - the mean is stored *before* each update, so every later use of it lags one update behind;
 - both halves of the factor (1 - w² + e) / (T · (1 - μ² + e)) carry the guard e = 1e-10. With the published T = 1e-10
