@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -104,15 +105,16 @@ def report(
 
 def suggestions(data: str, data_dir: str | None, out: str) -> str:
     """Three commands to go on with."""
+    out = out.rstrip("/")
     again = "" if data == "digits" else f" --data {data}"
-    again += "" if data_dir is None else f" --data-dir {data_dir}"
+    again += "" if data_dir is None else f" --data-dir {shlex.quote(data_dir)}"
     if data == "moons":
-        other = (f"varbnn demo --data digits --out {out}-digits", "handwritten digits")
+        other = (f"varbnn demo --data digits --out {shlex.quote(out + '-digits')}", "handwritten digits")
     else:
-        other = (f"varbnn demo --data moons --out {out}-moons", "see the uncertainty in the plane")
+        other = (f"varbnn demo --data moons --out {shlex.quote(out + '-moons')}", "see the uncertainty in the plane")
     rows = [
         other,
-        (f"varbnn demo{again} --seed 1 --samples 128 --out {out}-1", "another seed, more networks"),
+        (f"varbnn demo{again} --seed 1 --samples 128 --out {shlex.quote(out + '-1')}", "another seed, more networks"),
         ("varbnn info", "versions, threads, optional extras"),
     ]
     width = max(len(command) for command, _ in rows)
