@@ -77,6 +77,12 @@ def test_a_float_checkpoint_is_refused_by_a_bare_layer():
     assert_refused(vb.binarize(nn.Linear(3, 2)), nn.Linear(3, 2).state_dict(), "real weights", True)
 
 
+@strictness
+def test_a_model_built_by_hand_from_binary_layers_refuses_a_float_checkpoint_too(strict):
+    model = nn.Sequential(vb.nn.BinaryLinear(3, 2))
+    assert_refused(model, nn.Sequential(nn.Linear(3, 2)).state_dict(), "real weights", strict)
+
+
 def test_a_float_model_refuses_a_belief():
     with pytest.raises(RuntimeError, match="natural"):
         network().load_state_dict(vb.binarize(network()).state_dict())
