@@ -67,15 +67,22 @@ def test_the_same_seed_gives_the_same_numbers_and_leaves_the_global_state_alone(
         assert one == two
 
 
-def test_both_methods_start_from_the_same_real_parameters_and_see_the_same_batches():
-    data, seen = load("moons"), {}
-    recipe = demo.Recipe((4,), 1, 100, lr=0.0, temperature=1.0, ste_lr=0.0, real_lr=0.0)
-    for name, method in demo.METHODS.items():
-        outcome = demo.train(method, data, recipe, num_samples=1, seed=0)
-        seen[name] = (len(outcome.history), dict(outcome.model.named_parameters()))
-    for key in ("norm1.weight", "norm1.bias", "norm.weight"):
-        assert torch.equal(seen["ste"][1][key], seen["posterior"][1][key])
-    assert seen["ste"][0] == seen["posterior"][0]
+def test_every_method_gets_the_same_start_the_same_batches_and_the_same_epochs(monkeypatch):
+    seen = []
+
+    def record(model, optimizer, loader, *, epochs, **options):
+        real = {name: p.detach().clone() for name, p in model.named_parameters() if "norm" in name}
+        seen.append((real, [y for _ in range(2) for _, y in loader], epochs))
+        return []
+
+    monkeypatch.setattr("varbnn.fit", record)
+    for method in demo.METHODS.values():
+        demo.train(method, load("moons"), demo.RECIPES["moons"], num_samples=1, seed=0)
+    (first, *others) = seen
+    for other in others:
+        for one, two in zip(first[:2], other[:2], strict=True):
+            torch.testing.assert_close(one, two, rtol=0, atol=0)
+        assert first[2] == other[2] == demo.RECIPES["moons"].epochs
 
 
 def test_moons_come_with_a_map_of_each_method(tmp_path, capsys):
