@@ -21,15 +21,15 @@ def labels_drawn_from(probs) -> np.ndarray:
     return np.array([rng.choice(len(row), p=row) for row in probs])
 
 
-def overconfident(num_samples: int, num_inputs: int = 400) -> tuple[np.ndarray, np.ndarray]:
-    """Samples whose logits are 3 times too large, and labels drawn from the right ones."""
+def overconfident(num_samples: int, num_inputs: int = 400, factor: float = 3.0) -> tuple[np.ndarray, np.ndarray]:
+    """Samples whose logits are `factor` times too large, and labels drawn from the right ones."""
     right = random_probs(num_samples, num_inputs, 4, sharpness=1.0)
-    return oracle.scaled(right, 1 / 3), labels_drawn_from(right.mean(axis=0))
+    return oracle.scaled(right, 1 / factor), labels_drawn_from(right.mean(axis=0))
 
 
-@pytest.mark.parametrize("num_samples", [1, 8])
-def test_no_other_temperature_gives_the_mean_a_lower_nll(num_samples):
-    samples, labels = overconfident(num_samples)
+@pytest.mark.parametrize("num_samples, factor", [(1, 0.4), (1, 1.0), (1, 1.7), (1, 2.0), (1, 2.4), (1, 9.0), (8, 3.0)])
+def test_no_other_temperature_gives_the_mean_a_lower_nll(num_samples, factor):
+    samples, labels = overconfident(num_samples, 200, factor)
 
     def nll(temperature):
         return oracle.negative_log_likelihood(oracle.scaled(samples, temperature).mean(axis=0), labels)

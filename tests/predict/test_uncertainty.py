@@ -63,6 +63,12 @@ def test_networks_that_agree_have_no_epistemic_uncertainty():
     assert_allclose(prediction.total, prediction.aleatoric, rtol=1e-13)
 
 
+def test_epistemic_is_never_below_zero_where_rounding_would_put_it_there():
+    prediction = Prediction(np.repeat(random_probs(1, 50, 10), 3, axis=0))
+    assert (prediction.total < prediction.aleatoric).any()  # by rounding, for equal samples
+    assert (prediction.epistemic >= 0).all()
+
+
 def test_one_sample_is_its_own_mean_and_wholly_aleatoric():
     probs = torch.tensor(random_probs(1, 20, 4))
     prediction = Prediction(probs)
