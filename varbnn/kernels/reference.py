@@ -21,8 +21,10 @@ def draw_signs(natural: Tensor, noise: Tensor | None = None, generator: torch.Ge
     """
     threshold = torch.mul(natural, -2).sigmoid_()
     if noise is None:
-        # uniform_ in place: at 10 M weights allocation costs more than the random numbers do
-        margin = torch.empty_like(threshold).uniform_(generator=generator).sub_(threshold)
+        # uniform_ in place: at 10 M weights allocation costs more than the random numbers do. Its grid has the step
+        # eps / 2 and holds 0, which would turn one sure +1 in 2^24 (float32) into a -1; a quarter step up it does not
+        step = torch.finfo(threshold.dtype).eps / 2
+        margin = torch.empty_like(threshold).uniform_(step / 4, 1, generator=generator).sub_(threshold)
     else:
         margin = noise.to(threshold.dtype) - threshold
     # torch.sign(nan) is 0, which would come out as a fine-looking +1; 0 * threshold is 0, or NaN where the belief is

@@ -43,7 +43,8 @@ def input_batches(data: Data, batch_size: int = 1000) -> Iterator[Tensor]:
     """
     if isinstance(data, np.ndarray):
         data = torch.from_numpy(data)
-    batches: Iterable[Any] = data.split(batch_size) if isinstance(data, Tensor) else data
+    # even parts, so that 1001 inputs do not end in a batch of one, which has no variance
+    batches: Iterable[Any] = data.tensor_split(-(-len(data) // batch_size) or 1) if isinstance(data, Tensor) else data
     for number, batch in enumerate(batches):
         x = batch[0] if isinstance(batch, (tuple, list)) else batch
         if isinstance(x, np.ndarray):
@@ -87,7 +88,14 @@ def refresh_batchnorm(model: nn.Module, data: Data) -> int:
     training = {module: module.training for module in model.modules()}
     momenta = [layer.momentum for layer in layers]
     saved = [{name: buffer.clone() for name, buffer in layer.named_buffers(recurse=False)} for layer in layers]
-    seen, done = 0, False
+    total, seen, done = 0, dict.fromkeys(layers, 0), False
+
+    def weigh(layer: nn.Module, args: tuple[Tensor, ...]) -> None:
+        assert isinstance(layer, _BatchNorm)
+        seen[layer] += len(args[0])
+        layer.momentum = len(args[0]) / max(seen[layer], 1)  # makes the running statistic the average so far
+
+    handles = [layer.register_forward_pre_hook(weigh) for layer in layers]
     try:
         model.eval()
         for layer in layers:
@@ -95,23 +103,22 @@ def refresh_batchnorm(model: nn.Module, data: Data) -> int:
             layer.train()
         with torch.no_grad():
             for x in input_batches(data):
-                seen += len(x)
-                for layer in layers:
-                    layer.momentum = len(x) / seen
+                total += len(x)
                 _forward(model, x)
-        if seen == 0:
+        if total == 0:
             raise InputError("there is nothing to re-estimate batch-norm statistics from: the data yielded no batch")
         done = True
     finally:
+        for handle in handles:
+            handle.remove()
         for module, was in training.items():
             module.training = was
         for layer, momentum, buffers in zip(layers, momenta, saved, strict=True):
             layer.momentum = momentum
-            reached = layer.num_batches_tracked is None or bool(layer.num_batches_tracked > 0)
             for name, buffer in buffers.items():
-                if not (done and reached) or name == "num_batches_tracked":
+                if not (done and seen[layer]) or name == "num_batches_tracked":
                     getattr(layer, name).copy_(buffer)
-    return seen
+    return total
 
 
 def _forward(model: nn.Module, x: Tensor) -> None:
@@ -122,6 +129,5 @@ def _forward(model: nn.Module, x: Tensor) -> None:
         if "more than 1 value per channel" not in str(error):
             raise
         raise InputError(
-            f"a batch of {len(x)} has no variance to estimate; use larger batches (drop_last=True drops a last "
-            f"single one)"
+            f"a batch of {len(x)} has no variance to estimate; use larger batches, or drop_last=True"
         ) from error

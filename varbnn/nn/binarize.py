@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
 import torch
@@ -63,11 +63,11 @@ def binarize(
     posterior = posterior or Bernoulli()
     if not isinstance(posterior, Posterior):
         raise InputError(f"posterior must be a varbnn posterior such as Bernoulli(), got {type(posterior).__name__}")
-    skipped = _skipper(model, skip)
+    skipped, owners = _skipper(model, skip), parameter_owners(model)
     chosen = [
         module
         for name, module in model.named_modules()
-        if reason_to_stay_real(module, model) is None and not skipped(name, module)
+        if reason_to_stay_real(module, owners) is None and not skipped(name, module)
     ]
     if not chosen and not any(True for _ in binary_layers(model)):
         raise InputError(
@@ -89,8 +89,8 @@ def binarize(
     return model
 
 
-def reason_to_stay_real(module: nn.Module, model: nn.Module) -> str | None:
-    """Why `module` of `model` cannot be made binary, in a few words, or None if it can."""
+def reason_to_stay_real(module: nn.Module, owners: Mapping[int, int]) -> str | None:
+    """Why `module` cannot be made binary, in a few words, or None if it can; `owners` are `parameter_owners`."""
     if type(module) not in TWINS:
         base = next((t for t in TWINS if isinstance(module, t)), None)
         return f"a subclass of {base.__name__}" if base else "no binary twin"
@@ -99,17 +99,14 @@ def reason_to_stay_real(module: nn.Module, model: nn.Module) -> str | None:
         return "its weight is computed, not a parameter"
     if not weight.is_floating_point():
         return f"its weight is {weight.dtype}"
-    if _owners(model)[id(weight)] > 1:
+    if owners[id(weight)] > 1:
         return "shares its weight with another module"
     return None
 
 
-def _owners(model: nn.Module) -> dict[int, int]:
-    count: dict[int, int] = defaultdict(int)
-    for module in model.modules():
-        for parameter in module._parameters.values():
-            count[id(parameter)] += 1
-    return count
+def parameter_owners(model: nn.Module) -> Counter[int]:
+    """By the id of each parameter of `model`, how many modules have it."""
+    return Counter(id(p) for module in model.modules() for p in module._parameters.values())
 
 
 def _skipper(model: nn.Module, skip: Skip) -> Callable[[str, nn.Module], bool]:

@@ -20,8 +20,13 @@ COLLAPSED = 0.01
 """Below this many bits per weight, draws hardly differ and their spread says nothing about uncertainty."""
 
 AT_PRIOR = 0.995
-"""Above this many bits per weight, the weights are (nearly) fair coins: nothing was learned. The default start has
-0.993."""
+"""Above this many bits per weight, the weights are (nearly) fair coins: nothing was learned."""
+
+STILL = 0.99
+"""Above this many bits, few flips say the same: the default start has 0.993, and what learns leaves it at once."""
+
+FEW_FLIPS = 1e-3
+"""Of the weights, since the last call."""
 
 SATURATED = 0.01
 """A weight counts as saturated below this many bits (a chance under 0.1 % of drawing the other sign)."""
@@ -91,7 +96,7 @@ def health(model: nn.Module, *, prior: Sequence[Tensor] | None = None, warn: boo
         flips += changed or 0
     points = all(isinstance(layer.posterior, Point) for _, layer in layers)
     entropy_bits = nats / max(weights, 1) / math.log(2)
-    warning = None if points else _diagnose(entropy_bits)
+    warning = None if points else _diagnose(entropy_bits, flips / max(weights, 1) if counted else None)
     if warning is not None and warn:
         warnings.warn(warning, VarbnnWarning, stacklevel=3)  # past torch.no_grad
     kl = math.nan if points else divergence / max(weights, 1)
@@ -109,17 +114,16 @@ def _flips(layer: BinaryLayer) -> int | None:
     return int((bits.unpack(before, mode.numel()) != bits.unpack(now, mode.numel())).sum())
 
 
-def _diagnose(entropy_bits: float) -> str | None:
+def _diagnose(entropy_bits: float, flip_share: float | None) -> str | None:
     if entropy_bits < COLLAPSED:
         return (
             f"the posterior has collapsed to {entropy_bits:.4f} bit per weight, so draws hardly differ: raise the "
-            f"temperature, "
-            "start nearer to 0 (init_scale), or use estimator='straight-through'"
+            "temperature, start nearer to 0 (init_scale), or use estimator='straight-through'"
         )
-    if entropy_bits > AT_PRIOR:
+    still = entropy_bits > STILL and flip_share is not None and flip_share < FEW_FLIPS
+    if entropy_bits > AT_PRIOR or still:
         return (
-            f"the posterior is still at the prior ({entropy_bits:.4f} bit per weight): lower the temperature, raise "
-            f"lr, or train "
-            "longer (lr · steps should be well above 1)"
+            f"the posterior has hardly left its start ({entropy_bits:.4f} bit per weight): lower the temperature, "
+            "raise lr, or train longer (lr · steps should be well above 1)"
         )
     return None

@@ -116,8 +116,7 @@ class BinaryLayer(nn.Module):
         if self._pass is None and self._reused and not torch.compiler.is_compiling() and _in_backward():
             raise InputError(
                 "a binary layer that is used twice in the model was recomputed by activation checkpointing, which "
-                "would draw a "
-                "second weight for it; checkpoint the whole model, or leave this layer outside the checkpointed part"
+                "would draw a second weight for it; checkpoint the whole model, or leave this layer out of it"
             )
         if self._pass is None:
             return posterior.draw(*self.belief)

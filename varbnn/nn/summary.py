@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from varbnn.bits import WORD, words
-from varbnn.nn.binarize import TWINS, reason_to_stay_real
+from varbnn.nn.binarize import TWINS, parameter_owners, reason_to_stay_real
 from varbnn.nn.layer import BinaryLayer
 
 
@@ -65,28 +65,27 @@ class Summary:
         return sum(layer.deployed_bytes for layer in self.layers)
 
     def __str__(self) -> str:
-        head = ("layer", "type", "weights", "is", "bits", "train", "deployed", "1-bit MACs", "entropy", "why real")
-        rows = [head, *(_cells(layer) for layer in self.layers)]
-        widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
-        left = (0, 1, 3, 9)
+        rows = [_HEAD, *(_cells(layer) for layer in self.layers)]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        texts = {_HEAD.index(name) for name in ("layer", "type", "why real")}
         lines = [
             "  ".join(
-                c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))
+                cell.ljust(width) if column in texts else cell.rjust(width)
+                for column, (cell, width) in enumerate(zip(row, widths, strict=True))
             ).rstrip()
             for row in rows
         ]
         rule = "─" * max(map(len, lines))
         real = _bytes(4 * (self.binary_weights + self.real_weights))
         total = (
-            f"{self.binary_weights:,} binary and {self.real_weights:,} real weights: {_bytes(self.training_bytes)} "
-            f"in training, "
-            f"{_bytes(self.deployed_bytes)} deployed (float32 network: {real})"
+            f"{self.binary_weights:,} binary and {self.real_weights:,} real weights: {_bytes(self.training_bytes)} in "
+            f"training, {_bytes(self.deployed_bytes)} deployed (float32 network: {real})"
         )
         return "\n".join([lines[0], rule, *lines[1:], rule, total])
 
 
 def summary(model: nn.Module, inputs: Tensor | None = None) -> Summary:
-    """List every module of `model` that owns parameters: binary or real and why, bits, bytes, work, entropy.
+    """List every module of `model` that owns parameters: bits per weight, bytes, work, entropy, and why it is real.
 
     Args:
         model: any module.
@@ -97,28 +96,29 @@ def summary(model: nn.Module, inputs: Tensor | None = None) -> Summary:
     >>> print(
     ...     summary(vb.binarize(nn.Sequential(nn.Linear(64, 32, bias=False), nn.BatchNorm1d(32))))
     ... )  # doctest: +ELLIPSIS
-    layer  type          weights  is      bits    train  deployed  1-bit MACs   entropy  why real
+    layer  type          weights  bits   train  deployed  1-bit MACs  entropy  why real
     ─...
-    0      BinaryLinear    2,048  binary     1  8.2 kB     256 B           -  0.99 bit
-    1      BatchNorm1d        64  real      32   520 B     520 B           -         -  no binary twin
+    0      BinaryLinear    2,048     1  8.2 kB     256 B           -     0.99
+    1      BatchNorm1d        64    32   520 B     520 B           -        -  no binary twin
     ─...
     2,048 binary and 64 real weights: 8.7 kB in training, 776 B deployed (float32 network: 8.4 kB)
     """
     macs = {} if inputs is None else _binary_macs(model, inputs)
+    owners = parameter_owners(model)
     rows = [
-        _row(name, module, model, None if inputs is None else macs.get(module, 0))
+        _row(name, module, owners, None if inputs is None else macs.get(module, 0))
         for name, module in model.named_modules()
         if any(p is not None for p in module._parameters.values())
     ]
     return Summary(tuple(rows))
 
 
-def _row(name: str, module: nn.Module, model: nn.Module, macs: int | None) -> LayerSummary:
+def _row(name: str, module: nn.Module, owners: Mapping[int, int], macs: int | None) -> LayerSummary:
     own = [t for t in (*module._parameters.values(), *module._buffers.values()) if t is not None]
     size = sum(t.numel() * t.element_size() for t in own)
     kind, real = type(module).__name__, sum(p.numel() for p in module._parameters.values() if p is not None)
     if not isinstance(module, BinaryLayer):
-        reason = reason_to_stay_real(module, model)
+        reason = reason_to_stay_real(module, owners)
         why = "kept real on request" if reason is None and type(module) in TWINS else reason or ""
         return LayerSummary(name, kind, False, why, 0, real, size, size, None, None if macs is None else 0)
     belief = module.belief
@@ -132,17 +132,19 @@ def _row(name: str, module: nn.Module, model: nn.Module, macs: int | None) -> La
     return LayerSummary(name, kind, True, "", count, real - trained, size, packed + rest, entropy, macs)
 
 
+_HEAD = ("layer", "type", "weights", "bits", "train", "deployed", "1-bit MACs", "entropy", "why real")
+
+
 def _cells(layer: LayerSummary) -> tuple[str, ...]:
     return (
         layer.name or "(model)",
         layer.kind,
         f"{layer.binary_weights + layer.real_weights:,}",
-        "binary" if layer.binary else "real",
         "1" if layer.binary else "32",
         _bytes(layer.training_bytes),
         _bytes(layer.deployed_bytes),
         "-" if layer.binary_macs is None else f"{layer.binary_macs:,}",
-        "-" if layer.entropy_bits is None else f"{layer.entropy_bits:.2f} bit",
+        "-" if layer.entropy_bits is None else f"{layer.entropy_bits:.2f}",
         layer.reason,
     )
 

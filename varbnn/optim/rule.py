@@ -118,8 +118,8 @@ class Rule(torch.optim.Optimizer):
         if not isinstance(belief.posterior, self.posterior):
             raise InputError(
                 f"{type(self).__name__} trains {self.posterior.__name__} posteriors, but a parameter is the "
-                f"{belief.name} of "
-                f"{belief.posterior!r}; binarize the model with {self.posterior.__name__}(), or take another optimizer"
+                f"{belief.name} of {belief.posterior!r}; binarize the model with {self.posterior.__name__}(), or take "
+                "another optimizer"
             )
         return "belief"
 
@@ -145,8 +145,7 @@ class Rule(torch.optim.Optimizer):
 
         Raises:
             InputError: no parameter has a gradient, a gradient is sparse or has NaN or infinite entries, or a
-            hyper-parameter is
-                out of range. Nothing is changed then.
+                hyper-parameter is out of range. Nothing is changed then.
         """
         loss = None
         if closure is not None:
@@ -263,8 +262,7 @@ def refuse_nonfinite(gradients: list[Tensor]) -> None:
         shapes = ", ".join(str(tuple(g.shape)) for g in bad[:3])
         raise InputError(
             f"{len(bad)} of {len(gradients)} gradients have NaN or infinite entries (shapes {shapes}); nothing was "
-            f"changed. "
-            "Look for NaN in the inputs, an empty batch, or a loss that overflowed; with float16 use "
+            "changed. Look for NaN in the inputs, an empty batch or an overflowing loss; with float16 use "
             "torch.amp.GradScaler"
         )
 
