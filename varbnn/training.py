@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import time
 from collections.abc import Callable, Iterable
@@ -44,9 +45,8 @@ def fit(
         num_samples: draws per step, whose gradients are averaged.
         progress: show a bar with loss, accuracy, posterior entropy and flips.
         checkpoint: file to write after every epoch and to continue from when it is there. It holds the model, the
-        optimizer, the
-            scheduler, the loader's generator, torch's random state and the history; a resumed run ends as the
-            uninterrupted one.
+            optimizer, the scheduler, the loader's generator, torch's random state and the history; a resumed run ends
+            as the uninterrupted one.
         label: in front of the bar.
 
     Returns:
@@ -54,9 +54,9 @@ def fit(
         entropy_bits, saturated, kl, flips.
 
     Raises:
-        InputError: a number out of range, a loader that yields nothing, or NaN on the way (the model keeps its last
-        good step).
-        CheckpointError: `checkpoint` cannot be read or belongs to another model.
+        InputError: a number out of range, a loader that yields nothing or no pairs, or NaN on the way (the model keeps
+            its last good step).
+        CheckpointError: `checkpoint` cannot be read or belongs to another model; nothing is loaded then.
 
     >>> import varbnn as vb
     >>> model = vb.binarize(nn.Linear(4, 2))
@@ -72,8 +72,8 @@ def fit(
     run = _Run(model, optimizer, scheduler, loader)
     history = run.load(path) if path is not None and path.exists() else []
     beliefs = any(True for _ in binary_layers(model))
-    if beliefs and not history:
-        health(model, warn=False)  # so that the first epoch's flips are counted from the start
+    if beliefs:
+        health(model, warn=False)  # so that the first epoch's flips are counted from here
     with tqdm(total=epochs, initial=len(history), desc=label, unit="epoch", disable=not progress) as bar:
         for epoch in range(len(history) + 1, epochs + 1):
             row = {
@@ -101,7 +101,7 @@ def _epoch(
     classes = False
     model.train()
     for batch in loader:
-        x, y = (t.to(device) for t in batch)
+        x, y = (tensor.to(device) for tensor in _pair(batch))
         optimizer.zero_grad()
         for _ in range(num_samples):
             output = model(x)
@@ -118,6 +118,16 @@ def _epoch(
         )
     row = {"loss": total / seen, "seconds": time.perf_counter() - start}
     return row | ({"accuracy": correct / seen} if classes else {})
+
+
+def _pair(batch: Any) -> tuple[Tensor, Tensor]:
+    pair = isinstance(batch, tuple | list) and len(batch) == 2 and all(isinstance(part, Tensor) for part in batch)
+    if not pair:
+        raise InputError(f"the loader must yield (inputs, targets), two tensors, got {type(batch).__name__}")
+    if batch[0].is_floating_point() and not bool(torch.isfinite(batch[0]).all()):
+        # before the forward pass, which would leave NaN in the batch-norm statistics
+        raise InputError("a batch of the inputs has NaN or infinite entries; clean the data first")
+    return batch[0], batch[1]
 
 
 def _beliefs(model: nn.Module, last: bool) -> dict[str, float]:
@@ -165,7 +175,7 @@ class _Run:
 
     def load(self, path: Path) -> list[dict[str, float]]:
         try:
-            state = torch.load(path, weights_only=True)
+            state = torch.load(path, map_location="cpu", weights_only=True)  # written where there was a GPU, perhaps
             missing = {
                 "history",
                 "rng",
@@ -178,11 +188,14 @@ class _Run:
             ) from error
         if missing:
             raise CheckpointError(f"{path} lacks {', '.join(sorted(missing))}; move it away to start afresh")
+        items = {name: item for name, item in self.stateful.items() if item is not None}
+        before = {name: copy.deepcopy(item.state_dict()) for name, item in items.items()}
         try:
-            for name, item in self.stateful.items():
-                if item is not None:
-                    item.load_state_dict(state[name])
-        except (RuntimeError, ValueError) as error:
+            for name, item in items.items():
+                item.load_state_dict(state[name])
+        except (RuntimeError, ValueError, KeyError) as error:
+            for name, item in items.items():
+                item.load_state_dict(before[name])
             raise CheckpointError(f"{path} belongs to another model or optimizer: {error}") from error
         for name, generator in self.generators.items():
             if name in state["generators"]:
