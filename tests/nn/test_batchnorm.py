@@ -169,3 +169,12 @@ def test_preserved_statistics_come_back_also_after_an_exception():
     with pytest.raises(KeyError):
         refresh_and_fail()
     assert all(torch.equal(before[name], value) for name, value in statistics(model).items())
+
+
+def test_an_array_takes_the_precision_of_the_model():
+    model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
+    inputs = np.random.default_rng(0).normal(size=(50, 4))  # float64, as numpy makes them
+    assert vb.refresh_batchnorm(model, inputs) == 50
+    from_array = model[1].running_mean.clone()
+    vb.refresh_batchnorm(model, torch.from_numpy(inputs).float())
+    assert torch.equal(model[1].running_mean, from_array)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,11 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from varbnn.errors import InputError
+from varbnn.nn.draws import evaluating
+from varbnn.posteriors import belief_of
+
+BATCH_SIZE = 1000
+"""Inputs per forward pass, at most, where a tensor or an array is gone through."""
 
 Data = Tensor | np.ndarray[Any, Any] | Iterable[Any]
 
@@ -35,16 +41,13 @@ def batchnorm_preserved(model: nn.Module) -> Iterator[None]:
                     getattr(layer, name).copy_(buffer)
 
 
-def input_batches(data: Data, batch_size: int = 1000) -> Iterator[Tensor]:
-    """The inputs in `data`, batch by batch: a tensor or array is cut up, a loader's (x, ...) gives x.
+def input_batches(data: Data, batch_size: int) -> Iterator[Tensor]:
+    """The inputs in `data`, batch by batch: a tensor is cut up, a loader's (x, ...) gives x.
 
     Raises:
         InputError: a batch is empty, not a tensor, or has NaN or infinite entries.
     """
-    if isinstance(data, np.ndarray):
-        data = torch.from_numpy(data)
-    # even parts, so that 1001 inputs do not end in a batch of one, which has no variance
-    batches: Iterable[Any] = data.tensor_split(-(-len(data) // batch_size) or 1) if isinstance(data, Tensor) else data
+    batches: Iterable[Any] = data.split(batch_size) if isinstance(data, Tensor) else data
     for number, batch in enumerate(batches):
         x = batch[0] if isinstance(batch, (tuple, list)) else batch
         if isinstance(x, np.ndarray):
@@ -60,6 +63,27 @@ def input_batches(data: Data, batch_size: int = 1000) -> Iterator[Tensor]:
         yield x
 
 
+def device_of(model: nn.Module) -> torch.device:
+    """Where the first parameter or buffer of `model` lies; the CPU for a model without any."""
+    first = next(chain(model.parameters(), model.buffers()), None)
+    return torch.device("cpu") if first is None else first.device
+
+
+def real_dtype(model: nn.Module) -> torch.dtype:
+    """Precision `model` computes in: that of its real parameters, since beliefs never drop below float32."""
+    floating = [p for p in model.parameters() if p.is_floating_point()]
+    real = [p for p in floating if belief_of(p) is None]
+    return (real or floating)[0].dtype if floating else torch.get_default_dtype()
+
+
+def in_precision_of(model: nn.Module, data: Data) -> Data:
+    """`data`, a floating array as a tensor of the precision that `model` computes in."""
+    if not isinstance(data, np.ndarray):
+        return data
+    tensor = torch.as_tensor(data)
+    return tensor.to(real_dtype(model)) if tensor.is_floating_point() else tensor
+
+
 def refresh_batchnorm(model: nn.Module, data: Data) -> int:
     """Re-estimate the batch-norm statistics of `model` for the weights it has now, in one pass over `data`.
 
@@ -70,14 +94,15 @@ def refresh_batchnorm(model: nn.Module, data: Data) -> int:
 
     Args:
         model: put back into the mode it was in.
-        data: a tensor or array of inputs, or a loader that yields inputs or (inputs, ...); one pass is made.
+        data: a tensor or array of inputs, or a loader that yields inputs or (inputs, ...) in mixed order; one pass is
+            made. Arrays, float64 by habit, take the model's precision.
 
     Returns:
         The number of inputs used.
 
     Raises:
         InputError: `data` yields nothing, an empty batch, NaN or infinite inputs, or a batch too small to have a
-        variance.
+            variance.
 
     >>> import varbnn as vb
     >>> model = vb.binarize(nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)))
@@ -85,7 +110,6 @@ def refresh_batchnorm(model: nn.Module, data: Data) -> int:
     50
     """
     layers = batchnorms(model)
-    training = {module: module.training for module in model.modules()}
     momenta = [layer.momentum for layer in layers]
     saved = [{name: buffer.clone() for name, buffer in layer.named_buffers(recurse=False)} for layer in layers]
     total, seen, done = 0, dict.fromkeys(layers, 0), False
@@ -97,12 +121,11 @@ def refresh_batchnorm(model: nn.Module, data: Data) -> int:
 
     handles = [layer.register_forward_pre_hook(weigh) for layer in layers]
     try:
-        model.eval()
-        for layer in layers:
-            layer.reset_running_stats()
-            layer.train()
-        with torch.no_grad():
-            for x in input_batches(data):
+        with evaluating(model), torch.no_grad():
+            for layer in layers:
+                layer.reset_running_stats()
+                layer.train()
+            for x in input_batches(_even_parts(in_precision_of(model, data)), BATCH_SIZE):
                 total += len(x)
                 _forward(model, x)
         if total == 0:
@@ -111,8 +134,6 @@ def refresh_batchnorm(model: nn.Module, data: Data) -> int:
     finally:
         for handle in handles:
             handle.remove()
-        for module, was in training.items():
-            module.training = was
         for layer, momentum, buffers in zip(layers, momenta, saved, strict=True):
             layer.momentum = momentum
             for name, buffer in buffers.items():
@@ -121,10 +142,14 @@ def refresh_batchnorm(model: nn.Module, data: Data) -> int:
     return total
 
 
+def _even_parts(data: Data) -> Data:
+    # so that 1001 inputs do not end in a batch of one, which has no variance
+    return data.tensor_split(-(-len(data) // BATCH_SIZE) or 1) if isinstance(data, Tensor) else data
+
+
 def _forward(model: nn.Module, x: Tensor) -> None:
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
     try:
-        model(x.to(device))
+        model(x.to(device_of(model)))
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise

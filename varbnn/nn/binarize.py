@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from varbnn.errors import InputError
-from varbnn.nn.batchnorm import Data, refresh_batchnorm
+from varbnn.nn.batchnorm import Data, real_dtype, refresh_batchnorm
 from varbnn.nn.conv import BinaryConv1d, BinaryConv2d, BinaryConv3d
 from varbnn.nn.draws import binary_layers, draw_once_per_forward, forget_once_per_forward, sampled
 from varbnn.nn.layer import BinaryLayer, refuse_misfit
@@ -41,20 +41,17 @@ def binarize(
     Args:
         model: any module; a bare ``nn.Linear`` becomes a `BinaryLinear`.
         posterior: what is believed about the weights; ``Bernoulli()`` when absent.
-        skip: layers to leave real: dotted names (``"head"`` also covers ``"head.0"``), classes, modules, or a
-        function of
-            (name, module).
+        skip: layers to leave real: dotted names (``"head"`` also covers ``"head.0"``), classes, modules, or a function
+            of (name, module).
         strength: start from the weights the model has: the belief's mode is their sign and its typical size is
-        `strength` (λ = 1
-            is 0.88 : 0.12). Absent starts as the posterior does.
+            `strength` (λ = 1 is 0.88 : 0.12). Absent starts as the posterior does.
 
     Returns:
         `model` itself.
 
     Raises:
         InputError: nothing can be made binary, `skip` names something that is not there, or `strength` is given and a
-        weight is
-            not finite. The model is then unchanged.
+            weight is not finite. The model is then unchanged.
 
     >>> model = binarize(nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2)))
     >>> sorted(name for name, _ in model.named_parameters())
@@ -181,9 +178,9 @@ def freeze(
     else:
         with torch.no_grad():
             weights = [layer.posterior.mode(*layer.belief) for layer in layers]
-    real = next((p.dtype for p in frozen.parameters() if p.is_floating_point() and not hasattr(p, "belief")), None)
+    dtype = real_dtype(frozen)
     for layer, weight in zip(layers, weights, strict=True):
-        _to_twin(layer, weight if real is None else weight.to(real))
+        _to_twin(layer, weight.to(dtype))
     forget_once_per_forward(frozen)
     for module in frozen.modules():
         for key in _guards(module):

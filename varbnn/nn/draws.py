@@ -61,6 +61,18 @@ def _close(model: nn.Module, args: Any, output: Any) -> None:
 
 
 @contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Eval mode; afterwards every submodule has its own flag back (``model.train()`` would set all of them)."""
+    flags = [(module, module.training) for module in model.modules()]
+    try:
+        model.eval()
+        yield
+    finally:
+        for module, training in flags:
+            module.training = training
+
+
+@contextmanager
 def sampled(model: nn.Module, generator: torch.Generator | None = None) -> Iterator[nn.Module]:
     """Hold one sample of every binary layer: inside, `model` is a fixed network with exactly ±1 weights.
 

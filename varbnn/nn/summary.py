@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from varbnn.bits import WORD, words
 from varbnn.nn.binarize import TWINS, parameter_owners, reason_to_stay_real
+from varbnn.nn.draws import evaluating
 from varbnn.nn.layer import BinaryLayer
 
 
@@ -90,7 +91,7 @@ def summary(model: nn.Module, inputs: Tensor | None = None) -> Summary:
     Args:
         model: any module.
         inputs: example inputs, N first; with them 1-bit multiply-accumulates are counted, in one forward pass in eval
-        mode.
+            mode.
 
     >>> import varbnn as vb
     >>> print(
@@ -174,18 +175,7 @@ def _binary_macs(model: nn.Module, inputs: Tensor) -> dict[nn.Module, int]:
             if isinstance(module, BinaryLayer):
                 handle = module.register_forward_hook(count)
                 stack.callback(handle.remove)
-        stack.enter_context(_evaluating(model))
+        stack.enter_context(evaluating(model))
+        stack.enter_context(torch.no_grad())
         model(inputs)
     return total
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    training = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, was in training.items():
-            module.training = was

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from varbnn.errors import InputError, VarbnnWarning
 from varbnn.nn.batchnorm import Data, batchnorm_preserved, batchnorms, refresh_batchnorm
-from varbnn.nn.draws import binary_layers, sampled
+from varbnn.nn.draws import binary_layers, evaluating, sampled
 from varbnn.predict.checks import Values, at_least_float32
 from varbnn.predict.inputs import RepeatedInputs, as_data, require_passes
 from varbnn.predict.regression import RegressionPrediction
@@ -101,7 +101,7 @@ def predict(
     num_passes = max(num_samples, 1)
     repeated = RepeatedInputs(inputs, model, batch_size, num_passes, device)
     if refresh_bn is not None:
-        refresh_bn = require_passes(as_data(refresh_bn, "refresh_bn", repeated.dtype), "refresh_bn", num_passes)
+        refresh_bn = require_passes(as_data(refresh_bn, "refresh_bn", model), "refresh_bn", num_passes)
     elif num_samples > 0 and batchnorms(model):
         warnings.warn(
             "this model has batch norm, whose statistics belong to one weight draw: pass refresh_bn=training inputs to "
@@ -110,7 +110,7 @@ def predict(
             stacklevel=2,
         )
     read = _probabilities if task == "classification" else _real_outputs
-    with _evaluating(model), batchnorm_preserved(model), _own_randomness(generator), torch.no_grad():
+    with evaluating(model), batchnorm_preserved(model), _own_randomness(generator), torch.no_grad():
         outputs: Tensor | None = None
         for index in _with_bar(num_passes, progress):
             with sampled(model, generator) if num_samples else nullcontext():
@@ -186,18 +186,6 @@ def _real_outputs(means: Tensor) -> Tensor:
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode; afterwards every submodule has its own flag back (model.train() would set all of them)."""
-    flags = [(module, module.training) for module in model.modules()]
-    try:
-        model.eval()
-        yield
-    finally:
-        for module, training in flags:
-            module.training = training
-
-
-@contextmanager
 def _own_randomness(generator: torch.Generator | None) -> Iterator[None]:
     """With a generator, let loaders shuffle by a seed that follows from it, and put the global generator back."""
     if generator is None:
@@ -205,9 +193,7 @@ def _own_randomness(generator: torch.Generator | None) -> Iterator[None]:
         return
     before = torch.get_rng_state()
     twin = torch.Generator(generator.device)
-    twin.set_state(
-        generator.get_state()
-    )  # the seed is read from a copy: the draws stay those of sampled(model, generator)
+    twin.set_state(generator.get_state())  # a copy, so that the draws stay those of sampled(model, generator)
     try:
         torch.default_generator.manual_seed(int(torch.randint(2**62, (), generator=twin, device=twin.device)))
         yield

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, IterableDataset
 
 from varbnn.errors import InputError
-from varbnn.nn.batchnorm import Data, input_batches
+from varbnn.nn.batchnorm import Data, device_of, in_precision_of, input_batches
 
 
 class RepeatedInputs:
@@ -34,8 +32,7 @@ class RepeatedInputs:
     ) -> None:
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise InputError(f"batch_size must be a positive integer, got {batch_size!r}")
-        self.dtype = _real_dtype(model)
-        self.data = require_passes(as_data(data, "inputs", self.dtype), "inputs", num_passes)
+        self.data = require_passes(as_data(data, "inputs", model), "inputs", num_passes)
         self.batch_size = batch_size
         self.device = torch.device(device) if device is not None else device_of(model)
         self._sums: list[Tensor] = []  # one number per input, from the first pass; a tensor needs none
@@ -63,15 +60,13 @@ class RepeatedInputs:
             raise _other_number(len(known), f"{seen}")
 
 
-def as_data(data: Data, name: str, dtype: torch.dtype) -> Data:
-    """`data` with a floating array turned into a tensor of `dtype`.
+def as_data(data: Data, name: str, model: nn.Module) -> Data:
+    """`data` with a floating array turned into a tensor of the precision `model` computes in.
 
     Raises:
         InputError: neither tensor, array nor loader.
     """
-    if isinstance(data, np.ndarray):
-        tensor = torch.as_tensor(data)
-        return tensor.to(dtype) if tensor.is_floating_point() else tensor
+    data = in_precision_of(model, data)
     if isinstance(data, Tensor):
         return data
     if isinstance(data, Dataset) and not isinstance(data, IterableDataset):
@@ -96,20 +91,6 @@ def require_passes(data: Data, name: str, num_passes: int) -> Data:
             "network. Give a tensor, a DataLoader or a list of batches."
         )
     return data
-
-
-def device_of(model: nn.Module) -> torch.device:
-    """Where the first parameter or buffer of `model` lies; the CPU for a model without any."""
-    tensors: Iterator[Any] = iter([*list(model.parameters())[:1], *list(model.buffers())[:1]])
-    first = next(tensors, None)
-    return first.device if first is not None else torch.device("cpu")
-
-
-def _real_dtype(model: nn.Module) -> torch.dtype:
-    """Precision the model computes in: that of its real parameters, since beliefs never drop below float32."""
-    floating = [p for p in model.parameters() if p.is_floating_point()]
-    real = [p for p in floating if not hasattr(p, "belief")]
-    return (real or floating)[0].dtype if floating else torch.get_default_dtype()
 
 
 def _require_same(expected: Tensor, sums: Tensor, total: int) -> None:

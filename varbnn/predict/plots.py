@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from varbnn.errors import InputError
+from varbnn.nn.batchnorm import device_of
 from varbnn.predict.average import predict
 from varbnn.predict.checks import Values, as_labels, as_tensor
 from varbnn.predict.evaluation import UNCERTAINTY, Score
-from varbnn.predict.inputs import device_of
 from varbnn.predict.style import BLUE, COLOURS, INK, MARKERS, PALE, VERMILION, greys, legend_above, new_panels
 from varbnn.predict.training_plots import layer_entropy, training_curves
 from varbnn.predict.uncertainty import Prediction
