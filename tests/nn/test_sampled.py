@@ -1,5 +1,7 @@
 """Inside sampled(model) the model is one fixed ±1 network; afterwards everything is as before."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -99,3 +101,10 @@ def test_sampled_weights_follow_the_posterior():
             weights.append(model.weight)
     weights = torch.stack(weights)
     assert_within_standard_errors(weights.mean(0), torch.tanh(model.natural), standard_error(weights))
+
+
+def test_a_copy_made_while_a_sample_is_held_draws_for_itself():
+    model = vb.binarize(nn.Linear(64, 64))
+    with vb.sampled(model):
+        twin = copy.deepcopy(model)
+    assert not torch.equal(twin.weight, twin.weight)

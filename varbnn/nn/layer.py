@@ -83,7 +83,8 @@ class BinaryLayer(nn.Module):
             mark_belief(value, self.posterior, name)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_pass": None, "_drawn": None}  # a draw cannot be copied, its graph is not a leaf's
+        # a draw cannot be copied, its graph is not a leaf's; a sample that a copy held would never be let go
+        return {**self.__dict__, "_pass": None, "_drawn": None, "_held": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # deepcopy drops the attributes of parameters, and with them the mark
