@@ -94,9 +94,8 @@ def summary(model: nn.Module, inputs: Tensor | None = None) -> Summary:
             mode.
 
     >>> import varbnn as vb
-    >>> print(
-    ...     summary(vb.binarize(nn.Sequential(nn.Linear(64, 32, bias=False), nn.BatchNorm1d(32))))
-    ... )  # doctest: +ELLIPSIS
+    >>> model = vb.binarize(nn.Sequential(nn.Linear(64, 32, bias=False), nn.BatchNorm1d(32)))
+    >>> print(summary(model))  # doctest: +ELLIPSIS
     layer  type          weights  bits   train  deployed  1-bit MACs  entropy  why real
     ─...
     0      BinaryLinear    2,048     1  8.2 kB     256 B           -     0.99

@@ -27,9 +27,9 @@ class Rule(torch.optim.Optimizer):
         p ← p - lr · d               then the decision
 
     Parameters that hold a belief get the rule; all others (biases, batch-norm scales) are trained by AdamW with
-    `real_lr`. Each
-    group the user gives becomes up to two: one of ``kind="belief"``, one of ``kind="real"`` whose ``lr`` is
-    `real_lr`, so that learning-rate schedulers move both. Hyper-parameters are read from the groups at every step.
+    `real_lr`. Each group the user gives becomes up to two: one of ``kind="belief"``, one of ``kind="real"`` whose
+    ``lr`` is `real_lr`, so that learning-rate schedulers move both. Hyper-parameters are read from the groups at every
+    step.
 
     Subclasses set the parts, the posterior they train and the checks of their hyper-parameters.
     """

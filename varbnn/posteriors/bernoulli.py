@@ -30,8 +30,7 @@ class Bernoulli(Posterior):
         estimator: ``"straight-through"`` or ``"concrete"``.
         relaxation: of the concrete estimator, positive; the smaller, the closer to ±1. Not the posterior's temperature.
         numerics: ``"exact"`` forms the factor from the present mean, in the log domain. ``"reference"`` repeats the
-        published
-            code to the bit: the mean lags one update behind, and 1e-10 is added above and below
+            published code to the bit: the mean lags one update behind, and 1e-10 is added above and below
             (`varbnn.posteriors.published`).
         init: ``"normal"`` starts from init_scale · N(0, 1), ``"sign"`` from ±init_scale.
         init_scale: see `init`; 0.1 starts at 0.99 bit per weight, the published 10 at 0.00 bit.
@@ -61,7 +60,7 @@ class Bernoulli(Posterior):
         require(
             0 < self.relaxation < math.inf,
             f"relaxation must be positive and finite, got {self.relaxation}; for exact ±1 draws use "
-            f"estimator='straight-through'",
+            "estimator='straight-through'",
         )
         require(
             self.numerics in ("exact", "reference"), f"numerics must be 'exact' or 'reference', got {self.numerics!r}"

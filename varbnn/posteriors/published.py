@@ -4,8 +4,8 @@ Three habits matter (`docs/notes/0003-published-numerics.md`):
 
 - the mean is stored *before* each update, so every later use of it lags one update behind;
 - both halves of the factor (1 - w² + e) / (T · (1 - μ² + e)) carry the guard e = 1e-10. With the published T = 1e-10
-and
-  λ = ±10 both squares round to 1 and the factor is the constant 1 / T: the method becomes straight-through training;
+  and λ = ±10 both squares round to 1 and the factor is the constant 1 / T: the method becomes straight-through
+  training;
 - a mean of 0 decides for -1.
 
 The lag lives in two buffers, so that any optimizer may train the belief: `previous_natural` is λ as last seen in

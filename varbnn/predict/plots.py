@@ -62,9 +62,8 @@ def reliability_diagram(
         ("underconfident", (0.03, 0.97), "left"),
         ("overconfident", (0.97, 0.03), "right"),
     ):
-        main.text(
-            *place, text, color=PALE, style="italic", ha=align, va="top" if align == "left" else "bottom", zorder=1
-        )
+        vertical = "top" if align == "left" else "bottom"
+        main.text(*place, text, color=PALE, style="italic", ha=align, va=vertical, zorder=1)
     edges = np.linspace(0, 1, bins + 1)
     for (name, prediction), colour, marker in zip(named.items(), cycle(COLOURS), cycle(MARKERS), strict=False):
         metric = ExpectedCalibrationError(bins)

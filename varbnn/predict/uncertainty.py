@@ -31,6 +31,7 @@ class Prediction:
 
     Raises:
         InputError: not three-dimensional, S or N = 0, C < 2, not floating, NaN, negative, or rows that do not sum to 1.
+
     Source: total and epistemic as in Depeweg et al. 2018, eq. 3; mutual information as in Houlsby et al. 2011 (BALD).
 
     >>> sure_but_split = Prediction([[[1.0, 0.0]], [[0.0, 1.0]]])
@@ -60,9 +61,7 @@ class Prediction:
         if not probs.is_floating_point():
             raise InputError(f"probs must be floating point, got {probs.dtype}; call .float() on one-hot rows")
         probs = at_least_float32(probs)
-        for index, rows in enumerate(
-            probs
-        ):  # one sample at a time: the masks of a check are as large as what it checks
+        for index, rows in enumerate(probs):  # one at a time: the masks of a check are as large as what it checks
             check_probability_rows(rows, f"probs[{index}]")
         object.__setattr__(self, "probs", probs)
 
@@ -88,7 +87,7 @@ class Prediction:
 
     @property
     def confidence(self) -> Tensor:
-        """Largest probability of the mean, N, in (1/C, 1]."""
+        """Largest probability of the mean, N, in [1/C, 1]."""
         return self._mean64().amax(-1).to(self.probs.dtype)
 
     @property
