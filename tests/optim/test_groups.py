@@ -37,7 +37,13 @@ def test_model_parameters_become_one_group_of_each_kind():
 def test_beliefs_alone_and_real_parameters_alone_stay_one_group():
     model = network()
     assert layout(bayes([model[0].natural])) == [("belief", 1, 0.1)]
-    assert layout(bayes(model[1].parameters())) == [("real", 2, 0.01)]
+    groups = [{"params": [model[0].natural]}, {"params": model[1].parameters()}]
+    assert layout(bayes(groups)) == [("belief", 1, 0.1), ("real", 2, 0.01)]
+
+
+def test_a_float_model_is_refused_and_not_silently_trained_by_adamw():
+    with pytest.raises(InputError, match=r"none of the parameters holds a belief.*binarize"):
+        bayes(nn.Linear(4, 2).parameters())
 
 
 def test_named_parameters_keep_their_names():
@@ -76,8 +82,9 @@ def test_what_a_rule_knows_in_a_mixed_group_is_meant_for_the_beliefs():
     assert decays({}) == [0.0, 0.01]
     assert decays({"weight_decay": 0.2}) == [0.2, 0.01]
     assert decays({"weight_decay": 0.2, "real_weight_decay": 0.3}) == [0.2, 0.3]
-    alone = StraightThrough([{"params": [nn.Parameter(torch.ones(1))], "weight_decay": 0.2, "betas": (0.5, 0.6)}])
-    assert (alone.param_groups[0]["weight_decay"], alone.param_groups[0]["betas"]) == (0.2, (0.5, 0.6))
+    real = {"params": [nn.Parameter(torch.ones(1))], "weight_decay": 0.2, "betas": (0.5, 0.6)}
+    alone = StraightThrough([{"params": network(Point())[0].latent}, real]).param_groups[1]
+    assert (alone["weight_decay"], alone["betas"]) == (0.2, (0.5, 0.6))
 
 
 def test_a_real_group_carries_no_hyper_parameters_of_the_rule():

@@ -25,7 +25,7 @@ class BayesBiNN(Rule):
 
     Args:
         params: ``model.parameters()``, named parameters, or groups; real parameters among them are trained by AdamW.
-        lr: of the beliefs, in (0, 1].
+        lr: of the beliefs, in [0, 1].
         dataset_size: number of training examples, which turns the mean loss into a sum.
         temperature: of the posterior, positive; 1 is Bayes, less is colder (more confident). Not the relaxation.
         momentum: β in [0, 1).
@@ -35,7 +35,7 @@ class BayesBiNN(Rule):
         maximize: maximise the objective instead of minimising the loss.
 
     Raises:
-        InputError: a value out of range, or a belief that is not Bernoulli.
+        InputError: a value out of range, no belief among the parameters, or one that is not Bernoulli.
 
     >>> import torch, varbnn as vb
     >>> model = vb.binarize(torch.nn.Sequential(torch.nn.Linear(4, 2), torch.nn.BatchNorm1d(2)))

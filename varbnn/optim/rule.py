@@ -55,6 +55,12 @@ class Rule(torch.optim.Optimizer):
             raise InputError("prior is one tensor; give a number, or a list with one tensor per belief parameter")
         number = 0.0 if isinstance(prior, Sequence) else float(prior)
         super().__init__(params, {**defaults, "prior": number, "maximize": maximize})
+        if not any(group["kind"] == "belief" and group["params"] for group in self.param_groups):
+            # AdamW alone would train the float network, and nothing would tell
+            raise InputError(
+                f"none of the parameters holds a belief, so {type(self).__name__} has nothing to train: call "
+                "varbnn.binarize(model) first"
+            )
         if isinstance(prior, Sequence):
             self._set_prior(prior)
 

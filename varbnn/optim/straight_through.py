@@ -29,7 +29,7 @@ class StraightThrough(Rule):
         maximize: maximise instead of minimising.
 
     Raises:
-        InputError: a value out of range, or a belief that is not a Point.
+        InputError: a value out of range, no belief among the parameters, or one that is not a Point.
 
     >>> import torch, varbnn as vb
     >>> model = vb.binarize(torch.nn.Linear(4, 2), posterior=vb.posteriors.Point())
