@@ -65,7 +65,7 @@ def health(model: nn.Module, *, prior: Sequence[Tensor] | None = None, warn: boo
         warn: issue a `VarbnnWarning` when the posterior is not alive. Models of points never warn.
 
     Raises:
-        InputError: no binary layer, or a belief has NaN entries (the message names the layer).
+        InputError: no binary layer, a belief with NaN or infinite entries, a prior of another shape.
 
     >>> import varbnn as vb
     >>> state = health(vb.binarize(nn.Linear(100, 100)))
@@ -76,13 +76,18 @@ def health(model: nn.Module, *, prior: Sequence[Tensor] | None = None, warn: boo
     if not layers:
         raise InputError(f"{type(model).__name__} has no binary layer; call varbnn.binarize first")
     if prior is not None and len(prior) != len(layers):
-        raise InputError(f"prior has {len(prior)} tensors for {len(layers)} binary layers")
+        raise InputError(f"prior has {len(prior)} tensors for {len(layers)} binary layers; see varbnn.as_prior")
+    for (name, layer), own in zip(layers, prior or [], strict=False):
+        shape = layer.belief[0].shape
+        if own.shape != shape:
+            raise InputError(f"the prior of layer {name!r} has shape {tuple(own.shape)}, its belief {tuple(shape)}")
     weights, nats, saturated, divergence, flips = 0, 0.0, 0, 0.0, 0
     counted, by_layer = True, {}
     for index, (name, layer) in enumerate(layers):
-        if any(bool(torch.isnan(tensor).any()) for tensor in layer.belief):
+        if not all(bool(torch.isfinite(tensor).all()) for tensor in layer.belief):
             raise InputError(
-                f"the belief of layer {name or type(layer).__name__!r} has NaN entries; load an earlier checkpoint"
+                f"the belief of layer {name or type(layer).__name__!r} has NaN or infinite entries; load an earlier "
+                "checkpoint"
             )
         entropy = layer.posterior.entropy(*layer.belief)
         divergences = layer.posterior.kl(*layer.belief, prior=None if prior is None else (prior[index],))

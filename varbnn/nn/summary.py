@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from varbnn.bits import WORD, words
+from varbnn.errors import InputError
 from varbnn.nn.binarize import TWINS, parameter_owners, reason_to_stay_real
 from varbnn.nn.draws import evaluating
 from varbnn.nn.layer import BinaryLayer
@@ -25,6 +26,7 @@ class LayerSummary:
         binary: whether its weight is ±1.
         reason: why it stayed real; empty for a binary layer.
         binary_weights, real_weights: how many of each.
+        bits: of one weight when deployed: 1 if it is binary, else those of its dtype.
         training_bytes: of its parameters and buffers as they are now.
         deployed_bytes: with ±1 weights packed to 1 bit, in rows of 32-bit words, and the rest as it is.
         entropy_bits: mean posterior entropy per binary weight, in bits; None for a real layer.
@@ -37,6 +39,7 @@ class LayerSummary:
     reason: str
     binary_weights: int
     real_weights: int
+    bits: int
     training_bytes: int
     deployed_bytes: int
     entropy_bits: float | None
@@ -90,8 +93,11 @@ def summary(model: nn.Module, inputs: Tensor | None = None) -> Summary:
 
     Args:
         model: any module.
-        inputs: example inputs, N first; with them 1-bit multiply-accumulates are counted, in one forward pass in eval
+        inputs: N ≥ 1 example inputs; with them 1-bit multiply-accumulates are counted, in one forward pass in eval
             mode.
+
+    Raises:
+        InputError: no inputs in `inputs`.
 
     >>> import varbnn as vb
     >>> model = vb.binarize(nn.Sequential(nn.Linear(64, 32, bias=False), nn.BatchNorm1d(32)))
@@ -120,7 +126,8 @@ def _row(name: str, module: nn.Module, owners: Mapping[int, int], macs: int | No
     if not isinstance(module, BinaryLayer):
         reason = reason_to_stay_real(module, owners)
         why = "kept real on request" if reason is None and type(module) in TWINS else reason or ""
-        return LayerSummary(name, kind, False, why, 0, real, size, size, None, None if macs is None else 0)
+        bits = 8 * next(p.element_size() for p in module._parameters.values() if p is not None)
+        return LayerSummary(name, kind, False, why, 0, real, bits, size, size, None, None if macs is None else 0)
     belief = module.belief
     shape = belief[0].shape
     count = belief[0].numel()
@@ -129,7 +136,7 @@ def _row(name: str, module: nn.Module, owners: Mapping[int, int], macs: int | No
     trained = sum(getattr(module, n).numel() for n in module.posterior.names)
     with torch.no_grad():
         entropy = float(module.posterior.entropy(*belief).mean(dtype=torch.float64)) / math.log(2) if count else 0.0
-    return LayerSummary(name, kind, True, "", count, real - trained, size, packed + rest, entropy, macs)
+    return LayerSummary(name, kind, True, "", count, real - trained, 1, size, packed + rest, entropy, macs)
 
 
 _HEAD = ("layer", "type", "weights", "bits", "train", "deployed", "1-bit MACs", "entropy", "why real")
@@ -140,7 +147,7 @@ def _cells(layer: LayerSummary) -> tuple[str, ...]:
         layer.name or "(model)",
         layer.kind,
         f"{layer.binary_weights + layer.real_weights:,}",
-        "1" if layer.binary else "32",
+        str(layer.bits),
         _bytes(layer.training_bytes),
         _bytes(layer.deployed_bytes),
         "-" if layer.binary_macs is None else f"{layer.binary_macs:,}",
@@ -161,6 +168,8 @@ def _bytes(count: int) -> str:
 
 def _binary_macs(model: nn.Module, inputs: Tensor) -> dict[nn.Module, int]:
     total: dict[nn.Module, int] = {}
+    if len(inputs) == 0:
+        raise InputError("inputs hold no example to count multiply-accumulates with; give at least one")
 
     def count(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
         assert isinstance(module, BinaryLayer)

@@ -1,0 +1,59 @@
+"""summary: what is binary, what is real and why, and what it costs; health: what it refuses."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import varbnn as vb
+from varbnn.errors import InputError
+
+
+def network():
+    return vb.binarize(nn.Sequential(nn.Linear(40, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 2, bias=False)))
+
+
+@pytest.mark.parametrize("dtype, bits", [(torch.float16, 16), (torch.float32, 32), (torch.float64, 64)])
+def test_a_binary_weight_has_one_bit_and_a_real_one_those_of_its_dtype(dtype, bits):
+    assert [layer.bits for layer in vb.summary(network().to(dtype)).layers] == [1, bits, 1]
+
+
+def test_rows_are_packed_into_whole_words_and_the_rest_stays_as_it_is():
+    first, norm, head = vb.summary(network()).layers
+    assert first.deployed_bytes == 6 * 2 * 4 + 6 * 4  # two words for 40 bits, and the bias
+    assert norm.deployed_bytes == norm.training_bytes == 4 * 6 * 4 + 8
+    assert head.deployed_bytes == 2 * 1 * 4
+
+
+def test_multiply_accumulates_are_counted_per_example_and_position():
+    model = vb.binarize(nn.Sequential(nn.Conv2d(4, 6, 3, groups=2), nn.Flatten(), nn.Linear(6 * 9, 5)))
+    conv, linear = vb.summary(model, torch.randn(7, 4, 5, 5)).layers
+    assert (conv.binary_macs, linear.binary_macs) == (6 * 9 * 2 * 9, 54 * 5)
+
+
+def test_the_model_comes_out_as_it_went_in():
+    model = network()
+    model[1].eval()
+    before = [module.training for module in model.modules()]
+    vb.summary(model, torch.randn(3, 40))
+    assert [module.training for module in model.modules()] == before
+
+
+def test_no_example_to_count_with_is_refused():
+    with pytest.raises(InputError, match="no example"):
+        vb.summary(network(), torch.empty(0, 40))
+
+
+def test_health_refuses_a_prior_of_another_shape():
+    with pytest.raises(InputError, match=r"'0' has shape \(3,\), its belief \(6, 40\)"):
+        vb.health(network(), prior=[torch.zeros(3), torch.zeros(2, 6)])
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_health_refuses_a_broken_belief_by_name(bad):
+    model = network()
+    with torch.no_grad():
+        model[3].natural[1, 2] = bad
+    with pytest.raises(InputError, match="'3' has NaN or infinite"):
+        vb.health(model)
