@@ -144,7 +144,8 @@ def test_runs_are_told_apart_by_colour_and_line_and_gaps_stay_gaps():
     assert first.get_color() != second.get_color()
     assert first.get_linestyle() != second.get_linestyle()
     assert list(second.get_xdata()) == [1, 3]
-    assert [list(line.get_xdata()) for line in figure.axes[1].lines if len(line.get_xdata())] == [[3]]
+    (line,) = [line for line in figure.axes[1].lines if len(line.get_xdata())]
+    np.testing.assert_array_equal(line.get_xydata(), [[1, math.nan], [3, 0.5]])
 
 
 def test_records_without_an_epoch_are_counted_from_one():

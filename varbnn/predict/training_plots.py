@@ -83,8 +83,8 @@ def training_curves(
 
     Args:
         history: one record (quantity → value) per epoch, or such a list for each of several named runs. A record may
-            carry its own "epoch" or "step"; else they are counted from 1. Quantities may be missing from some records.
-            NaN is a gap. What `varbnn.fit` returns will do.
+            carry its own "epoch" or "step"; else they are counted from 1. Quantities may be missing from some records;
+            NaN leaves a gap in the line. What `varbnn.fit` returns will do.
         keys: which quantities, in which order; when absent all that occur but the learning rate and the seconds.
         ax: draw here; allowed for a single quantity.
 
@@ -110,7 +110,7 @@ def training_curves(
     for key, panel in zip(chosen, panels, strict=True):
         for (name, run), colour, line in zip(runs.items(), cycle(COLOURS), cycle(("-", "--", "-.", ":")), strict=False):
             rows = [(record[axis] if axis else number, record.get(key)) for number, record in enumerate(run, 1)]
-            points = [(place, value) for place, value in rows if _is_number(value)]
+            points = [(place, value if _is_number(value) else math.nan) for place, value in rows if value is not None]
             mark = "o" if len(points) < 3 else None
             panel.plot(*zip(*points, strict=True), color=colour, linestyle=line, linewidth=1.8, marker=mark, label=name)
         panel.set_ylabel(AXIS_LABELS.get(key, key).replace(", ", ",\n"))
