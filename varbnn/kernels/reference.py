@@ -27,5 +27,5 @@ def draw_signs(natural: Tensor, noise: Tensor | None = None, generator: torch.Ge
         margin = torch.empty_like(threshold).uniform_(step / 4, 1, generator=generator).sub_(threshold)
     else:
         margin = noise.to(threshold.dtype) - threshold
-    # torch.sign(nan) is 0, which would come out as a fine-looking +1; 0 * threshold is 0, or NaN where the belief is
-    return margin.sign_().add_(0.5).sign_().add_(threshold, alpha=0)
+    # one pass over memory, where sign, tie and sign again are three; 0 * threshold is 0, or NaN where the belief is
+    return torch.copysign(margin.new_ones(()), margin).add_(threshold, alpha=0)
