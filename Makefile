@@ -43,9 +43,8 @@ docs: .venv/.dev
 	@echo "docs/_build/html/index.html"
 
 bench: .venv/.dev
-	@for script in benchmarks/*.py; do \
-	    test -e "$$script" || { echo "no benchmarks yet"; break; }; \
-	    echo "== $$script"; $(BIN)/python "$$script" || exit 1; \
+	@for name in step_time reference_run accuracy; do \
+	    echo "== $$name"; $(BIN)/python benchmarks/$$name.py || exit 1; \
 	done
 
 # --- set-up: .demo is what a user needs, .dev adds the tools of the house ---

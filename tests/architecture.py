@@ -22,7 +22,6 @@ FLOORS = {
     "posteriors": 2,
     "nn": 3,
     "optim": 4,
-    "health": 4,  # looks at a model's beliefs; training shows it
     "predict": 5,
     "packed": 5,
     "continual": 5,

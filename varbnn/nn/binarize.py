@@ -59,7 +59,7 @@ def binarize(
     """
     posterior = posterior or Bernoulli()
     if not isinstance(posterior, Posterior):
-        raise InputError(f"posterior must be a varbnn posterior such as Bernoulli(), got {type(posterior).__name__}")
+        raise InputError(f"posterior must be a varbnn posterior such as Bernoulli(), got {posterior!r}")
     skipped, owners = _skipper(model, skip), parameter_owners(model)
     chosen = [
         module

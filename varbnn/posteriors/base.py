@@ -167,6 +167,12 @@ class Posterior(ABC):
         return f"{type(self).__name__}({', '.join(changed)})"
 
 
+def in_units_of_strength(weight: Tensor, strength: float) -> Tensor:
+    """`weight` scaled such that its root mean square is `strength`; zeros stay zeros."""
+    weight = weight.detach()
+    return strength * weight / weight.square().mean().sqrt().clamp_min(1e-12)
+
+
 def require(condition: bool, message: str) -> None:
     """Raise InputError(message) unless `condition` holds."""
     if not condition:

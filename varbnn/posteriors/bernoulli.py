@@ -10,7 +10,7 @@ from torch import Tensor
 
 from varbnn.kernels import draw_signs
 from varbnn.posteriors import published
-from varbnn.posteriors.base import Posterior, pull_back, require
+from varbnn.posteriors.base import Posterior, in_units_of_strength, pull_back, require
 from varbnn.posteriors.signed_bernoulli import log_sech2
 
 
@@ -84,7 +84,7 @@ class Bernoulli(Posterior):
         return natural, *self._buffers(natural)
 
     def from_weight(self, weight: Tensor, strength: float) -> tuple[Tensor, ...]:
-        natural = strength * weight.detach() / weight.detach().square().mean().sqrt().clamp_min(1e-12)
+        natural = in_units_of_strength(weight, strength)
         return natural, *self._buffers(natural)
 
     def _buffers(self, natural: Tensor) -> tuple[Tensor, ...]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from varbnn.bits import sign
-from varbnn.posteriors.base import Posterior, pull_back, require
+from varbnn.posteriors.base import Posterior, in_units_of_strength, pull_back, require
 
 
 @dataclass(frozen=True, repr=False)
@@ -38,7 +38,7 @@ class Point(Posterior):
         return (weight.detach().clone(),)
 
     def from_weight(self, weight: Tensor, strength: float) -> tuple[Tensor, ...]:
-        return (strength * weight.detach() / weight.detach().square().mean().sqrt().clamp_min(1e-12),)
+        return (in_units_of_strength(weight, strength),)
 
     def draw(self, *belief: Tensor, noise: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
         (latent,) = belief
