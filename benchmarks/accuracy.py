@@ -32,29 +32,26 @@ Settings = dict[str, float]
 
 TRIALS: dict[str, dict[str, list[Settings]]] = {
     "digits": {
-        "ste": [{"ste_lr": lr, "real_lr": real_lr} for lr in (1e-3, 3e-3, 1e-2) for real_lr in (1e-2, 3e-2, 1e-1)],
+        "ste": [{"ste_lr": lr, "real_lr": real_lr} for lr in (1e-3, 3e-3, 1e-2) for real_lr in (3e-3, 1e-2, 3e-2)],
         "posterior": [
-            {"lr": lr, "temperature": temperature, "real_lr": 3e-2}
-            for lr in (1e-3, 3e-3, 1e-2)
-            for temperature in (1 / 300, 1 / 1000, 1 / 3000)
+            {"lr": lr, "temperature": temperature, "real_lr": real_lr}
+            for lr, temperature in ((1e-3, 1 / 1000), (1e-3, 1 / 2000), (3e-3, 1 / 1000))
+            for real_lr in (1e-2, 2e-2, 3e-2)
         ],
     },
     "mnist": {
-        "ste": [{"ste_lr": lr, "real_lr": real_lr} for lr in (1e-3, 3e-3, 1e-2) for real_lr in (3e-3, 1e-2)],
+        "ste": [{"ste_lr": lr, "real_lr": real_lr} for lr in (1e-3, 3e-3, 1e-2) for real_lr in (1e-3, 3e-3, 1e-2)],
         "posterior": [
-            {"lr": lr, "temperature": temperature, "real_lr": 1e-2}
-            for lr, temperature in (
-                (1e-3, 1 / 100),
-                (3e-4, 1 / 300),
-                (1e-3, 1 / 300),
-                (3e-3, 1 / 100),
-                (3e-3, 1 / 300),
-                (1e-3, 1 / 30),
-            )
+            {"lr": lr, "temperature": temperature, "real_lr": real_lr}
+            for lr, temperature in ((1e-3, 1 / 100), (1e-3, 1 / 200), (3e-3, 1 / 300))
+            for real_lr in (3e-3, 1e-2, 3e-2)
         ],
     },
 }
 TRIALS["fashion"] = TRIALS["mnist"]
+
+UNTUNED = {"ste, published lr": ("ste", {"ste_lr": 1e-2, "real_lr": 1e-2})}
+"""Run with these settings beside the tuned ones: Adam at 1e-2 for everything is how the baseline was published."""
 
 
 def run(method: str, dataset: Dataset, recipe: demo.Recipe, seed: int) -> dict[str, Any]:
@@ -89,12 +86,13 @@ def tune(args: argparse.Namespace, results: dict[str, Any], path: Path) -> None:
 def final(args: argparse.Namespace, results: dict[str, Any], path: Path) -> None:
     """Train the chosen settings on everything, with every seed, and test once."""
     whole = load(args.data, args.data_dir)
+    chosen = {method: (method, results["chosen"][method]) for method in TRIALS[args.data]} | UNTUNED
     for seed in range(args.seeds):
-        for method in TRIALS[args.data]:
-            runs = results.setdefault("runs", {}).setdefault(method, [])
+        for name, (method, settings) in chosen.items():
+            runs = results.setdefault("runs", {}).setdefault(name, [])
             if all(r["seed"] != seed for r in runs):
-                runs.append(run(method, whole, replace(demo.RECIPES[args.data], **results["chosen"][method]), seed))
-                say(method, runs[-1])
+                runs.append(run(method, whole, replace(demo.RECIPES[args.data], **settings), seed))
+                say(name, runs[-1])
                 write(path, results)
 
 

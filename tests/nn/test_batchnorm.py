@@ -21,31 +21,49 @@ def statistics(model):
     return {name: buffer.clone() for name, buffer in model[1].named_buffers()}
 
 
-def weighted_statistics(model, batches):
-    """Mean and unbiased variance per batch in float64, averaged with the batch sizes as weights."""
+def pooled_statistics(model, batches):
+    """Mean and unbiased variance of all batches together, in float64."""
     weight, bias = model[0].weight.detach().double().numpy(), model[0].bias.detach().double().numpy()
-    hidden = [x.double().numpy() @ weight.T + bias for x in batches]
-    sizes = [len(h) for h in hidden]
-    means, variances = [h.mean(0) for h in hidden], [h.var(0, ddof=1) for h in hidden]
-    return np.average(means, axis=0, weights=sizes), np.average(variances, axis=0, weights=sizes)
+    hidden = torch.cat(batches).double().numpy() @ weight.T + bias
+    return hidden.mean(0), hidden.var(0, ddof=1)
 
 
 @pytest.mark.parametrize("sizes", [[50], [10, 10, 10], [30, 7, 2]], ids=str)
 @pytest.mark.parametrize("momentum", [0.1, 0.9, None])
-def test_statistics_are_those_of_float64_weighted_by_batch_size(momentum, sizes):
+def test_statistics_are_those_of_all_batches_together(momentum, sizes):
     model = network(momentum=momentum).eval()
     batches = [3 * torch.randn(n, 4) + 1 for n in sizes]
     assert vb.refresh_batchnorm(model, batches) == sum(sizes)
-    mean, variance = weighted_statistics(model, batches)
+    mean, variance = pooled_statistics(model, batches)
     np.testing.assert_allclose(model[1].running_mean, mean, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(model[1].running_var, variance, rtol=1e-5)
+
+
+def test_sorted_inputs_have_the_statistics_of_mixed_ones():
+    model, x = network(), torch.arange(4000.0)[:, None].repeat(1, 4)
+    mean, variance = pooled_statistics(model.eval(), [x])
+    for data in (x, [x[:1000], x[1000:]]):
+        vb.refresh_batchnorm(model, data)
+        np.testing.assert_allclose(model[1].running_mean, mean, rtol=1e-4, atol=1e-3)
+        np.testing.assert_allclose(model[1].running_var, variance, rtol=1e-4, atol=1e-3)  # opposite signs give 0
+
+
+def test_a_batch_norm_used_twice_pools_both_uses():
+    norm = nn.BatchNorm1d(4, affine=False)
+    model = vb.binarize(nn.Sequential(norm, nn.Linear(4, 4, bias=False), norm)).eval()
+    x = 5 * torch.randn(60, 4) + 2
+    vb.refresh_batchnorm(model, x)
+    first = (x - x.mean(0)) / (x.var(0, correction=0) + norm.eps).sqrt()
+    both = torch.cat([x, first @ model[1].weight.detach().T]).double()
+    np.testing.assert_allclose(norm.running_mean, both.mean(0), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(norm.running_var, both.var(0), rtol=1e-4)
 
 
 def test_inside_sampled_they_are_those_of_the_sample():
     model, x = network(), torch.randn(40, 4)
     with vb.sampled(model):
         vb.refresh_batchnorm(model, x)
-        mean, variance = weighted_statistics(model, [x])
+        mean, variance = pooled_statistics(model, [x])
     np.testing.assert_allclose(model[1].running_mean, mean, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(model[1].running_var, variance, rtol=1e-5)
 
@@ -53,7 +71,7 @@ def test_inside_sampled_they_are_those_of_the_sample():
 def test_outside_sampled_they_are_those_of_the_mode_even_in_train_mode():
     model, x = network().train(), torch.randn(40, 4)
     vb.refresh_batchnorm(model, x)
-    mean, _ = weighted_statistics(model.eval(), [x])
+    mean, _ = pooled_statistics(model.eval(), [x])
     np.testing.assert_allclose(model[1].running_mean, mean, rtol=1e-5, atol=1e-5)
 
 

@@ -88,8 +88,8 @@ def refresh_batchnorm(model: nn.Module, data: Data) -> int:
     """Re-estimate the batch-norm statistics of `model` for the weights it has now, in one pass over `data`.
 
     The running statistics of training are averages over many draws and describe none of them. "The weights it has
-    now" are the mode, or inside `varbnn.sampled` the sample held there. Statistics are averages over the batches,
-    weighted by their size, as seen with every batch-norm layer in train mode and everything else in eval mode. A
+    now" are the mode, or inside `varbnn.sampled` the sample held there. Mean and variance are those of all inputs
+    together, within and between batches, with every batch-norm layer in train mode and everything else in eval mode. A
     layer that the forward does not reach keeps its old ones; if anything fails, all do.
 
     Args:
@@ -112,18 +112,13 @@ def refresh_batchnorm(model: nn.Module, data: Data) -> int:
     layers = batchnorms(model)
     momenta = [layer.momentum for layer in layers]
     saved = [{name: buffer.clone() for name, buffer in layer.named_buffers(recurse=False)} for layer in layers]
-    total, seen, done = 0, dict.fromkeys(layers, 0), False
-
-    def weigh(layer: nn.Module, args: tuple[Tensor, ...]) -> None:
-        assert isinstance(layer, _BatchNorm)
-        seen[layer] += len(args[0])
-        layer.momentum = len(args[0]) / max(seen[layer], 1)  # makes the running statistic the average so far
-
-    handles = [layer.register_forward_pre_hook(weigh) for layer in layers]
+    total, done, pools = 0, False, [_Pool() for _ in layers]
+    handles = [layer.register_forward_hook(pool.add) for layer, pool in zip(layers, pools, strict=True)]
     try:
         with evaluating(model), torch.no_grad():
             for layer in layers:
                 layer.reset_running_stats()
+                layer.momentum = 1.0  # the running statistics are then those of the batch, for the pool to read
                 layer.train()
             for x in input_batches(_even_parts(in_precision_of(model, data)), BATCH_SIZE):
                 total += len(x)
@@ -134,17 +129,46 @@ def refresh_batchnorm(model: nn.Module, data: Data) -> int:
     finally:
         for handle in handles:
             handle.remove()
-        for layer, momentum, buffers in zip(layers, momenta, saved, strict=True):
+        for layer, momentum, buffers, pool in zip(layers, momenta, saved, pools, strict=True):
             layer.momentum = momentum
             for name, buffer in buffers.items():
-                if not (done and seen[layer]) or name == "num_batches_tracked":
-                    getattr(layer, name).copy_(buffer)
+                getattr(layer, name).copy_(buffer)
+            if done and pool.count:
+                pool.write(layer)
     return total
 
 
+class _Pool:
+    """Mean and variance of everything that went through one batch-norm layer."""
+
+    def __init__(self) -> None:
+        self.count, self.total, self.squares = 0, torch.zeros(()), torch.zeros(())
+
+    def add(self, layer: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+        assert isinstance(layer, _BatchNorm)
+        assert layer.running_mean is not None
+        assert layer.running_var is not None
+        count = args[0].numel() // args[0].shape[1]
+        mean = layer.running_mean.double()
+        self.count += count
+        self.total = self.total + count * mean
+        self.squares = self.squares + (count - 1) * layer.running_var.double() + count * mean.square()
+
+    def write(self, layer: _BatchNorm) -> None:
+        assert layer.running_mean is not None
+        assert layer.running_var is not None
+        mean = self.total / self.count
+        layer.running_mean.copy_(mean)
+        # squares minus their mean part cancel at worst to a small negative number
+        layer.running_var.copy_((self.squares - self.count * mean.square()).clamp_min(0) / max(self.count - 1, 1))
+
+
 def _even_parts(data: Data) -> Data:
-    # so that 1001 inputs do not end in a batch of one, which has no variance
-    return data.tensor_split(-(-len(data) // BATCH_SIZE) or 1) if isinstance(data, Tensor) else data
+    # 1001 inputs do not end in a batch of one, and sorted inputs are mixed: later layers see batches, not the whole
+    if not isinstance(data, Tensor):
+        return data
+    parts = -(-len(data) // BATCH_SIZE) or 1
+    return [data[start::parts] for start in range(parts)]
 
 
 def _forward(model: nn.Module, x: Tensor) -> None:
