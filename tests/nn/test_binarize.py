@@ -67,7 +67,6 @@ def test_a_bare_layer_comes_back_as_its_twin_and_is_the_same_object():
         lambda: nn.ConvTranspose2d(1, 1, 2),
         lambda: nn.Bilinear(2, 2, 2),
         lambda: MyLinear(4, 4),
-        lambda: nn.LazyLinear(3),
         lambda: parametrizations.weight_norm(nn.Linear(4, 4)),
         lambda: prune.l1_unstructured(nn.Linear(4, 4), "weight", amount=0.5),
         lambda: nn.BatchNorm1d(4),
@@ -79,7 +78,6 @@ def test_a_bare_layer_comes_back_as_its_twin_and_is_the_same_object():
         "transposed",
         "bilinear",
         "subclass",
-        "lazy",
         "normed",
         "pruned",
         "batchnorm",
@@ -95,6 +93,16 @@ def test_what_has_no_twin_stays_exactly_as_it_was(make):
     assert list(model["left"].state_dict()) == names
     with pytest.raises(InputError, match="no layer to make binary"):
         vb.binarize(nn.ModuleDict({"left": make()}))
+
+
+def test_a_lazy_layer_is_refused_because_it_would_come_out_real():
+    model = nn.Sequential(nn.Linear(4, 4), nn.LazyLinear(3))
+    assert "no weight yet" in str(vb.summary(model))
+    with pytest.raises(InputError, match="1 has no weight yet"):
+        vb.binarize(model)
+    assert type(model[0]) is nn.Linear
+    model(torch.zeros(2, 4))
+    assert binary_names(vb.binarize(model)) == ["0", "1"]
 
 
 def test_a_transformer_keeps_real_attention_and_its_fast_path_sees_the_mode():

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import varbnn as vb
-from varbnn.errors import InputError
+from varbnn.errors import InputError, VarbnnWarning
 
 
 def network():
@@ -56,4 +56,19 @@ def test_health_refuses_a_broken_belief_by_name(bad):
     with torch.no_grad():
         model[3].natural[1, 2] = bad
     with pytest.raises(InputError, match="'3' has NaN or infinite"):
+        vb.health(model)
+
+
+def test_a_belief_exactly_at_an_informative_prior_is_said_to_have_learned_nothing():
+    model = vb.binarize(nn.Linear(50, 20))
+    with torch.no_grad():
+        model.natural.fill_(2.0)
+    assert "hardly left the prior" in (vb.health(model, prior=vb.as_prior(model), warn=False).warning or "")
+    assert vb.health(model, warn=False).warning is None  # far from fair coins
+
+
+def test_a_belief_that_does_not_move_is_noticed_at_the_second_look():
+    model = vb.binarize(nn.Linear(100, 100))
+    assert vb.health(model, warn=False).warning is None
+    with pytest.warns(VarbnnWarning, match="hardly left the prior"):
         vb.health(model)

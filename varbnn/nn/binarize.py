@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.lazy import LazyModuleMixin
 
 from varbnn.errors import InputError
 from varbnn.nn.batchnorm import Data, real_dtype, refresh_batchnorm
@@ -50,8 +51,8 @@ def binarize(
         `model` itself.
 
     Raises:
-        InputError: nothing can be made binary, `skip` names something that is not there, or `strength` is given and a
-            weight is not finite. The model is then unchanged.
+        InputError: nothing can be made binary, a lazy layer has no weight yet, `skip` names something that is not
+            there, or `strength` is given and a weight is not finite. The model is then unchanged.
 
     >>> model = binarize(nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2)))
     >>> sorted(name for name, _ in model.named_parameters())
@@ -60,6 +61,11 @@ def binarize(
     posterior = posterior or Bernoulli()
     if not isinstance(posterior, Posterior):
         raise InputError(f"posterior must be a varbnn posterior such as Bernoulli(), got {posterior!r}")
+    lazy = [name for name, module in model.named_modules() if isinstance(module, LazyModuleMixin)]
+    if lazy:
+        raise InputError(
+            f"{', '.join(lazy)} has no weight yet, being lazy; run one forward pass through the model first"
+        )
     skipped, owners = _skipper(model, skip), parameter_owners(model)
     chosen = [
         module
@@ -88,6 +94,8 @@ def binarize(
 
 def reason_to_stay_real(module: nn.Module, owners: Mapping[int, int]) -> str | None:
     """Why `module` cannot be made binary, in a few words, or None if it can; `owners` are `parameter_owners`."""
+    if isinstance(module, LazyModuleMixin):
+        return "no weight yet"
     if type(module) not in TWINS:
         base = next((t for t in TWINS if isinstance(module, t)), None)
         return f"a subclass of {base.__name__}" if base else "no binary twin"

@@ -19,11 +19,11 @@ from varbnn.posteriors import Point
 COLLAPSED = 0.01
 """Below this many bits per weight, draws hardly differ and their spread says nothing about uncertainty."""
 
-AT_PRIOR = 0.995
-"""Above this many bits per weight, the weights are (nearly) fair coins: nothing was learned."""
+AT_PRIOR = 0.005
+"""Below this divergence from the prior, in bits per weight, nothing was learned."""
 
-STILL = 0.99
-"""Above this many bits, few flips say the same: the default start has 0.993, and what learns leaves it at once."""
+STILL = 0.01
+"""Below this divergence few flips say the same: the default start has 0.007, and what learns leaves it at once."""
 
 FEW_FLIPS = 1e-3
 """Of the weights, since the last call."""
@@ -101,10 +101,11 @@ def health(model: nn.Module, *, prior: Sequence[Tensor] | None = None, warn: boo
         flips += changed or 0
     points = all(isinstance(layer.posterior, Point) for _, layer in layers)
     entropy_bits = nats / max(weights, 1) / math.log(2)
-    warning = None if points else _diagnose(entropy_bits, flips / max(weights, 1) if counted else None)
+    kl = math.nan if points else divergence / max(weights, 1)
+    flip_share = flips / max(weights, 1) if counted else None
+    warning = None if points else _diagnose(entropy_bits, kl / math.log(2), flip_share)
     if warning is not None and warn:
         warnings.warn(warning, VarbnnWarning, stacklevel=3)  # past torch.no_grad
-    kl = math.nan if points else divergence / max(weights, 1)
     share = saturated / max(weights, 1)
     return Health(weights, entropy_bits, share, kl, flips if counted else None, by_layer, warning)
 
@@ -119,16 +120,16 @@ def _flips(layer: BinaryLayer) -> int | None:
     return int((bits.unpack(before, mode.numel()) != bits.unpack(now, mode.numel())).sum())
 
 
-def _diagnose(entropy_bits: float, flip_share: float | None) -> str | None:
+def _diagnose(entropy_bits: float, kl_bits: float, flip_share: float | None) -> str | None:
     if entropy_bits < COLLAPSED:
         return (
             f"the posterior has collapsed to {entropy_bits:.4f} bit per weight, so draws hardly differ: raise the "
             "temperature, start nearer to 0 (init_scale), or use estimator='straight-through'"
         )
-    still = entropy_bits > STILL and flip_share is not None and flip_share < FEW_FLIPS
-    if entropy_bits > AT_PRIOR or still:
+    still = kl_bits < STILL and flip_share is not None and flip_share < FEW_FLIPS
+    if kl_bits < AT_PRIOR or still:
         return (
-            f"the posterior has hardly left its start ({entropy_bits:.4f} bit per weight): lower the temperature, "
+            f"the posterior has hardly left the prior ({kl_bits:.4f} bit per weight from it): lower the temperature, "
             "raise lr, or train longer (lr · steps should be well above 1)"
         )
     return None

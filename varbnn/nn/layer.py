@@ -194,7 +194,8 @@ def refuse_misfit(layer: BinaryLayer, state: Mapping[str, Any], prefix: str) -> 
             f"{where} keeps a belief over ±1 weights ({wanted}), but the checkpoint has real weights ({prefix}weight). "
             "Load it into the real model first, then start the belief from it: varbnn.binarize(model, strength=1.0)."
         )
-    other = [name for name in ("latent", "natural") if name not in names and prefix + name in state]
+    known = {name for kind in Posterior.__subclasses__() for name in kind.names}
+    other = [name for name in sorted(known) if name not in names and prefix + name in state]
     if other:
         raise CheckpointError(
             f"{where} has the posterior {layer.posterior!r} ({wanted}), but the checkpoint has {other[0]}. "

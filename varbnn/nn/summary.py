@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from varbnn.bits import WORD, words
 from varbnn.errors import InputError
@@ -120,13 +121,14 @@ def summary(model: nn.Module, inputs: Tensor | None = None) -> Summary:
 
 
 def _row(name: str, module: nn.Module, owners: Mapping[int, int], macs: int | None) -> LayerSummary:
-    own = [t for t in (*module._parameters.values(), *module._buffers.values()) if t is not None]
+    tensors = (*module._parameters.values(), *module._buffers.values())
+    own = [t for t in tensors if t is not None and not is_lazy(t)]
     size = sum(t.numel() * t.element_size() for t in own)
-    kind, real = type(module).__name__, sum(p.numel() for p in module._parameters.values() if p is not None)
+    kind, real = type(module).__name__, sum(t.numel() for t in own if isinstance(t, nn.Parameter))
     if not isinstance(module, BinaryLayer):
         reason = reason_to_stay_real(module, owners)
         why = "kept real on request" if reason is None and type(module) in TWINS else reason or ""
-        bits = 8 * next(p.element_size() for p in module._parameters.values() if p is not None)
+        bits = 8 * next(p.dtype.itemsize for p in module._parameters.values() if p is not None)
         return LayerSummary(name, kind, False, why, 0, real, bits, size, size, None, None if macs is None else 0)
     belief = module.belief
     shape = belief[0].shape

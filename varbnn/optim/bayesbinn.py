@@ -73,7 +73,8 @@ class BayesBiNN(Rule):
     def check(self, group: Group) -> None:
         must_be(group, "lr", 0 <= group["lr"] <= 1, "in [0, 1] (1 goes all the way to the fixed point)")
         size = group["dataset_size"]
-        must_be(group, "dataset_size", 0 < size < math.inf, "positive: the number of training examples")
+        number = isinstance(size, int | float)
+        must_be(group, "dataset_size", number and 0 < size < math.inf, "positive: the number of training examples")
         temperature = group["temperature"]
         must_be(
             group, "temperature", 0 < temperature < math.inf, "positive and finite (use StraightThrough for a point)"

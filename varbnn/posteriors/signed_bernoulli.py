@@ -70,7 +70,10 @@ class SignedBernoulli(Distribution):
         if natural is not None:
             (self.natural,) = broadcast_all(natural)
         elif mean is not None:
-            self.natural = torch.atanh(broadcast_all(mean)[0])
+            (mu,) = broadcast_all(mean)
+            if validate_args is not False and bool((mu.abs() > 1).any()):
+                raise InputError("mean must lie in [-1, 1]; a probability p of +1 is the mean 2 p - 1")
+            self.natural = torch.atanh(mu)
         super().__init__(self.natural.shape, validate_args=validate_args)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> SignedBernoulli:
