@@ -35,7 +35,7 @@ TRIALS: dict[str, dict[str, list[Settings]]] = {
         "ste": [{"ste_lr": lr, "real_lr": real_lr} for lr in (1e-3, 3e-3, 1e-2) for real_lr in (3e-3, 1e-2, 3e-2)],
         "posterior": [
             {"lr": lr, "temperature": temperature, "real_lr": real_lr}
-            for lr, temperature in ((1e-3, 1 / 1000), (1e-3, 1 / 2000), (3e-3, 1 / 1000))
+            for lr, temperature in ((1e-3, 1 / 3000), (3e-3, 1 / 3000), (1e-3, 1 / 1500))
             for real_lr in (1e-2, 2e-2, 3e-2)
         ],
     },

@@ -32,7 +32,7 @@ class Recipe:
 
 
 RECIPES = {
-    "digits": Recipe((256, 256), 200, 100, lr=1e-3, temperature=1 / 1000, ste_lr=1e-2, real_lr=1e-2),
+    "digits": Recipe((1024,), 200, 100, lr=1e-3, temperature=1 / 3000, ste_lr=1e-2, real_lr=1e-2),
     "moons": Recipe((64, 64), 100, 50, lr=1e-3, temperature=1 / 10, ste_lr=1e-2, real_lr=1e-2),
     "mnist": Recipe((400, 400), 20, 100, lr=1e-4, temperature=1 / 300, ste_lr=1e-3, real_lr=1e-2),
     "fashion": Recipe((400, 400), 20, 100, lr=1e-4, temperature=1 / 300, ste_lr=1e-3, real_lr=1e-2),
