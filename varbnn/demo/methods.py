@@ -38,7 +38,7 @@ class Method:
 
 
 def _straight_through(model: nn.Module, recipe: Recipe, size: int) -> torch.optim.Optimizer:
-    return vb.optim.StraightThrough(model.parameters(), lr=recipe.ste_lr, real_lr=recipe.real_lr)
+    return vb.optim.StraightThrough(model.parameters(), lr=recipe.ste_lr, real_lr=recipe.ste_real_lr)
 
 
 def _bayes(model: nn.Module, recipe: Recipe, size: int) -> torch.optim.Optimizer:

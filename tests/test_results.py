@@ -1,0 +1,25 @@
+"""What the README quotes is what the committed results hold."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
+
+
+def test_the_tables_of_the_readme_are_those_of_the_results(monkeypatch):
+    monkeypatch.setattr(sys, "path", [str(ROOT / "benchmarks"), *sys.path])
+    tables = pytest.importorskip("tables", reason="benchmarks/tables.py")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert tables.filled(readme) == readme, "run python benchmarks/tables.py"
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
+def test_every_result_names_its_machine_and_versions(path):
+    machine = json.loads(path.read_text(encoding="utf-8"))["machine"]
+    assert {"processor", "threads", "torch", "varbnn", "date"} <= set(machine)
