@@ -66,6 +66,8 @@ def run(method: str, dataset: Dataset, recipe: demo.Recipe, seed: int) -> dict[s
 
 def tune(args: argparse.Namespace, results: dict[str, Any], path: Path) -> None:
     """Fill in the missing trials and name each method's best."""
+    if all(len(results.get("tuning", {}).get(m, [])) >= len(t) for m, t in TRIALS[args.data].items()):
+        return
     split = load(args.data, args.data_dir, validation=True)
     assert split.val_x is not None
     assert split.val_y is not None
@@ -85,8 +87,10 @@ def tune(args: argparse.Namespace, results: dict[str, Any], path: Path) -> None:
 
 def final(args: argparse.Namespace, results: dict[str, Any], path: Path) -> None:
     """Train the chosen settings on everything, with every seed, and test once."""
-    whole = load(args.data, args.data_dir)
     chosen = {method: (method, results["chosen"][method]) for method in TRIALS[args.data]} | UNTUNED
+    if all(len(results.get("runs", {}).get(name, [])) >= args.seeds for name in chosen):
+        return
+    whole = load(args.data, args.data_dir)
     for seed in range(args.seeds):
         for name, (method, settings) in chosen.items():
             runs = results.setdefault("runs", {}).setdefault(name, [])

@@ -51,11 +51,12 @@ def cost_table(results: dict[str, Any]) -> str:
 
 def reference_table(results: dict[str, Any]) -> str:
     """Published scores, those of its loop transcribed, ours, and the distances in standard errors."""
-    rows = [
-        f"| {key} | {row['published']:.4f} | {results['transcribed']['table'][key]['ours']:.4f} | {row['ours']:.4f} "
-        f"| {row['from_published']:+.1f} | {row['from_transcribed']:+.1f} | {results['exact']['table'][key]['ours']:.4f} |"
-        for key, row in results["reference"]["table"].items()
-    ]
+    rows = []
+    for key, row in results["reference"]["table"].items():
+        transcribed, exact = (results[name]["table"][key]["ours"] for name in ("transcribed", "exact"))
+        means = " | ".join(f"{value:.4f}" for value in (row["published"], transcribed, row["ours"]))
+        distances = f"{row['from_published']:+.1f} | {row['from_transcribed']:+.1f}"
+        rows.append(f"| {key} | {means} | {distances} | {exact:.4f} |")
     seeds = len(results["reference"]["runs"])
     head = (
         f"| | published, 3 seeds | its loop transcribed, {seeds} seeds | `reference`, {seeds} seeds "
