@@ -124,7 +124,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     path = args.out or RESULTS / f"accuracy-{args.data}.json"
-    results = read(path) | {"data": args.data, "machine": machine(), "num_samples": SAMPLES}
+    results = {"data": args.data, "machine": machine(), "num_samples": SAMPLES} | read(path)
     recipe = demo.RECIPES[args.data]
     results["network"] = {"hidden": recipe.widths, "epochs": recipe.epochs, "batch_size": recipe.batch_size}
     tune(args, results, path)

@@ -128,7 +128,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS / "reference-run.json")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    results = read(args.out) | {"machine": machine()}
+    results = {"machine": machine()} | read(args.out)
     for name in NAMES:
         runs = results.setdefault(name, {"runs": []})["runs"]
         for seed in range(len(runs), args.seeds):
