@@ -102,12 +102,16 @@ def test_the_reliability_diagram_names_the_error_that_evaluate_finds():
     assert texts(figure.axes[0].get_legend()) == expected
 
 
-def test_the_reliability_diagram_shows_each_full_bin_at_its_mean():
+def test_the_reliability_diagram_shows_each_full_bin_at_its_mean_with_its_interval():
     probs = np.array([[0.95, 0.05], [0.91, 0.09], [0.7, 0.3]])
     figure = plots.reliability_diagram(Prediction(probs[None]), [0, 1, 0], bins=10)
-    confidence, accuracy = figure.axes[0].lines[1].get_data()
-    np.testing.assert_allclose(confidence, [0.7, 0.93])
-    np.testing.assert_allclose(accuracy, [1.0, 0.5])
+    bars, dots = figure.axes[0].collections
+    np.testing.assert_allclose(dots.get_offsets(), [[0.7, 1.0], [0.93, 0.5]])
+    from scipy.stats import binomtest
+
+    for (low, high), hits, count in zip(np.array(bars.get_segments())[:, :, 1], (1, 1), (1, 2), strict=True):
+        interval = binomtest(hits, count).proportion_ci(0.95, method="wilson")
+        np.testing.assert_allclose([low, high], [interval.low, interval.high], atol=1e-4)
 
 
 def test_the_histogram_shows_every_input_and_names_the_auroc():

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+Array = np.ndarray[Any, Any]
+
 __all__ = ["entropy_histogram", "layer_entropy", "reliability_diagram", "training_curves", "uncertainty_map"]
 
 
@@ -35,8 +37,8 @@ def reliability_diagram(
 ) -> Figure:
     """How often a prediction of a given confidence is right; on the diagonal it is as right as it is sure.
 
-    The bins are those of the ECE, which the legend names. Without `ax`, a second panel shows how the
-    confidences spread.
+    The bins are those of the ECE, which the legend names; a bar is the 95 % Wilson interval of the accuracy in a bin,
+    long where the bin holds few inputs. Without `ax`, a second panel shows how many those are, on a logarithmic scale.
 
     Args:
         predictions: one, or several by name, for the same N inputs.
@@ -73,17 +75,27 @@ def reliability_diagram(
         confidence = (metric.confidence_sum / metric.counts)[full].numpy()
         accuracy = (metric.correct_sum / metric.counts)[full].numpy()
         label = f"{name}{', ' if name else ''}ECE {float(metric.compute()):.3f}"
-        main.plot(confidence, accuracy, color=colour, linewidth=1.6, zorder=2)
+        low, high = _wilson(accuracy, metric.counts[full].numpy())
+        main.vlines(confidence, low, high, color=colour, linewidth=1.4, alpha=0.6, zorder=2)
         dots = dict(color=colour, marker=marker, edgecolor="white", zorder=3, clip_on=False, label=label)
         main.scatter(confidence, accuracy, 24 + 110 * np.sqrt(share[full.numpy()]), **dots)
         if spread is not None:
-            spread.stairs(share, edges, color=colour, linewidth=1.4, fill=len(named) == 1, clip_on=False)
+            counts = np.maximum(metric.counts.numpy(), 0.5)  # an empty bin ends below the axis, which starts at 0.5
+            spread.stairs(counts, edges, baseline=0.5, color=colour, linewidth=1.4, fill=len(named) == 1)
     main.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy in the bin")
     legend_above(main, columns=1)
     if spread is not None:
-        spread.set(ylim=(0, None), ylabel="share")
+        spread.set(yscale="log", ylim=(0.5, None), ylabel="inputs")
     (spread or main).set_xlabel("confidence (largest mean probability)")
     return figure
+
+
+def _wilson(share: Array, count: Array) -> tuple[Array, Array]:
+    """The 95 % interval of a probability of which `share` of `count` trials came out (Wilson 1927)."""
+    z2 = 1.96**2
+    centre = (share + z2 / (2 * count)) / (1 + z2 / count)
+    reach = 1.96 * np.sqrt(share * (1 - share) / count + z2 / (4 * count**2)) / (1 + z2 / count)
+    return centre - reach, centre + reach
 
 
 def entropy_histogram(
