@@ -78,3 +78,24 @@ def test_a_loader_that_yields_nothing_is_refused():
     model = network()
     with pytest.raises(InputError, match="yielded no batch"):
         vb.fit(model, bayes(model), [], epochs=1, progress=False)
+
+
+def test_a_layer_used_twice_in_a_model_built_by_hand_draws_once():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = vb.nn.BinaryLinear(4, 4)
+            self.seen = []
+
+        def forward(self, x):
+            self.seen.append(self.inner.weight.detach().clone())
+            x = self.inner(x)
+            self.seen.append(self.inner.weight.detach().clone())
+            return self.inner(x)
+
+    model = Twice()
+    optimizer = vb.optim.BayesBiNN(model.parameters(), lr=0.1, dataset_size=8)
+    vb.fit(model, optimizer, [(torch.randn(8, 4), torch.arange(8) % 4)] * 2, epochs=1, progress=False)
+    first, again, second, _ = model.seen
+    assert torch.equal(first, again)
+    assert not torch.equal(first, second)

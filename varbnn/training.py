@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from varbnn.errors import CheckpointError, InputError
-from varbnn.nn import binary_layers, health
+from varbnn.nn import binary_layers, draw_once_per_forward, health
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -73,6 +73,7 @@ def fit(
     history = run.load(path) if path is not None and path.exists() else []
     beliefs = any(True for _ in binary_layers(model))
     if beliefs:
+        draw_once_per_forward(model)  # a model built by hand does not do so by itself
         health(model, warn=False)  # so that the first epoch's flips are counted from here
     with tqdm(total=epochs, initial=len(history), desc=label, unit="epoch", disable=not progress) as bar:
         for epoch in range(len(history) + 1, epochs + 1):
