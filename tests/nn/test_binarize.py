@@ -237,7 +237,7 @@ def test_a_second_binarize_changes_nothing():
     model = vb.binarize(network())
     before = {name: value.clone() for name, value in model.state_dict().items()}
     hooks = [len(model._forward_pre_hooks), len(model._forward_hooks), len(model._load_state_dict_pre_hooks)]
-    assert vb.binarize(model, Point()) is model
+    assert vb.binarize(model) is model
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     assert isinstance(model[0].posterior, Bernoulli)
     assert hooks == [len(model._forward_pre_hooks), len(model._forward_hooks), len(model._load_state_dict_pre_hooks)]
@@ -249,3 +249,21 @@ def test_layers_that_were_skipped_can_be_converted_later():
     assert binary_names(model) == ["0", "1.0", "2"]
     assert isinstance(model[2], BinaryLinear)
     assert list(model[2].state_dict()) == ["bias", "latent"]
+
+
+def test_another_posterior_for_a_model_that_is_binary_already_is_refused():
+    model = vb.binarize(nn.Sequential(nn.Linear(4, 3)))
+    assert vb.binarize(model, vb.posteriors.Bernoulli()) is model
+    for again in (dict(posterior=vb.posteriors.Point()), dict(strength=1.0)):
+        with pytest.raises(InputError, match="binary already"):
+            vb.binarize(model, **again)
+
+
+def test_setting_the_weight_says_where_to_write():
+    layer = vb.binarize(nn.Linear(4, 3))
+    with pytest.raises(AttributeError, match="write into natural"):
+        layer.weight = nn.Parameter(torch.zeros(3, 4))
+    with pytest.raises(InputError, match="holds no belief"):
+        vb.as_prior(nn.Linear(2, 2))
+    with pytest.raises(InputError, match=r"BayesBiNN\(model.parameters\(\)"):
+        vb.optim.BayesBiNN(layer, lr=0.1, dataset_size=10)

@@ -193,7 +193,7 @@ BAD_PRIORS = [
     ([], "prior has 0 tensors for 1 beliefs"),
     ([torch.zeros(3), torch.zeros(3)], "prior has 2 tensors for 1 beliefs"),
     ([torch.full((3,), math.nan)], "a prior has NaN"),
-    (torch.zeros(3), "prior is one tensor"),
+    (torch.zeros(3), "prior must be a number, or a list with one tensor per belief"),
 ]
 
 

@@ -111,7 +111,10 @@ def suggestions(data: str, data_dir: str | None, out: str) -> str:
     if data == "moons":
         other = (f"varbnn demo --data digits --out {shlex.quote(out + '-digits')}", "handwritten digits")
     else:
-        other = (f"varbnn demo --data moons --out {shlex.quote(out + '-moons')}", "see the uncertainty in the plane")
+        other = (
+            f"varbnn demo{again} --samples 2 --out {shlex.quote(out + '-2')}",
+            "how much the number of networks matters",
+        )
     rows = [
         other,
         (f"varbnn demo{again} --seed 1 --samples 128 --out {shlex.quote(out + '-1')}", "another seed, more networks"),

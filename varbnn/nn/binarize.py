@@ -58,6 +58,7 @@ def binarize(
     >>> sorted(name for name, _ in model.named_parameters())
     ['0.bias', '0.natural', '1.bias', '1.weight', '3.bias', '3.natural']
     """
+    asked = posterior is not None or strength is not None
     posterior = posterior or Bernoulli()
     if not isinstance(posterior, Posterior):
         raise InputError(f"posterior must be a varbnn posterior such as Bernoulli(), got {posterior!r}")
@@ -72,9 +73,15 @@ def binarize(
         for name, module in model.named_modules()
         if reason_to_stay_real(module, owners) is None and not skipped(name, module)
     ]
-    if not chosen and not any(True for _ in binary_layers(model)):
+    binary = [layer for _, layer in binary_layers(model)]
+    if not chosen and not binary:
         raise InputError(
             f"{type(model).__name__} has no layer to make binary; known are {', '.join(t.__name__ for t in TWINS)}"
+        )
+    if not chosen and (strength is not None or any(layer.posterior != posterior for layer in binary)) and asked:
+        raise InputError(
+            f"every layer that could be is binary already, with {binary[0].posterior!r}, and keeps its belief; "
+            "binarize the real model to choose another posterior or start"
         )
     if strength is not None:
         if not 0 < strength < float("inf"):

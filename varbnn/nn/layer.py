@@ -76,6 +76,11 @@ class BinaryLayer(nn.Module):
             mark_belief(parameter, self.posterior, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if name == "weight" and "posterior" in self.__dict__:
+            raise AttributeError(
+                f"the weight of {type(self).__name__} is drawn from its belief and cannot be set; write into "
+                f"{self.posterior.names[0]} under torch.no_grad() instead"
+            )
         super().__setattr__(name, value)
         # fully_shard and load_state_dict(assign=True) put another parameter in the place of a belief; without the mark
         # a rule would take it for a real parameter

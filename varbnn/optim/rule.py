@@ -51,8 +51,14 @@ class Rule(torch.optim.Optimizer):
     ) -> None:
         self._real = dict(lr=real_lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=real_weight_decay)
         self._warned = False
-        if isinstance(prior, Tensor) and prior.dim() > 0:
-            raise InputError("prior is one tensor; give a number, or a list with one tensor per belief parameter")
+        if isinstance(params, torch.nn.Module):
+            raise InputError(f"give the parameters, not the model: {type(self).__name__}(model.parameters(), ...)")
+        listed = isinstance(prior, Sequence) and all(isinstance(value, Tensor) for value in prior)
+        if not listed and not (isinstance(prior, int | float) or (isinstance(prior, Tensor) and prior.dim() == 0)):
+            raise InputError(
+                "prior must be a number, or a list with one tensor per belief such as varbnn.as_prior(model), got "
+                f"{type(prior).__name__}"
+            )
         number = 0.0 if isinstance(prior, Sequence) else float(prior)
         super().__init__(params, {**defaults, "prior": number, "maximize": maximize})
         if not any(group["kind"] == "belief" and group["params"] for group in self.param_groups):

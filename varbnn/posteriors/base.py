@@ -83,11 +83,18 @@ def mark_belief(parameter: nn.Parameter, posterior: Posterior, name: str) -> Non
 def as_prior(model: nn.Module) -> list[Tensor]:
     """Copies of the beliefs of `model`, in the order of its parameters: what today believed, as tomorrow's prior.
 
+    Give it to the next optimizer, and to `varbnn.health` to measure divergence from it.
+
+    Raises:
+        InputError: `model` holds no belief.
+
     >>> import varbnn as vb
     >>> model = vb.binarize(nn.Linear(3, 2))
     >>> optimizer = vb.optim.BayesBiNN(model.parameters(), lr=0.1, dataset_size=10, prior=as_prior(model))
     """
-    return [p.detach().clone() for p in model.parameters() if belief_of(p) is not None]
+    beliefs = [p.detach().clone() for p in model.parameters() if belief_of(p) is not None]
+    require(len(beliefs) > 0, f"{type(model).__name__} holds no belief to make a prior of; call varbnn.binarize first")
+    return beliefs
 
 
 class Posterior(ABC):
