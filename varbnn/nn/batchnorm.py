@@ -110,12 +110,10 @@ def refresh_batchnorm(model: nn.Module, data: Data) -> int:
     50
     """
     layers = batchnorms(model)
-    momenta = [layer.momentum for layer in layers]
-    saved = [{name: buffer.clone() for name, buffer in layer.named_buffers(recurse=False)} for layer in layers]
-    total, done, pools = 0, False, [_Pool() for _ in layers]
+    momenta, pools, total = [layer.momentum for layer in layers], [_Pool() for _ in layers], 0
     handles = [layer.register_forward_hook(pool.add) for layer, pool in zip(layers, pools, strict=True)]
     try:
-        with evaluating(model), torch.no_grad():
+        with batchnorm_preserved(model), evaluating(model), torch.no_grad():
             for layer in layers:
                 layer.reset_running_stats()
                 layer.momentum = 1.0  # the running statistics are then those of the batch, for the pool to read
@@ -123,18 +121,16 @@ def refresh_batchnorm(model: nn.Module, data: Data) -> int:
             for x in input_batches(_even_parts(in_precision_of(model, data)), BATCH_SIZE):
                 total += len(x)
                 _forward(model, x)
-        if total == 0:
-            raise InputError("there is nothing to re-estimate batch-norm statistics from: the data yielded no batch")
-        done = True
     finally:
         for handle in handles:
             handle.remove()
-        for layer, momentum, buffers, pool in zip(layers, momenta, saved, pools, strict=True):
+        for layer, momentum in zip(layers, momenta, strict=True):
             layer.momentum = momentum
-            for name, buffer in buffers.items():
-                getattr(layer, name).copy_(buffer)
-            if done and pool.count:
-                pool.write(layer)
+    if total == 0:
+        raise InputError("there is nothing to re-estimate batch-norm statistics from: the data yielded no batch")
+    for layer, pool in zip(layers, pools, strict=True):
+        if pool.count:
+            pool.write(layer)
     return total
 
 

@@ -51,16 +51,15 @@ def binarize(
         `model` itself.
 
     Raises:
-        InputError: nothing can be made binary, a lazy layer has no weight yet, `skip` names something that is not
-            there, or `strength` is given and a weight is not finite. The model is then unchanged.
+        InputError: nothing can be made binary, all that can is binary already with another posterior, a lazy layer has
+            no weight yet, `skip` names something that is not there, or `strength` is given and a weight is not finite.
+            The model is then unchanged.
 
     >>> model = binarize(nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2)))
     >>> sorted(name for name, _ in model.named_parameters())
     ['0.bias', '0.natural', '1.bias', '1.weight', '3.bias', '3.natural']
     """
-    asked = posterior is not None or strength is not None
-    posterior = posterior or Bernoulli()
-    if not isinstance(posterior, Posterior):
+    if posterior is not None and not isinstance(posterior, Posterior):
         raise InputError(f"posterior must be a varbnn posterior such as Bernoulli(), got {posterior!r}")
     lazy = [name for name, module in model.named_modules() if isinstance(module, LazyModuleMixin)]
     if lazy:
@@ -78,7 +77,8 @@ def binarize(
         raise InputError(
             f"{type(model).__name__} has no layer to make binary; known are {', '.join(t.__name__ for t in TWINS)}"
         )
-    if not chosen and (strength is not None or any(layer.posterior != posterior for layer in binary)) and asked:
+    another = posterior is not None and any(layer.posterior != posterior for layer in binary)
+    if not chosen and (another or strength is not None):
         raise InputError(
             f"every layer that could be is binary already, with {binary[0].posterior!r}, and keeps its belief; "
             "binarize the real model to choose another posterior or start"
@@ -92,7 +92,7 @@ def binarize(
                     "a weight has NaN or infinite entries, so no belief can start from it; nothing was changed"
                 )
     for module in chosen:
-        TWINS[type(module)].adopt(module, posterior, strength)
+        TWINS[type(module)].adopt(module, posterior or Bernoulli(), strength)
     draw_once_per_forward(model)
     if not _guards(model):
         model.register_load_state_dict_pre_hook(_refuse_misfits)
