@@ -12,7 +12,7 @@ from torch import nn
 from tests.contracts.rule import beliefs, close, oracle_of
 from varbnn.errors import InputError
 from varbnn.optim import BayesBiNN
-from varbnn.optim.parts import Momentum
+from varbnn.optim.filters import Momentum
 from varbnn.posteriors import Bernoulli, mark_belief
 
 DOUBLE = torch.float64

@@ -11,7 +11,8 @@ from torch import nn
 from tests.contracts.rule import beliefs, close
 from varbnn.errors import InputError
 from varbnn.optim import StraightThrough
-from varbnn.optim.parts import HeavyBall
+from varbnn.optim.filters import HeavyBall
+from varbnn.optim.parts import OneOf
 
 CASES = [
     (dict(base="adam", lr=0.03), torch.optim.Adam, dict(lr=0.03)),
@@ -52,8 +53,7 @@ def test_the_shortcut_without_momentum_equals_the_general_path():
             return False
 
     class General(StraightThrough):
-        def filter_for(self, group):
-            return Remembering()
+        filter = OneOf("base", {"sgd": Remembering()})
 
     value = torch.randn(20, dtype=torch.float64)
     (p,), (q,) = beliefs(StraightThrough, value), beliefs(StraightThrough, value)

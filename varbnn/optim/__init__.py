@@ -1,7 +1,10 @@
 """The rules: ordinary torch optimizers that train beliefs."""
 
 from varbnn.optim.bayesbinn import BayesBiNN
+from varbnn.optim.bop import Bop
+from varbnn.optim.bop2ndorder import Bop2ndOrder
+from varbnn.optim.gradient_filter import GradientFilter
 from varbnn.optim.rule import Rule
 from varbnn.optim.straight_through import StraightThrough
 
-__all__ = ["BayesBiNN", "Rule", "StraightThrough"]
+__all__ = ["BayesBiNN", "Bop", "Bop2ndOrder", "GradientFilter", "Rule", "StraightThrough"]

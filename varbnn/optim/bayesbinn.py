@@ -7,8 +7,11 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from varbnn.optim.parts import Group, Keep, Momentum, PriorPull
-from varbnn.optim.rule import Params, Rule, must_be
+from varbnn.optim.decisions import Descend
+from varbnn.optim.filters import Momentum
+from varbnn.optim.forgetting import PriorPull
+from varbnn.optim.parts import Group, must_be
+from varbnn.optim.rule import Params, Rule
 from varbnn.posteriors import Bernoulli
 
 
@@ -45,9 +48,10 @@ class BayesBiNN(Rule):
     """
 
     posterior = Bernoulli
+    source = "Meng, Bachmann, Khan 2020"
     filter = Momentum()
     forgetting = PriorPull()
-    decision = Keep()
+    decision = Descend()
 
     def __init__(
         self,

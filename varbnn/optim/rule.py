@@ -9,10 +9,14 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.optim.adamw import adamw
 
 from varbnn.errors import InputError, VarbnnWarning
-from varbnn.optim.parts import Decision, Filter, Forgetting, Group, States
+from varbnn.optim.blocks import blocks
+from varbnn.optim.decisions import Decision
+from varbnn.optim.filters import Filter
+from varbnn.optim.forgetting import Forgetting
+from varbnn.optim.parts import Group, OneOf, chosen, must_be
+from varbnn.optim.real import check_real, step_real
 from varbnn.posteriors import Posterior, belief_of
 
 Params = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
@@ -23,21 +27,23 @@ class Rule(torch.optim.Optimizer):
 
         g ← gain · p.grad            p.grad is already the natural gradient of the mean loss
         g ← g + pull to the prior    forgetting
-        d ← filter(g)
-        p ← p - lr · d               then the decision
+        d ← filter(g)                over time
+        p ← decision(p, d)           a step of -lr · d, or a flip where d says so
 
     Parameters that hold a belief get the rule; all others (biases, batch-norm scales) are trained by AdamW with
     `real_lr`. Each group the user gives becomes up to two: one of ``kind="belief"``, one of ``kind="real"`` whose
     ``lr`` is `real_lr`, so that learning-rate schedulers move both. Hyper-parameters are read from the groups at every
     step.
 
-    Subclasses set the parts, the posterior they train and the checks of their hyper-parameters.
+    Subclasses set the parts, the posterior they train, their source and the checks of their hyper-parameters. A part
+    may be a choice (`OneOf`), made in every group by a hyper-parameter.
     """
 
     posterior: ClassVar[type[Posterior]]
-    filter: Filter
-    forgetting: Forgetting
-    decision: Decision
+    source: ClassVar[str]
+    filter: Filter | OneOf[Filter]
+    forgetting: Forgetting | OneOf[Forgetting] = Forgetting()
+    decision: Decision | OneOf[Decision]
 
     def __init__(
         self,
@@ -68,15 +74,27 @@ class Rule(torch.optim.Optimizer):
                 "varbnn.binarize(model) first"
             )
         if isinstance(prior, Sequence):
-            self._set_prior(prior)
+            self._write("prior", prior)
 
     def gain(self, group: Group) -> float:
         """What the gradient of the mean loss is multiplied by."""
         return 1.0
 
-    def filter_for(self, group: Group) -> Filter:
-        """The filter of `group`; a method that offers several overrides this."""
-        return self.filter
+    def set_state(self, name: str, values: Sequence[Tensor]) -> None:
+        """Start a filter from something else than zero, for instance to take over a run of another rule.
+
+        Args:
+            name: of the state, such as ``"exp_avg"``; ``state_dict()`` shows them.
+            values: one tensor per belief, in their order; copied.
+
+        Raises:
+            InputError: this rule has no such state, or the tensors do not fit the beliefs. Nothing is changed then.
+        """
+        for group in self._belief_groups():
+            known = chosen(self.filter, group).names(group)
+            if name not in known:
+                raise InputError(f"{type(self).__name__} has no state {name!r}; it keeps {', '.join(known) or 'none'}")
+        self._write(name, values)
 
     def check(self, group: Group) -> None:
         """Raise InputError when a hyper-parameter of `group` is out of range; called before every step."""
@@ -135,18 +153,22 @@ class Rule(torch.optim.Optimizer):
             )
         return "belief"
 
-    def _set_prior(self, prior: Sequence[Tensor]) -> None:
-        beliefs = [p for group in self.param_groups if group["kind"] == "belief" for p in group["params"]]
-        if len(prior) != len(beliefs):
+    def _belief_groups(self) -> list[Group]:
+        return [group for group in self.param_groups if group["kind"] == "belief"]
+
+    def _write(self, name: str, values: Sequence[Tensor]) -> None:
+        beliefs = [p for group in self._belief_groups() for p in group["params"]]
+        if len(values) != len(beliefs):
             raise InputError(
-                f"prior has {len(prior)} tensors for {len(beliefs)} beliefs; give one for each, in their order"
+                f"{name} has {len(values)} tensors for {len(beliefs)} beliefs; give one for each, in their order"
             )
-        for p, value in zip(beliefs, prior, strict=True):
+        for p, value in zip(beliefs, values, strict=True):
             if value.shape != p.shape:
-                raise InputError(f"a prior has shape {tuple(value.shape)}, its belief {tuple(p.shape)}")
+                raise InputError(f"a {name} has shape {tuple(value.shape)}, its belief {tuple(p.shape)}")
             if not bool(torch.isfinite(value).all()):
-                raise InputError("a prior has NaN or infinite entries")
-            self.state[p]["prior"] = value.detach().to(p, copy=True)
+                raise InputError(f"a {name} has NaN or infinite entries")
+        for p, value in zip(beliefs, values, strict=True):
+            self.state[p][name] = value.detach().to(p, copy=True)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -167,48 +189,38 @@ class Rule(torch.optim.Optimizer):
         self._refuse(work)
         for group, params in work:
             if params:
-                (self._step_beliefs if group["kind"] == "belief" else self._step_real)(group, params)
+                if group["kind"] == "belief":
+                    self._step_beliefs(group, params)
+                else:
+                    step_real(group, params, [self.state[p] for p in params])
         return loss
 
     def _step_beliefs(self, group: Group, params: list[Tensor]) -> None:
         states = [self.state[p] for p in params]
-        gradients: list[Tensor] = [p.grad for p in params if p.grad is not None]
+        filter = chosen(self.filter, group)
+        forgetting, decision = chosen(self.forgetting, group), chosen(self.decision, group)
         gain = -self.gain(group) if group["maximize"] else self.gain(group)
-        filter = self.filter_for(group)
-        if filter.is_identity(group, states):
-            # nothing is remembered, so the step needs no copy of the gradient (a third of its time at 10 M weights)
-            self.forgetting.at_step_(params, states, group)
-            torch._foreach_add_(params, gradients, alpha=-group["lr"] * gain)
-        else:
-            count_step(states)
-            gradients = list(torch._foreach_mul(gradients, gain))
-            self.forgetting.before_filter_(gradients, params, states, group)
-            torch._foreach_add_(params, filter(gradients, states, group), alpha=-group["lr"])
-        self.decision(params, states, group)
-
-    def _step_real(self, group: Group, params: list[Tensor]) -> None:
-        states = [self.state[p] for p in params]
-        start_count(states)  # adamw counts by itself
-        for p, state in zip(params, states, strict=True):
-            for name in ("exp_avg", "exp_avg_sq"):
-                if name not in state:
-                    state[name] = torch.zeros_like(p, memory_format=torch.preserve_format)
-        beta1, beta2 = group["betas"]
-        adamw(
-            params,
-            [p.grad for p in params if p.grad is not None],
-            [state["exp_avg"] for state in states],
-            [state["exp_avg_sq"] for state in states],
-            [],
-            [state["step"] for state in states],
-            amsgrad=False,
-            beta1=beta1,
-            beta2=beta2,
-            lr=group["lr"],
-            weight_decay=group["weight_decay"],
-            eps=group["eps"],
-            maximize=group["maximize"],
-        )
+        skip = filter.is_identity(group, states)
+        if not skip:
+            filter.begin(params, states, group)
+            for p, state in zip(params, states, strict=True):
+                for name in filter.names(group):
+                    if name not in state:
+                        state[name] = torch.zeros_like(p, memory_format=torch.preserve_format)
+        coupled = forgetting.coupled(group) and not skip
+        given: list[Tensor] = [p.grad for p in params if p.grad is not None]
+        for beliefs, gradients, kept in blocks(params, given, states):
+            # where nothing is remembered the gain goes into the step: a copy of the gradient costs a third of it
+            directions = gradients
+            if not skip and (coupled or gain != 1):
+                directions = list(torch._foreach_mul(gradients, gain))
+            if coupled:
+                forgetting.add_to_(directions, beliefs, kept, group)
+            else:
+                forgetting.at_step_(beliefs, kept, group)
+            if not skip:
+                directions = filter(directions, kept, group)
+            decision(beliefs, directions, group, gain if skip else 1.0)
 
     def _refuse(self, work: list[tuple[Group, list[Tensor]]]) -> None:
         for group, _ in work:
@@ -237,33 +249,6 @@ class Rule(torch.optim.Optimizer):
             group.setdefault("maximize", False)
 
 
-def start_count(states: States) -> None:
-    """Give every state a step count of 0 that has none."""
-    for state in states:
-        if "step" not in state:
-            state["step"] = torch.zeros((), dtype=torch.float32)
-
-
-def count_step(states: States) -> None:
-    """One more step that the filter has seen."""
-    start_count(states)
-    for state in states:
-        state["step"] += 1
-
-
-def check_real(group: Group) -> None:
-    """Raise InputError when a hyper-parameter of a group of real parameters is out of range."""
-    must_be(group, "lr", 0 <= group["lr"] < math.inf, "finite and ≥ 0 (real_lr)")
-    must_be(group, "betas", are_betas(group["betas"]), "two numbers in [0, 1)")
-    must_be(group, "eps", 0 <= group["eps"] < math.inf, "finite and ≥ 0")
-    must_be(group, "weight_decay", 0 <= group["weight_decay"] < math.inf, "finite and ≥ 0 (real_weight_decay)")
-
-
-def are_betas(betas: Sequence[float]) -> bool:
-    """Whether these are two averaging weights."""
-    return len(betas) == 2 and all(0 <= beta < 1 for beta in betas)
-
-
 def refuse_nonfinite(gradients: list[Tensor]) -> None:
     """Raise InputError when a gradient has NaN or infinite entries."""
     # one sum per tensor is 30 times cheaper than isfinite; a finite sum proves the tensor finite, any other asks again
@@ -285,9 +270,3 @@ def _whole(value: Tensor) -> Tensor:
     # of a sharded gradient each rank sees only its own part; all must refuse together, or the others go on alone
     full: Callable[[], Tensor] | None = getattr(value, "full_tensor", None)
     return value if full is None else full()
-
-
-def must_be(group: Group, key: str, holds: bool, allowed: str) -> None:
-    """Raise InputError naming the hyper-parameter `key` unless `holds`."""
-    if not holds:
-        raise InputError(f"{key} must be {allowed}, got {group[key]}")

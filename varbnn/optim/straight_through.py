@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from varbnn.optim.parts import AdamDirection, Clip, Filter, Group, HeavyBall, WeightDecay
-from varbnn.optim.rule import Params, Rule, are_betas, must_be
+from varbnn.optim.decisions import DescendInBox
+from varbnn.optim.filters import AdamDirection, HeavyBall
+from varbnn.optim.forgetting import WeightDecay
+from varbnn.optim.parts import Group, OneOf, must_be
+from varbnn.optim.real import are_betas
+from varbnn.optim.rule import Params, Rule
 from varbnn.posteriors import Point
-
-BASES: dict[str, Filter] = {"adam": AdamDirection(), "sgd": HeavyBall()}
 
 
 class StraightThrough(Rule):
@@ -21,8 +23,9 @@ class StraightThrough(Rule):
         lr: of the latents.
         base: ``"adam"`` or ``"sgd"``.
         betas, eps: of Adam.
-        momentum: of SGD.
-        weight_decay: added to the gradient.
+        momentum, dampening: of SGD; the velocity starts at 0.
+        weight_decay: added to the gradient, as in torch's SGD and Adam.
+        decoupled_weight_decay: apply it to the latents and not through the filter, as in AdamW.
         clip: box for the latents, or None. The published baseline clips at 1.
         real_lr: learning rate of the real parameters.
         real_weight_decay: decoupled weight decay of the real parameters.
@@ -37,9 +40,10 @@ class StraightThrough(Rule):
     """
 
     posterior = Point
-    filter = BASES["adam"]
+    source = "Courbariaux et al. 2015"
+    filter = OneOf("base", {"adam": AdamDirection(), "sgd": HeavyBall()})
     forgetting = WeightDecay()
-    decision = Clip()
+    decision = DescendInBox()
 
     def __init__(
         self,
@@ -50,23 +54,24 @@ class StraightThrough(Rule):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         momentum: float = 0.0,
+        dampening: float = 0.0,
         weight_decay: float = 0.0,
+        decoupled_weight_decay: bool = False,
         clip: float | None = 1.0,
         real_lr: float = 1e-2,
         real_weight_decay: float = 0.0,
         maximize: bool = False,
     ) -> None:
-        defaults = dict(lr=lr, base=base, betas=betas, eps=eps, momentum=momentum, weight_decay=weight_decay, clip=clip)
+        defaults = dict(lr=lr, base=base, betas=betas, eps=eps, momentum=momentum, dampening=dampening, clip=clip)
+        defaults |= dict(weight_decay=weight_decay, decoupled_weight_decay=decoupled_weight_decay)
         super().__init__(params, defaults, real_lr=real_lr, real_weight_decay=real_weight_decay, maximize=maximize)
-
-    def filter_for(self, group: Group) -> Filter:
-        return BASES[group["base"]]
 
     def check(self, group: Group) -> None:
         super().check(group)
-        must_be(group, "base", group["base"] in BASES, f"one of {tuple(BASES)}")
+        self.filter.chosen(group)
         must_be(group, "betas", are_betas(group["betas"]), "two numbers in [0, 1)")
         must_be(group, "eps", group["eps"] > 0, "positive")
         must_be(group, "momentum", 0 <= group["momentum"] < 1, "in [0, 1)")
+        must_be(group, "dampening", 0 <= group["dampening"] < 1, "in [0, 1)")
         must_be(group, "weight_decay", group["weight_decay"] >= 0, "≥ 0")
         must_be(group, "clip", group["clip"] is None or group["clip"] > 0, "positive or None")

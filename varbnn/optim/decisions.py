@@ -1,0 +1,86 @@
+"""Decisions: what a belief makes of the direction."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from varbnn.bits import sign
+from varbnn.optim.parts import Group
+
+
+class Decision:
+    """Moves the beliefs.
+
+    Attributes:
+        formula: how, for the table of all methods.
+    """
+
+    formula = ""
+
+    def __call__(self, beliefs: list[Tensor], directions: list[Tensor], group: Group, scale: float) -> None:
+        """Change `beliefs` in place by `scale` times `directions`; `scale` is 1 unless the filter was skipped."""
+        raise NotImplementedError
+
+
+class Descend(Decision):
+    """A step of group["lr"] against the direction."""
+
+    formula = "λ ← λ - lr · d"
+
+    def __call__(self, beliefs: list[Tensor], directions: list[Tensor], group: Group, scale: float) -> None:
+        torch._foreach_add_(beliefs, directions, alpha=-group["lr"] * scale)
+
+
+class DescendInBox(Descend):
+    """A step, then back into [-clip, clip], so that a latent can still change its mind; group["clip"] None does not."""
+
+    formula = "r ← clip(r - lr · d)"
+
+    def __call__(self, beliefs: list[Tensor], directions: list[Tensor], group: Group, scale: float) -> None:
+        super().__call__(beliefs, directions, group, scale)
+        clip = group["clip"]
+        if clip is not None:
+            torch._foreach_clamp_min_(beliefs, -clip)
+            torch._foreach_clamp_max_(beliefs, clip)
+
+
+class Flip(Decision):
+    """No step at all: the weight itself is kept, and flips where the evidence against it passes the threshold.
+
+    τ = group["threshold"]. group["ties"] says what happens at w m = τ exactly: ``"keep"`` leaves the weight (the
+    paper), ``"larq"`` sets it to +1 (the released code; at τ = 0 that includes weights that never had a gradient).
+    """
+
+    formula = "w ← -w where w m > τ"
+
+    def __call__(self, beliefs: list[Tensor], directions: list[Tensor], group: Group, scale: float) -> None:
+        for weight, evidence in zip(beliefs, directions, strict=True):
+            decide_(weight, evidence, group["threshold"], group["ties"])
+
+
+class FlipAtZero(Decision):
+    """Flips where the evidence is against the weight at all; at 0 the weight stays."""
+
+    formula = "w ← -w where w m > 0"
+
+    def __call__(self, beliefs: list[Tensor], directions: list[Tensor], group: Group, scale: float) -> None:
+        for weight, evidence in zip(beliefs, directions, strict=True):
+            decide_(weight, evidence, 0.0, "keep")
+
+
+def decide_(weight: Tensor, evidence: Tensor, threshold: float, ties: str) -> None:
+    """Turn `weight`, ±1 or a real number that stands for its sign, into ±1 after looking at `evidence`.
+
+    >>> weight = torch.tensor([1.0, 1.0, -1.0, -0.3])
+    >>> decide_(weight, torch.tensor([0.5, 2.0, -1.0, 5.0]), threshold=1.0, ties="keep")
+    >>> weight
+    tensor([ 1., -1., -1., -1.])
+    """
+    weight.copy_(sign(weight))
+    if ties == "larq":
+        weight.copy_(sign(weight.mul_(threshold).sub_(evidence)))
+    else:
+        # τ - w m loses no sign to rounding, and is +0 at a tie
+        margin = torch.addcmul(evidence.new_full((), threshold), weight, evidence, value=-1)
+        weight.mul_(margin.sign_().add_(0.5).sign_())

@@ -1,0 +1,194 @@
+"""Filters over time: from this step's gradients to the direction, or the evidence, that the decision goes by.
+
+Each works on lists of tensors, elementwise, and keeps nothing itself: hyper-parameters are read from the parameter
+group at every step, state is named tensors in the optimizer's state of each parameter.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from varbnn.optim.parts import Group, States
+
+
+class Filter:
+    """Turns gradients into directions.
+
+    Attributes:
+        formula: what it computes, for the table of all methods.
+    """
+
+    formula = ""
+
+    def names(self, group: Group) -> tuple[str, ...]:
+        """What it remembers of every weight: names of tensors like the parameter, zero at first."""
+        return ()
+
+    def is_identity(self, group: Group, states: States) -> bool:
+        """Whether the gradient is the direction and nothing is to be remembered, so the engine may skip the copy."""
+        return False
+
+    def begin(self, beliefs: list[Tensor], states: States, group: Group) -> None:
+        """Once per step: move on what is one number per parameter, such as a count."""
+
+    def __call__(self, gradients: list[Tensor], states: States, group: Group) -> list[Tensor]:
+        """The directions of the weights at hand, which may be a block of a parameter; `gradients` stay as they are."""
+        raise NotImplementedError
+
+
+class Momentum(Filter):
+    """An average of past gradients, with the start-up bias divided out (Kingma & Ba 2015, algorithm 1).
+
+    β = group["momentum"]; β = 0 is the gradient itself. As long as β has always been 0 nothing is stored; t counts from
+    the first step with another β.
+    """
+
+    formula = "m ← β m + (1 - β) g;  d = m / (1 - βᵗ)"
+
+    def names(self, group: Group) -> tuple[str, ...]:
+        return ("momentum",)
+
+    def is_identity(self, group: Group, states: States) -> bool:
+        return group["momentum"] == 0 and not any("momentum" in state for state in states)
+
+    def begin(self, beliefs: list[Tensor], states: States, group: Group) -> None:
+        count_step(states)
+
+    def __call__(self, gradients: list[Tensor], states: States, group: Group) -> list[Tensor]:
+        beta = group["momentum"]
+        average = [state["momentum"] for state in states]
+        torch._foreach_lerp_(average, gradients, 1 - beta)
+        return [m / correction for m, correction in zip(average, debias(beta, states), strict=True)]
+
+
+class HeavyBall(Filter):
+    """Momentum as torch's SGD has it (Polyak 1964), with β = group["momentum"], δ = group["dampening"].
+
+    v starts at 0, so that a dampening holds for the first gradient too (torch's SGD takes the first one whole).
+    """
+
+    formula = "v ← β v + (1 - δ) g;  d = v"
+
+    def names(self, group: Group) -> tuple[str, ...]:
+        return ("momentum",)
+
+    def is_identity(self, group: Group, states: States) -> bool:
+        return group["momentum"] == 0 and group["dampening"] == 0 and not any("momentum" in state for state in states)
+
+    def __call__(self, gradients: list[Tensor], states: States, group: Group) -> list[Tensor]:
+        velocity = [state["momentum"] for state in states]
+        torch._foreach_mul_(velocity, group["momentum"])
+        torch._foreach_add_(velocity, gradients, alpha=1 - group["dampening"])
+        return velocity
+
+
+class AdamDirection(Filter):
+    """Adam's direction (Kingma & Ba 2015, algorithm 1), with β = group["betas"], ε = group["eps"]."""
+
+    formula = "m ← β₁ m + (1 - β₁) g;  v ← β₂ v + (1 - β₂) g²;  d = (m / (1 - β₁ᵗ)) / (√(v / (1 - β₂ᵗ)) + ε)"
+
+    def names(self, group: Group) -> tuple[str, ...]:
+        return ("exp_avg", "exp_avg_sq")
+
+    def begin(self, beliefs: list[Tensor], states: States, group: Group) -> None:
+        count_step(states)
+
+    def __call__(self, gradients: list[Tensor], states: States, group: Group) -> list[Tensor]:
+        beta1, beta2 = group["betas"]
+        first, second = [state["exp_avg"] for state in states], [state["exp_avg_sq"] for state in states]
+        torch._foreach_lerp_(first, gradients, 1 - beta1)
+        torch._foreach_mul_(second, beta2)
+        torch._foreach_addcmul_(second, gradients, gradients, 1 - beta2)
+        corrections = zip(first, second, debias(beta1, states), debias(beta2, states), strict=True)
+        return [(m / c1).div_((v / c2).sqrt_().add_(group["eps"])) for m, v, c1, c2 in corrections]
+
+
+class Average(Filter):
+    """An exponential average of the gradients, γ = lr · group["gamma"]; it starts at 0 and stays uncorrected."""
+
+    formula = "m ← m + γ (g - m)"
+
+    def names(self, group: Group) -> tuple[str, ...]:
+        return ("exp_avg",)
+
+    def __call__(self, gradients: list[Tensor], states: States, group: Group) -> list[Tensor]:
+        average = [state["exp_avg"] for state in states]
+        torch._foreach_lerp_(average, gradients, group["lr"] * group["gamma"])
+        return average
+
+
+class NormalisedAverage(Filter):
+    """The average over the root of the average square, γ = lr · group["gamma"], σ = group["sigma"].
+
+    By group["bias_correction"]:
+
+    - None: m / (√v + ε), biased towards 0 at the start;
+    - ``"released"``: (m / γ) / (√(v / σ) + ε), which the published code calls unbiased. It divides by the rates
+      themselves at every step and not by what they add up to, and agrees with Adam's correction at the first step only;
+    - ``"adam"``: both averages divided by the weight that they have given to gradients so far, 1 - (1 - γ)ᵗ while γ is
+      constant. The weight is kept as state, so that it stays right under schedules.
+    """
+
+    formula = "m ← m + γ (g - m);  v ← v + σ (g² - v);  z = m / (√v + ε)"
+    eps = 1e-10
+
+    def names(self, group: Group) -> tuple[str, ...]:
+        return ("exp_avg", "exp_avg_sq")
+
+    def begin(self, beliefs: list[Tensor], states: States, group: Group) -> None:
+        if group["bias_correction"] != "adam":
+            return
+        for belief, state in zip(beliefs, states, strict=True):
+            for name, rate in (("weight", group["lr"] * group["gamma"]), ("weight_sq", group["sigma"])):
+                if name not in state:
+                    state[name] = belief.new_zeros(())
+                state[name] += rate * (1 - state[name])
+
+    def __call__(self, gradients: list[Tensor], states: States, group: Group) -> list[Tensor]:
+        gamma, sigma = group["lr"] * group["gamma"], group["sigma"]
+        first, second = [state["exp_avg"] for state in states], [state["exp_avg_sq"] for state in states]
+        torch._foreach_lerp_(first, gradients, gamma)
+        torch._foreach_mul_(second, 1 - sigma)
+        torch._foreach_addcmul_(second, gradients, gradients, sigma)
+        corrections: list[tuple[Tensor | float, Tensor | float]] = [(1.0, 1.0)] * len(states)
+        if group["bias_correction"] == "released":
+            corrections = [(gamma, sigma)] * len(states)
+        elif group["bias_correction"] == "adam":
+            corrections = [(state["weight"], state["weight_sq"]) for state in states]
+        every = zip(first, second, corrections, strict=True)
+        return [(m / c1).div_((v / c2).sqrt_().add_(self.eps)) for m, v, (c1, c2) in every]
+
+
+class Cascade(Filter):
+    """The average of an average: γ = group["gamma"] for the gradients, α = lr · group["alpha"] for their average."""
+
+    formula = "b ← b + γ (g - b);  m ← m + α (b - m)"
+
+    def names(self, group: Group) -> tuple[str, ...]:
+        return ("fast", "slow")
+
+    def __call__(self, gradients: list[Tensor], states: States, group: Group) -> list[Tensor]:
+        fast, slow = [state["fast"] for state in states], [state["slow"] for state in states]
+        torch._foreach_lerp_(fast, gradients, group["gamma"])
+        torch._foreach_lerp_(slow, fast, group["lr"] * group["alpha"])
+        return slow
+
+
+def start_count(states: States) -> None:
+    """Give every state a step count of 0 that has none."""
+    for state in states:
+        if "step" not in state:
+            state["step"] = torch.zeros((), dtype=torch.float32)
+
+
+def count_step(states: States) -> None:
+    """One more step that the filter has seen."""
+    start_count(states)
+    for state in states:
+        state["step"] += 1
+
+
+def debias(beta: float, states: States) -> list[Tensor]:
+    """1 - βᵗ for every parameter, in float64 and without leaving the graph of a compiled step."""
+    return [1 - beta ** state["step"].double() for state in states]
