@@ -3,7 +3,7 @@
 from importlib.metadata import version
 
 from varbnn import bits, nn, optim, posteriors
-from varbnn.nn import binarize, freeze, health, refresh_batchnorm, sampled, summary
+from varbnn.nn import antithetic, binarize, freeze, health, refresh_batchnorm, sampled, summary
 from varbnn.posteriors import as_prior
 from varbnn.predict import Prediction, RegressionPrediction, TemperatureScaling, evaluate, plots, predict
 from varbnn.training import fit
@@ -14,6 +14,7 @@ __all__ = [
     "Prediction",
     "RegressionPrediction",
     "TemperatureScaling",
+    "antithetic",
     "as_prior",
     "binarize",
     "bits",

@@ -21,11 +21,24 @@ def draw_signs(natural: Tensor, noise: Tensor | None = None, generator: torch.Ge
     """
     threshold = torch.mul(natural, -2).sigmoid_()
     if noise is None:
-        # uniform_ in place: at 10 M weights allocation costs more than the random numbers do. Its grid has the step
-        # eps / 2 and holds 0, which would turn one sure +1 in 2^24 (float32) into a -1; a quarter step up it does not
-        step = torch.finfo(threshold.dtype).eps / 2
-        margin = torch.empty_like(threshold).uniform_(step / 4, 1, generator=generator).sub_(threshold)
+        margin = uniform(threshold, generator).sub_(threshold)
     else:
         margin = noise.to(threshold.dtype) - threshold
     # one pass over memory, where sign, tie and sign again are three; 0 * threshold is 0, or NaN where the belief is
     return torch.copysign(margin.new_ones(()), margin).add_(threshold, alpha=0)
+
+
+def uniform(like: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Noise in (0, 1) shaped like `like`, for `draw_signs`.
+
+    torch's own has the step eps / 2 and holds 0, which would turn one sure +1 in 2^24 (float32) into a -1. This one
+    starts a quarter of a step up.
+    """
+    step = torch.finfo(like.dtype).eps / 2
+    # in place: at 10 M weights allocation costs more than the random numbers do
+    return torch.empty_like(like).uniform_(step / 4, 1, generator=generator)
+
+
+def opposite(noise: Tensor) -> Tensor:
+    """1 - `noise`, kept below 1: it draws the opposite signs, and a sure -1 stays one."""
+    return (1 - noise).clamp_max_(1 - torch.finfo(noise.dtype).eps / 2)

@@ -4,7 +4,7 @@ from varbnn.nn.activations import Sign
 from varbnn.nn.batchnorm import batchnorm_preserved, batchnorms, refresh_batchnorm
 from varbnn.nn.binarize import binarize, freeze
 from varbnn.nn.conv import BinaryConv1d, BinaryConv2d, BinaryConv3d
-from varbnn.nn.draws import binary_layers, draw_once_per_forward, sampled
+from varbnn.nn.draws import antithetic, binary_layers, draw_once_per_forward, sampled
 from varbnn.nn.health import Health, health
 from varbnn.nn.layer import BinaryLayer
 from varbnn.nn.linear import BinaryLinear
@@ -19,6 +19,7 @@ __all__ = [
     "Health",
     "Sign",
     "Summary",
+    "antithetic",
     "batchnorm_preserved",
     "batchnorms",
     "binarize",

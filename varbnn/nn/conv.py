@@ -13,7 +13,7 @@ class BinaryConv1d(BinaryLayer, nn.Conv1d):  # type: ignore[override]  # its wei
     twin = nn.Conv1d
 
     def forward(self, input: Tensor) -> Tensor:
-        return self._conv_forward(input, self.weight_for(input), self.bias)
+        return self.respond(input, self._conv_forward)
 
 
 class BinaryConv2d(BinaryLayer, nn.Conv2d):  # type: ignore[override]  # its weight is drawn
@@ -28,7 +28,7 @@ class BinaryConv2d(BinaryLayer, nn.Conv2d):  # type: ignore[override]  # its wei
     twin = nn.Conv2d
 
     def forward(self, input: Tensor) -> Tensor:
-        return self._conv_forward(input, self.weight_for(input), self.bias)
+        return self.respond(input, self._conv_forward)
 
 
 class BinaryConv3d(BinaryLayer, nn.Conv3d):  # type: ignore[override]  # its weight is drawn
@@ -37,4 +37,4 @@ class BinaryConv3d(BinaryLayer, nn.Conv3d):  # type: ignore[override]  # its wei
     twin = nn.Conv3d
 
     def forward(self, input: Tensor) -> Tensor:
-        return self._conv_forward(input, self.weight_for(input), self.bias)
+        return self.respond(input, self._conv_forward)

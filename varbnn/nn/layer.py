@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from varbnn.errors import CheckpointError, InputError
+from varbnn.kernels import opposite, uniform
 from varbnn.posteriors import Bernoulli, Posterior, SignedBernoulli, mark_belief
 
 
@@ -65,6 +66,7 @@ class BinaryLayer(nn.Module):
         self._pass: int | None = None  # id of the model whose forward pass is under way
         self._drawn: Tensor | None = None
         self._held: Tensor | None = None
+        self._pair: list[Tensor] | None = None  # noise that the next draw is to mirror (`antithetic`); None: no pairs
         self._reused = False
         self._last_mode: Tensor | None = None
         self._mark()
@@ -89,7 +91,7 @@ class BinaryLayer(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         # a draw cannot be copied, its graph is not a leaf's; a sample that a copy held would never be let go
-        return {**self.__dict__, "_pass": None, "_drawn": None, "_held": None}
+        return {**self.__dict__, "_pass": None, "_drawn": None, "_held": None, "_pair": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # deepcopy drops the attributes of parameters, and with them the mark
@@ -125,10 +127,42 @@ class BinaryLayer(nn.Module):
                 "would draw a second weight for it; checkpoint the whole model, or leave this layer out of it"
             )
         if self._pass is None:
-            return posterior.draw(*self.belief)
+            return posterior.draw(*self.belief, noise=self._noise())
         with torch.enable_grad():  # a first use under no_grad must not cut the gradient of the second
-            self._drawn = posterior.draw(*self.belief)
+            self._drawn = posterior.draw(*self.belief, noise=self._noise())
         return self._drawn
+
+    def _noise(self) -> Tensor | None:
+        if self._pair is None:
+            return None
+        if self._pair:
+            return opposite(self._pair.pop())
+        self._pair.append(uniform(self.belief[0]))
+        return self._pair[0]
+
+    def respond(self, inputs: Tensor, operation: Callable[[Tensor, Tensor, Tensor | None], Tensor]) -> Tensor:
+        """What the layer answers: `operation` of inputs, weight and bias.
+
+        Where the posterior gives moments, the output is drawn in train mode and not the weight: independently for
+        each example, from the normal law with the exact mean and variance of each output.
+        """
+        bias: Tensor | None = self.bias  # type: ignore[assignment]
+        moments = self.posterior.moments(*self.belief) if self.training and self._held is None else None
+        if moments is None:
+            return operation(inputs, self.weight_for(inputs), bias)
+        self._refuse_empty(inputs)
+        mean, variance = (moment.to(inputs.dtype) if _is_half(inputs) else moment for moment in moments)
+        centre = operation(inputs, mean, bias)
+        spread = operation(inputs.square(), variance, None).clamp_min(torch.finfo(centre.dtype).tiny).sqrt()
+        return centre + spread * self._output_noise(centre)
+
+    def _output_noise(self, centre: Tensor) -> Tensor:
+        if self._pair:
+            return -self._pair.pop()
+        noise = torch.randn_like(centre)
+        if self._pair is not None:
+            self._pair.append(noise)
+        return noise
 
     def weight_for(self, inputs: Tensor) -> Tensor:
         """`weight` in the precision of `inputs`, when that is a half precision (±1 is exact in all of them).
@@ -136,12 +170,14 @@ class BinaryLayer(nn.Module):
         Raises:
             InputError: an empty batch in train mode, which would train on nothing.
         """
+        self._refuse_empty(inputs)
+        return self.weight.to(inputs.dtype) if _is_half(inputs) else self.weight
+
+    def _refuse_empty(self, inputs: Tensor) -> None:
         if self.training and inputs.shape[0] == 0:
             raise InputError(
                 f"{type(self).__name__} got an empty batch, shape {tuple(inputs.shape)}; skip it, or use drop_last=True"
             )
-        half = inputs.dtype in (torch.float16, torch.bfloat16)
-        return self.weight.to(inputs.dtype) if half else self.weight
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """As torch's, except that a belief never drops below float32: small steps would be lost in it."""
@@ -214,6 +250,10 @@ def refuse_misfit(layer: BinaryLayer, state: Mapping[str, Any], prefix: str) -> 
             raise CheckpointError(f"{where}: {name} has shape {tuple(own.shape)}, the checkpoint {tuple(saved.shape)}")
         if not saved.is_meta and not bool(torch.isfinite(saved).all()):
             raise CheckpointError(f"{where}: the checkpoint's {name} has NaN or infinite entries; nothing was loaded")
+
+
+def _is_half(inputs: Tensor) -> bool:
+    return inputs.dtype in (torch.float16, torch.bfloat16)
 
 
 def _in_backward() -> bool:

@@ -27,4 +27,4 @@ class BinaryLinear(BinaryLayer, nn.Linear):  # type: ignore[override]  # its wei
     twin = nn.Linear
 
     def forward(self, input: Tensor) -> Tensor:
-        return F.linear(input, self.weight_for(input), self.bias)
+        return self.respond(input, F.linear)

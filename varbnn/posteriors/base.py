@@ -125,6 +125,13 @@ class Posterior(ABC):
     def draw(self, *belief: Tensor, noise: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
         """Training weights, differentiable: their gradient arrives at the belief as its natural gradient."""
 
+    def moments(self, *belief: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Mean and variance of each weight, differentiable as `draw` is, where layers are to draw their output.
+
+        None, as here, where they are to draw the weight.
+        """
+        return None
+
     @abstractmethod
     def natural(self, *belief: Tensor) -> Tensor:
         """λ of the marginal law of each weight, P(+1) = sigmoid(2 λ); ±inf for a point."""
