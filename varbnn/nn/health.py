@@ -61,7 +61,8 @@ def health(model: nn.Module, *, prior: Sequence[Tensor] | None = None, warn: boo
 
     Args:
         model: with binary layers.
-        prior: λ₀ of each belief in the order of the layers (as given to `BayesBiNN`); absent means fair coins.
+        prior: one tensor per belief parameter in the order of the layers, such as `varbnn.as_prior` of yesterday's
+            model; absent means fair coins.
         warn: issue a `VarbnnWarning` when the posterior is not alive. Models of points never warn.
 
     Raises:
@@ -75,22 +76,17 @@ def health(model: nn.Module, *, prior: Sequence[Tensor] | None = None, warn: boo
     layers = list(binary_layers(model))
     if not layers:
         raise InputError(f"{type(model).__name__} has no binary layer; call varbnn.binarize first")
-    if prior is not None and len(prior) != len(layers):
-        raise InputError(f"prior has {len(prior)} tensors for {len(layers)} binary layers; see varbnn.as_prior")
-    for (name, layer), own in zip(layers, prior or [], strict=False):
-        shape = layer.belief[0].shape
-        if own.shape != shape:
-            raise InputError(f"the prior of layer {name!r} has shape {tuple(own.shape)}, its belief {tuple(shape)}")
+    priors = [None] * len(layers) if prior is None else _by_layer(prior, layers)
     weights, nats, saturated, divergence, flips = 0, 0.0, 0, 0.0, 0
     counted, by_layer = True, {}
-    for index, (name, layer) in enumerate(layers):
+    for (name, layer), own in zip(layers, priors, strict=True):
         if not all(bool(torch.isfinite(tensor).all()) for tensor in layer.belief):
             raise InputError(
                 f"the belief of layer {name or type(layer).__name__!r} has NaN or infinite entries; load an earlier "
                 "checkpoint"
             )
         entropy = layer.posterior.entropy(*layer.belief)
-        divergences = layer.posterior.kl(*layer.belief, prior=None if prior is None else (prior[index],))
+        divergences = layer.posterior.kl(*layer.belief, prior=own)
         weights += entropy.numel()
         nats += float(entropy.sum(dtype=torch.float64))
         saturated += int((entropy < SATURATED * math.log(2)).sum())
@@ -108,6 +104,22 @@ def health(model: nn.Module, *, prior: Sequence[Tensor] | None = None, warn: boo
         warnings.warn(warning, VarbnnWarning, stacklevel=3)  # past torch.no_grad
     share = saturated / max(weights, 1)
     return Health(weights, entropy_bits, share, kl, flips if counted else None, by_layer, warning)
+
+
+def _by_layer(prior: Sequence[Tensor], layers: list[tuple[str, BinaryLayer]]) -> list[tuple[Tensor, ...]]:
+    count = sum(len(layer.posterior.names) for _, layer in layers)
+    if len(prior) != count:
+        raise InputError(
+            f"prior has {len(prior)} tensors for {count} beliefs in {len(layers)} binary layers; see varbnn.as_prior"
+        )
+    rest, split = iter(prior), []
+    for name, layer in layers:
+        split.append(tuple(next(rest) for _ in layer.posterior.names))
+        for own, belief in zip(split[-1], layer.belief, strict=False):  # belief has the buffers too
+            if own.shape != belief.shape:
+                where = f"{tuple(own.shape)}, its belief {tuple(belief.shape)}"
+                raise InputError(f"the prior of layer {name!r} has shape {where}")
+    return split
 
 
 def _flips(layer: BinaryLayer) -> int | None:

@@ -235,9 +235,10 @@ def refuse_misfit(layer: BinaryLayer, state: Mapping[str, Any], prefix: str) -> 
             f"{where} keeps a belief over ±1 weights ({wanted}), but the checkpoint has real weights ({prefix}weight). "
             "Load it into the real model first, then start the belief from it: varbnn.binarize(model, strength=1.0)."
         )
-    known = {name for kind in Posterior.__subclasses__() for name in kind.names}
-    other = [name for name in sorted(known) if name not in names and prefix + name in state]
-    if other:
+    known = {*layer._parameters, *layer._buffers}
+    here = [key.removeprefix(prefix) for key in state if key.startswith(prefix)]
+    other = [name for name in here if "." not in name and name not in known]
+    if other and any(name not in here for name in names):
         raise CheckpointError(
             f"{where} has the posterior {layer.posterior!r} ({wanted}), but the checkpoint has {other[0]}. "
             "Binarize the model with the posterior the checkpoint was saved from."

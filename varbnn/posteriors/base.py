@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,27 +15,33 @@ from varbnn.posteriors.signed_bernoulli import SignedBernoulli
 
 
 class _PullBack(torch.autograd.Function):
-    """The weight in the forward pass; factor · (gradient in the weight) for the parameter in the backward pass."""
+    """The weight in the forward pass; factor · (gradient in the weight) for each parameter in the backward pass.
+
+    Takes the weight, and then parameters and factors in turn.
+    """
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(weight: Tensor, parameter: Tensor, factor: Tensor | None) -> Tensor:
+    def forward(weight: Tensor, *pairs: Tensor | None) -> Tensor:
         return weight.view_as(weight)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        factor = inputs[2]
-        ctx.save_for_backward(*(() if factor is None else (factor,)))
+        ctx.save_for_backward(*inputs[2::2])
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, Tensor, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = gradients
-        saved = ctx.saved_tensors
-        return None, gradient * saved[0] if saved else gradient, None
+        result: list[Tensor | None] = [None]
+        for factor in ctx.saved_tensors:
+            result += [gradient if factor is None else gradient * factor, None]
+        return tuple(result)
 
 
-def pull_back(weight: Tensor, parameter: Tensor, factor: Tensor | None = None) -> Tensor:
+def pull_back(
+    weight: Tensor, parameter: Tensor, factor: Tensor | None = None, *others: tuple[Tensor, Tensor | None]
+) -> Tensor:
     """`weight`, with the gradient that arrives at it handed on to `parameter`, times `factor`.
 
     The gradient is *replaced*, not derived: this is where a loss gradient becomes a natural gradient.
@@ -44,13 +50,15 @@ def pull_back(weight: Tensor, parameter: Tensor, factor: Tensor | None = None) -
         weight: the value in the forward pass, shaped like `parameter`.
         parameter: receives the gradient.
         factor: elementwise multiplier; absent means 1 (straight-through).
+        *others: further parameters, each with its factor, where a belief has several.
 
     >>> latent = torch.tensor([0.3, -2.0], requires_grad=True)
     >>> pull_back(sign(latent.detach()), latent).sum().backward()
     >>> latent.grad
     tensor([1., 1.])
     """
-    result: Tensor = _PullBack.apply(weight, parameter, factor)
+    flat = [tensor for pair in others for tensor in pair]
+    result: Tensor = _PullBack.apply(weight, parameter, factor, *flat)
     return result
 
 
@@ -105,8 +113,10 @@ class Posterior(ABC):
     `buffer_names`.
     """
 
-    names: ClassVar[tuple[str, ...]]
-    """The belief's parameters; these are attributes of the layer and keys of its state."""
+    @property
+    @abstractmethod
+    def names(self) -> tuple[str, ...]:
+        """The belief's parameters; these are attributes of the layer and keys of its state."""
 
     @property
     def buffer_names(self) -> tuple[str, ...]:
