@@ -15,7 +15,7 @@ import torch
 from tests.oracles import coins
 from tests.tolerance import assert_within_standard_errors
 from varbnn import posteriors
-from varbnn.posteriors import Bernoulli, Point, Posterior, belief_of
+from varbnn.posteriors import Bernoulli, Gaussian, Point, Posterior, belief_of
 
 VALUES = torch.tensor(
     [-2.5, -0.7, -0.05, 0.02, 0.4, 1.1, 3.0], dtype=torch.float64
@@ -48,6 +48,14 @@ CASES: dict[type[Posterior], list[Case]] = {
         Case(Bernoulli(), coins.probability_of_plus),
         Case(Bernoulli(estimator="concrete", relaxation=0.5), coins.probability_of_plus),
         Case(Bernoulli(estimator="concrete", numerics="reference", init="sign"), coins.probability_of_plus),
+    ],
+    Gaussian: [
+        Case(Gaussian(), coins.probability_of_plus_of_a_latent),
+        Case(Gaussian("natural"), coins.probability_of_plus_of_a_latent),
+        Case(
+            Gaussian("learned", init_precision=0.25),
+            lambda location: coins.probability_of_plus_of_a_latent(location / 2),  # σ = 2
+        ),
     ],
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 
@@ -17,6 +18,11 @@ def probability_of_plus(natural: np.ndarray) -> np.ndarray:
     natural = np.asarray(natural, dtype=np.float64)
     small = np.exp(-2 * np.abs(natural))
     return np.where(natural >= 0, 1, small) / (1 + small)
+
+
+def probability_of_plus_of_a_latent(standardised: np.ndarray) -> np.ndarray:
+    """P(z >= 0) of a normal z with mean / deviation = `standardised`: Φ, by the error function of the C library."""
+    return np.vectorize(lambda a: math.erfc(-a / math.sqrt(2)) / 2, otypes=[np.float64])(standardised)
 
 
 def joint(plus: np.ndarray) -> np.ndarray:

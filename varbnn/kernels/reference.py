@@ -19,7 +19,11 @@ def draw_signs(natural: Tensor, noise: Tensor | None = None, generator: torch.Ge
     >>> draw_signs(torch.tensor([-50.0, 0.0, 50.0]), noise=torch.tensor(0.5))
     tensor([-1.,  1.,  1.])
     """
-    threshold = torch.mul(natural, -2).sigmoid_()
+    return signs_from(torch.mul(natural, -2).sigmoid_(), noise, generator)
+
+
+def signs_from(threshold: Tensor, noise: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
+    """Draw ±1 with P(-1) = `threshold`, as +1 where noise ≥ threshold; the rest as in `draw_signs`."""
     if noise is None:
         margin = uniform(threshold, generator).sub_(threshold)
     else:

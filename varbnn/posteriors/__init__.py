@@ -2,12 +2,14 @@
 
 from varbnn.posteriors.base import Belief, Posterior, as_prior, belief_of, mark_belief, pull_back
 from varbnn.posteriors.bernoulli import Bernoulli
+from varbnn.posteriors.gaussian import Gaussian
 from varbnn.posteriors.point import Point
 from varbnn.posteriors.signed_bernoulli import SignedBernoulli
 
 __all__ = [
     "Belief",
     "Bernoulli",
+    "Gaussian",
     "Point",
     "Posterior",
     "SignedBernoulli",
