@@ -6,6 +6,7 @@ import copy
 import os
 import time
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from varbnn.errors import CheckpointError, InputError
+from varbnn.nn import antithetic as in_pairs
 from varbnn.nn import binary_layers, draw_once_per_forward, health
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -29,6 +31,7 @@ def fit(
     loss: Loss = F.cross_entropy,
     scheduler: Any = None,
     num_samples: int = 1,
+    antithetic: bool = False,
     progress: bool = True,
     checkpoint: str | os.PathLike[str] | None = None,
     label: str = "",
@@ -43,6 +46,7 @@ def fit(
         loss: (outputs, targets) → mean loss per example.
         scheduler: a torch scheduler, stepped after every epoch.
         num_samples: draws per step, whose gradients are averaged.
+        antithetic: make the draws of a step opposite pairs (`varbnn.antithetic`); `num_samples` is then even.
         progress: show a bar with loss, accuracy, posterior entropy and flips.
         checkpoint: file to write after every epoch and to continue from when it is there. It holds the model, the
             optimizer, the scheduler, the loader's generator, torch's random state and the history; a resumed run ends
@@ -51,7 +55,7 @@ def fit(
 
     Returns:
         One row per epoch: epoch, loss, accuracy (for integer targets), lr, seconds, and for a model with binary layers
-        entropy_bits, saturated, kl, flips.
+        entropy_bits, saturated, kl, flips (modes that changed sign over the epoch) and step_flips (in its first step).
 
     Raises:
         InputError: a number out of range, a loader that yields nothing or no pairs, or NaN on the way (the model keeps
@@ -68,6 +72,8 @@ def fit(
     for name, value in (("epochs", epochs), ("num_samples", num_samples)):
         if value < 1:
             raise InputError(f"{name} must be at least 1, got {value}")
+    if antithetic and num_samples % 2:
+        raise InputError(f"antithetic draws come in pairs, so num_samples must be even, got {num_samples}")
     path = None if checkpoint is None else Path(checkpoint)
     run = _Run(model, optimizer, scheduler, loader)
     history = run.load(path) if path is not None and path.exists() else []
@@ -80,7 +86,7 @@ def fit(
             row = {
                 "epoch": epoch,
                 "lr": optimizer.param_groups[0]["lr"],
-                **_epoch(model, optimizer, loader, loss, num_samples),
+                **_epoch(model, optimizer, loader, loss, num_samples, antithetic),
             }
             if scheduler is not None:
                 scheduler.step()
@@ -95,21 +101,30 @@ def fit(
 
 
 def _epoch(
-    model: nn.Module, optimizer: torch.optim.Optimizer, loader: Iterable[Any], loss: Loss, num_samples: int
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    loader: Iterable[Any],
+    loss: Loss,
+    num_samples: int,
+    antithetic: bool,
 ) -> dict[str, float]:
     start, seen, total, correct = time.perf_counter(), 0, 0.0, 0
     device = next(model.parameters()).device
-    classes = False
+    classes, flips = False, {}
     model.train()
     for batch in loader:
         x, y = (tensor.to(device) for tensor in _pair(batch))
         optimizer.zero_grad()
-        for _ in range(num_samples):
-            output = model(x)
-            value = loss(output, y)
-            (value / num_samples).backward()
-            total += value.item() * len(x) / num_samples
+        with in_pairs(model) if antithetic else nullcontext():
+            for _ in range(num_samples):
+                output = model(x)
+                value = loss(output, y)
+                (value / num_samples).backward()
+                total += value.item() * len(x) / num_samples
+        before = None if seen else _modes(model)  # what one step does to the modes is looked at once per epoch
         optimizer.step()
+        if before:
+            flips = {"step_flips": float(sum((a != b).sum() for a, b in zip(before, _modes(model), strict=True)))}
         classes = output.dim() == 2 and not y.is_floating_point()
         correct += int((output.detach().argmax(1) == y).sum()) if classes else 0
         seen += len(x)
@@ -117,8 +132,13 @@ def _epoch(
         raise InputError(
             "the loader yielded no batch to train on; is it a generator that was used up, or drop_last too eager?"
         )
-    row = {"loss": total / seen, "seconds": time.perf_counter() - start}
+    row = {"loss": total / seen, "seconds": time.perf_counter() - start, **flips}
     return row | ({"accuracy": correct / seen} if classes else {})
+
+
+@torch.no_grad()
+def _modes(model: nn.Module) -> list[Tensor]:
+    return [layer.posterior.mode(*layer.belief) for _, layer in binary_layers(model)]
 
 
 def _pair(batch: Any) -> tuple[Tensor, Tensor]:

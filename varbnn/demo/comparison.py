@@ -65,8 +65,9 @@ def run(
         for name in methods:
             method, label = METHODS[name], name.ljust(max(map(len, methods)))
             say(f"\n{method.title}")
+            settings = recipe.settings[name]
             outcomes[name] = train(
-                method, dataset, recipe, num_samples=num_samples, seed=seed, progress=not quiet, label=label
+                method, dataset, recipe, settings, num_samples=num_samples, seed=seed, progress=not quiet, label=label
             )
         measures = {name: outcome.measures for name, outcome in outcomes.items()}
         say(f"\n{vb.summary(outcomes[methods[-1]].model, dataset.test_x[:1])}\n")

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 import varbnn as vb
 from varbnn.data import Dataset, batches
-from varbnn.demo.recipes import Recipe
-from varbnn.posteriors import Bernoulli, Point, Posterior
+from varbnn.demo.recipes import Recipe, Settings
+from varbnn.optim import BayesBiNN, Bop, Bop2ndOrder, GradientFilter, Rule, StraightThrough
+from varbnn.posteriors import Belief, Bernoulli, Point, Posterior, belief_of
 
-MEASURES = ("accuracy", "nll", "brier", "ece", "ood_auroc", "entropy_bits", "seconds")
-"""What is reported of every method."""
+MEASURES = (
+    *("accuracy", "nll", "brier", "ece", "ood_auroc", "entropy_bits"),
+    *("flips_per_step", "ms_per_step", "bytes_per_weight", "seconds"),
+)
+"""What is reported of every method; `ms_per_step` is processor time, which other programs do not blur."""
 
 
 @dataclass(frozen=True)
@@ -27,29 +32,33 @@ class Method:
     Attributes:
         title: for people.
         posterior: over every weight.
-        rule: from a network, its recipe and the number of training examples to an optimizer.
+        rule: its optimizer.
         draws: whether it predicts with sampled networks; else with its one network.
     """
 
     title: str
     posterior: Posterior
-    rule: Callable[[nn.Module, Recipe, int], torch.optim.Optimizer]
-    draws: bool
+    rule: Callable[..., Rule]
+    draws: bool = False
 
-
-def _straight_through(model: nn.Module, recipe: Recipe, size: int) -> torch.optim.Optimizer:
-    return vb.optim.StraightThrough(model.parameters(), lr=recipe.ste_lr, real_lr=recipe.ste_real_lr)
-
-
-def _bayes(model: nn.Module, recipe: Recipe, size: int) -> torch.optim.Optimizer:
-    return vb.optim.BayesBiNN(
-        model.parameters(), recipe.lr, dataset_size=size, temperature=recipe.temperature, real_lr=recipe.real_lr
-    )
+    def optimizer(self, model: nn.Module, settings: Settings, dataset_size: int) -> Rule:
+        """The rule on the parameters of `model`."""
+        size = {"dataset_size": dataset_size} if self.draws else {}
+        return self.rule(model.parameters(), **size, **settings)
 
 
 METHODS = {
-    "ste": Method("one binary network (latent weights, straight-through)", Point(), _straight_through, draws=False),
-    "posterior": Method("a posterior over binary networks (Bernoulli, BayesBiNN)", Bernoulli(), _bayes, draws=True),
+    "ste": Method("one binary network (latent weights, straight-through, Adam)", Point(), StraightThrough),
+    "bop": Method("one binary network (Bop)", Point(), Bop),
+    "bop2": Method("one binary network (second-order Bop)", Point(), Bop2ndOrder),
+    "filter": Method("one binary network (gradient filter)", Point(), GradientFilter),
+    "posterior": Method("a posterior over binary networks (Bernoulli, BayesBiNN)", Bernoulli(), BayesBiNN, draws=True),
+    "moments": Method(
+        "a posterior over binary networks (Bernoulli, BayesBiNN, moment propagation)",
+        Bernoulli(estimator="moments"),
+        BayesBiNN,
+        draws=True,
+    ),
 }
 
 
@@ -90,10 +99,20 @@ def network(data: Dataset, widths: Iterable[int], posterior: Posterior) -> nn.Mo
     return vb.binarize(nn.Sequential(layers), posterior)
 
 
+def bytes_per_weight(optimizer: Rule) -> float:
+    """Of the beliefs and of what the rule remembers about them, in training."""
+    beliefs = [p for group in optimizer.param_groups if group["kind"] == "belief" for p in group["params"]]
+    kept = [t for p in beliefs for t in (p, *optimizer.state[p].values())]
+    marks: list[tuple[Tensor, Belief | None]] = [(p, belief_of(p)) for p in beliefs]
+    weights = sum(p.numel() for p, mark in marks if mark is not None and mark.name == mark.posterior.names[0])
+    return sum(t.numel() * t.element_size() for t in kept) / weights
+
+
 def train(
     method: Method,
     data: Dataset,
     recipe: Recipe,
+    settings: Settings,
     *,
     num_samples: int,
     seed: int,
@@ -107,12 +126,12 @@ def train(
     """
     torch.manual_seed(seed)
     model = network(data, recipe.widths, method.posterior)
-    optimizer = method.rule(model, recipe, len(data.train_x))
+    optimizer = method.optimizer(model, settings, len(data.train_x))
     loader = batches(data.train_x, data.train_y, recipe.batch_size, torch.Generator().manual_seed(seed))
     schedule = CosineAnnealingLR(optimizer, recipe.epochs)
-    start = time.perf_counter()
+    start, processor = time.perf_counter(), time.process_time()
     history = vb.fit(model, optimizer, loader, epochs=recipe.epochs, scheduler=schedule, progress=progress, label=label)
-    seconds = time.perf_counter() - start
+    seconds, processor = time.perf_counter() - start, time.process_time() - processor
     both = vb.predict(
         model,
         data.test_x if data.ood_x is None else torch.cat([data.test_x, data.ood_x]),
@@ -125,6 +144,9 @@ def train(
     found = {
         **vb.evaluate(prediction, data.test_y, ood=ood),
         "entropy_bits": vb.health(model, warn=False).entropy_bits,
+        "flips_per_step": statistics.fmean(row["step_flips"] for row in history),
+        "ms_per_step": 1e3 * processor / (recipe.epochs * len(loader)),
+        "bytes_per_weight": bytes_per_weight(optimizer),
         "seconds": seconds,
     }
     return Outcome(model, prediction, ood, history, {name: found.get(name) for name in MEASURES})

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+Settings = Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -12,9 +15,7 @@ class Recipe:
     Attributes:
         widths: of the hidden layers.
         epochs, batch_size: the budget, the same for every method.
-        lr, temperature: of the posterior.
-        real_lr: of the batch norms' scales and shifts beside it.
-        ste_lr, ste_real_lr: the same two for the latent weights.
+        settings: of each method's rule, by the method's name.
         refresh: training inputs, at most, from which one network's batch norms are re-estimated.
         threads: of torch, or None for its own choice. More than one gain little for networks this small and lose a
             factor of ten where the cores are shared; one also makes the result the same on any number of cores.
@@ -23,19 +24,40 @@ class Recipe:
     widths: tuple[int, ...]
     epochs: int
     batch_size: int
-    lr: float
-    temperature: float
-    real_lr: float
-    ste_lr: float
-    ste_real_lr: float
+    settings: Mapping[str, Settings]
     refresh: int = 10_000
     threads: int | None = 1
 
 
+DIGITS: dict[str, Settings] = {
+    "ste": dict(lr=3e-3, real_lr=1e-2),
+    "bop": dict(gamma=1e-3, threshold=1e-6, real_lr=1e-2),
+    "bop2": dict(gamma=1e-3, sigma=1e-3, threshold=1e-3, real_lr=1e-2),
+    "filter": dict(alpha=1e-3, gamma=0.1, real_lr=1e-2),
+    "posterior": dict(lr=3e-3, temperature=1 / 1000, real_lr=3e-2),
+    "moments": dict(lr=3e-3, temperature=1 / 1000, real_lr=3e-2),
+    "gaussian": dict(lr=3e-3, temperature=1 / 1000, real_lr=3e-2),
+}
+MNIST: dict[str, Settings] = {
+    "ste": dict(lr=3e-3, real_lr=1e-3),
+    "bop": dict(gamma=1e-3, threshold=1e-6, real_lr=1e-2),
+    "bop2": dict(gamma=1e-3, sigma=1e-3, threshold=1e-3, real_lr=1e-2),
+    "filter": dict(alpha=1e-3, gamma=0.1, real_lr=1e-2),
+    "posterior": dict(lr=1e-3, temperature=1 / 100, real_lr=1e-2),
+    "moments": dict(lr=1e-3, temperature=1 / 100, real_lr=1e-2),
+    "gaussian": dict(lr=1e-3, temperature=1 / 100, real_lr=1e-2),
+}
+MOONS = DIGITS | {
+    "ste": dict(lr=1e-2, real_lr=1e-2),
+    "posterior": dict(lr=1e-3, temperature=1 / 10, real_lr=1e-2),
+    "moments": dict(lr=1e-3, temperature=1 / 10, real_lr=1e-2),
+    "gaussian": dict(lr=1e-3, temperature=1 / 10, real_lr=1e-2),
+}
+
 RECIPES = {
-    "digits": Recipe((256, 256), 100, 100, lr=3e-3, temperature=1 / 1000, real_lr=3e-2, ste_lr=3e-3, ste_real_lr=1e-2),
-    "moons": Recipe((64, 64), 100, 50, lr=1e-3, temperature=1 / 10, real_lr=1e-2, ste_lr=1e-2, ste_real_lr=1e-2),
-    "mnist": Recipe((400, 400), 20, 100, lr=1e-3, temperature=1 / 100, real_lr=1e-2, ste_lr=3e-3, ste_real_lr=1e-3),
-    "fashion": Recipe((400, 400), 20, 100, lr=1e-3, temperature=1 / 100, real_lr=1e-2, ste_lr=3e-3, ste_real_lr=1e-3),
+    "digits": Recipe((256, 256), 100, 100, DIGITS),
+    "moons": Recipe((64, 64), 100, 50, MOONS),
+    "mnist": Recipe((400, 400), 20, 100, MNIST),
+    "fashion": Recipe((400, 400), 20, 100, MNIST),
 }
 """Those of digits and mnist are the best of `benchmarks/accuracy.py`; fashion takes mnist's, moons are by eye."""

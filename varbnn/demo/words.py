@@ -23,7 +23,9 @@ COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {
     "ece": ("ECE ↓", "{:.4f}".format),
     "ood_auroc": ("OOD AUROC ↑", "{:.4f}".format),
     "entropy_bits": ("bits/weight", "{:.2f}".format),
-    "seconds": ("seconds", "{:.1f}".format),
+    "flips_per_step": ("flips/step", "{:.1f}".format),
+    "ms_per_step": ("ms/step", "{:.1f}".format),
+    "bytes_per_weight": ("bytes/weight", "{:.0f}".format),
 }
 """Heading and format of every measure."""
 
