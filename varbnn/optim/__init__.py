@@ -3,8 +3,23 @@
 from varbnn.optim.bayesbinn import BayesBiNN
 from varbnn.optim.bop import Bop
 from varbnn.optim.bop2ndorder import Bop2ndOrder
+from varbnn.optim.curves import Constant, Cosine, Exponential, Linear, Staircase
 from varbnn.optim.gradient_filter import GradientFilter
 from varbnn.optim.rule import Rule
+from varbnn.optim.schedules import Scheduler
 from varbnn.optim.straight_through import StraightThrough
 
-__all__ = ["BayesBiNN", "Bop", "Bop2ndOrder", "GradientFilter", "Rule", "StraightThrough"]
+__all__ = [
+    "BayesBiNN",
+    "Bop",
+    "Bop2ndOrder",
+    "GradientFilter",
+    "Rule",
+    "StraightThrough",
+    "Scheduler",
+    "Constant",
+    "Linear",
+    "Cosine",
+    "Exponential",
+    "Staircase",
+]
