@@ -61,7 +61,7 @@ def never_train(request, monkeypatch):
     "arguments, message",
     [
         ("demo --data cifar", "argument --data: invalid choice: 'cifar'"),
-        ("demo --method bop", "argument --method: invalid choice: 'bop'"),
+        ("demo --method adam", "argument --method: invalid choice: 'adam'"),
         ("demo --data mnist", "--data-dir"),
         ("demo --data mnist --data-dir nowhere", "cannot read the data directory nowhere: no such file or directory"),
         ("demo --data fashion --data-dir file", "cannot read the data directory file: not a directory"),
