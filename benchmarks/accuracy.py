@@ -59,12 +59,22 @@ DRAWING: dict[str, dict[str, tuple[Settings, ...]]] = {
             {"lr": 3e-3, "temperature": 1 / 2000},
             {"lr": 1e-3, "temperature": 1 / 1000},
         ),
+        "moments": (
+            {"lr": 3e-3, "temperature": 1 / 1000},
+            {"lr": 3e-3, "temperature": 1 / 500},
+            {"lr": 1e-3, "temperature": 1 / 1000},
+        ),
     },
     "mnist": {
         "posterior": (
             {"lr": 1e-3, "temperature": 1 / 100},
             {"lr": 1e-3, "temperature": 1 / 200},
             {"lr": 3e-3, "temperature": 1 / 300},
+        ),
+        "moments": (
+            {"lr": 1e-3, "temperature": 1 / 60},
+            {"lr": 1e-3, "temperature": 1 / 100},
+            {"lr": 3e-3, "temperature": 1 / 100},
         ),
     },
 }
