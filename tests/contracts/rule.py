@@ -5,6 +5,9 @@ An oracle, `tests/oracles/<file of the rule>.py`, holds
     SETTINGS   constructor arguments to try; together they must name every hyper-parameter of the rule
     CHANGES    {step: {hyper-parameter: value}}, written into the groups while a run goes on
     step(belief, gradient, state, **group) -> belief, the paper's recurrence on numpy arrays
+
+A setting may hold `posterior`, the options of the posterior it is for. Where a belief of that posterior is several
+tensors, `step` sees them stacked along a first axis: belief, gradient and what it keeps in the state.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,10 +25,46 @@ import torch
 from torch import Tensor, nn
 
 from varbnn.optim import Rule
-from varbnn.posteriors import mark_belief
+from varbnn.posteriors import Posterior, mark_belief
 
 ORACLES = Path(__file__).parents[1] / "oracles"
 NOT_OF_THE_RECURRENCE = {"self", "params", "real_lr", "real_weight_decay"}
+
+
+@dataclass(frozen=True)
+class Member:
+    """A rule on one of its posteriors; made like the rule itself, `member(parameters, **settings)`."""
+
+    rule: type[Rule]
+    posterior: Posterior
+    settings: tuple[dict[str, Any], ...]
+
+    def __call__(self, params: Any, **settings: Any) -> Rule:
+        return self.rule(params, **settings)
+
+    def __str__(self) -> str:
+        return f"{self.rule.__name__}-{self.posterior!r}" if vars(self.posterior) else self.rule.__name__
+
+    def by_belief(self, parameters: list[Any]) -> list[list[Any]]:
+        """The tensors of `beliefs`, those of one belief together."""
+        count = len(self.posterior.names)
+        return [parameters[i : i + count] for i in range(0, len(parameters), count)]
+
+    def parities(self, parameters: list[Any]) -> list[tuple[Any, int]]:
+        """Each tensor with the sign it takes when the network is mirrored: of a belief's tensors the first turns."""
+        return [(p, 1 if i % len(self.posterior.names) else -1) for i, p in enumerate(parameters)]
+
+
+def members() -> list[Member]:
+    """Every rule on every posterior that its oracle has settings for."""
+    found = []
+    for rule in rules():
+        settings: dict[Posterior, list[dict[str, Any]]] = {}
+        for setting in oracle_of(rule).SETTINGS:
+            own = {key: value for key, value in setting.items() if key != "posterior"}
+            settings.setdefault(rule.posterior(**setting.get("posterior", {})), []).append(own)
+        found += [Member(rule, posterior, tuple(own)) for posterior, own in settings.items()]
+    return found
 
 
 def rules() -> list[type[Rule]]:
@@ -84,27 +124,35 @@ def hyper_parameters(rule: type[Rule]) -> list[str]:
     return [name for name in inspect.signature(rule.__init__).parameters if name not in NOT_OF_THE_RECURRENCE]
 
 
-def beliefs(rule: type[Rule], *values: Any) -> list[nn.Parameter]:
-    """Parameters marked as beliefs that `rule` trains."""
-    posterior = rule.posterior()
-    marked = [nn.Parameter(torch.as_tensor(value).clone()) for value in values]
-    for parameter in marked:
-        mark_belief(parameter, posterior, posterior.names[0])
+def beliefs(rule: type[Rule] | Member, *values: Any) -> list[nn.Parameter]:
+    """Parameters marked as beliefs that `rule` trains; the second tensor of a belief is positive."""
+    posterior = rule.posterior if isinstance(rule, Member) else rule.posterior()
+    marked = []
+    for value in map(torch.as_tensor, values):
+        for name in posterior.names:
+            start = value.clone() if name == posterior.names[0] else 0.5 + value**2
+            marked.append(nn.Parameter(start))
+            mark_belief(marked[-1], posterior, name)
     return marked
+
+
+def stacked(belief: list[Any]) -> np.ndarray:
+    """The numbers of a belief as its oracle sees them."""
+    arrays = [tensor.detach().numpy() for tensor in belief]
+    return np.stack(arrays) if len(arrays) > 1 else arrays[0].copy()
 
 
 class Twins:
     """One rule and its oracle side by side, from the same start, each on gradients of its own beliefs."""
 
-    def __init__(
-        self, rule: type[Rule], groups: list[tuple[dict[str, Any], list[np.ndarray]]], **settings: Any
-    ) -> None:
-        self.oracle = oracle_of(rule)
-        self.parameters = [beliefs(rule, *starts) for _, starts in groups]
-        self.arrays = [[start.copy() for start in starts] for _, starts in groups]
-        self.states: list[list[dict[str, Any]]] = [[{} for _ in starts] for _, starts in groups]
-        given = [{**own, "params": p} for (own, _), p in zip(groups, self.parameters, strict=True)]
-        self.optimizer = rule(given, **settings)
+    def __init__(self, member: Member, groups: list[tuple[dict[str, Any], list[np.ndarray]]], **settings: Any) -> None:
+        self.oracle = oracle_of(member.rule)
+        flat = [beliefs(member, *starts) for _, starts in groups]
+        self.beliefs = [member.by_belief(parameters) for parameters in flat]
+        self.arrays = [[stacked(belief) for belief in group] for group in self.beliefs]
+        self.states: list[list[dict[str, Any]]] = [[{} for _ in group] for group in self.beliefs]
+        given = [{**own, "params": p} for (own, _), p in zip(groups, flat, strict=True)]
+        self.optimizer = member(given, **settings)
         self.wanted = inspect.signature(self.oracle.step).parameters.keys() - {"state", "gradient"}
 
     def change(self, values: dict[str, Any]) -> None:
@@ -112,23 +160,28 @@ class Twins:
             group.update(values)
 
     def step(self, gradient: Any) -> None:
-        """`gradient(array, group number, number in the group)` on numpy arrays, for both."""
+        """`gradient(array, group number, number of the belief in the group)` on numpy arrays, for both."""
         for i, (arrays, group) in enumerate(zip(self.arrays, self.optimizer.param_groups, strict=True)):
             settings = {key: value for key, value in group.items() if key in self.wanted}
-            for j, parameter in enumerate(self.parameters[i]):
-                parameter.grad = torch.from_numpy(gradient(parameter.detach().numpy(), i, j).copy())
+            for j, belief in enumerate(self.beliefs[i]):
+                ours = torch.from_numpy(gradient(stacked(belief), i, j).copy())
+                for k, parameter in enumerate(belief):
+                    parameter.grad = ours[k] if len(belief) > 1 else ours
                 arrays[j] = self.oracle.step(arrays[j], gradient(arrays[j], i, j), self.states[i][j], **settings)
         self.optimizer.step()
 
     def assert_equal(self, when: str) -> None:
         for i, arrays in enumerate(self.arrays):
             for j, array in enumerate(arrays):
-                where = f"{when}, group {i}, parameter {j}"
-                parameter = self.parameters[i][j]
-                close(parameter, array, where)
-                np.testing.assert_array_equal(parameter.detach().numpy() >= 0, array >= 0, err_msg=where)
-                for name, value in self.optimizer.state[parameter].items():
-                    close(value, self.states[i][j][name], f"{where}, state {name}")
+                belief, state = self.beliefs[i][j], self.states[i][j]
+                for k, parameter in enumerate(belief):
+                    part = k if len(belief) > 1 else ...
+                    where = f"{when}, group {i}, belief {j}, tensor {k}"
+                    close(parameter, array[part], where)
+                    np.testing.assert_array_equal(parameter.detach().numpy() >= 0, array[part] >= 0, err_msg=where)
+                    for name, value in self.optimizer.state[parameter].items():
+                        expected = state[name][part] if value.shape == parameter.shape else state[name]
+                        close(value, expected, f"{where}, state {name}")
 
 
 def close(tensor: Tensor, array: Any, where: str) -> None:

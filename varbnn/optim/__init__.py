@@ -4,6 +4,7 @@ from varbnn.optim.bayesbinn import BayesBiNN
 from varbnn.optim.bop import Bop
 from varbnn.optim.bop2ndorder import Bop2ndOrder
 from varbnn.optim.curves import Constant, Cosine, Exponential, Linear, Staircase
+from varbnn.optim.gaussian_blr import GaussianBLR
 from varbnn.optim.gradient_filter import GradientFilter
 from varbnn.optim.rule import Rule
 from varbnn.optim.schedules import Scheduler
@@ -13,6 +14,7 @@ __all__ = [
     "BayesBiNN",
     "Bop",
     "Bop2ndOrder",
+    "GaussianBLR",
     "GradientFilter",
     "Rule",
     "StraightThrough",

@@ -75,15 +75,18 @@ class BayesBiNN(Rule):
         return float(group["dataset_size"] / group["temperature"])
 
     def check(self, group: Group) -> None:
-        must_be(group, "lr", 0 <= group["lr"] <= 1, "in [0, 1] (1 goes all the way to the fixed point)")
-        size = group["dataset_size"]
-        number = isinstance(size, int | float)
-        must_be(group, "dataset_size", number and 0 < size < math.inf, "positive: the number of training examples")
-        temperature = group["temperature"]
-        must_be(
-            group, "temperature", 0 < temperature < math.inf, "positive and finite (use StraightThrough for a point)"
-        )
-        must_be(group, "momentum", 0 <= group["momentum"] < 1, "in [0, 1)")
-        prior = group["prior"]
-        finite = isinstance(prior, int | float) and math.isfinite(prior)
-        must_be(group, "prior", finite, "a finite number in a group (tensors go to the constructor)")
+        check_bayes(group)
+
+
+def check_bayes(group: Group) -> None:
+    """Raise InputError when a hyper-parameter of the Bayesian learning rule is out of range."""
+    must_be(group, "lr", 0 <= group["lr"] <= 1, "in [0, 1] (1 goes all the way to the fixed point)")
+    size = group["dataset_size"]
+    number = isinstance(size, int | float)
+    must_be(group, "dataset_size", number and 0 < size < math.inf, "positive: the number of training examples")
+    temperature = group["temperature"]
+    must_be(group, "temperature", 0 < temperature < math.inf, "positive and finite (use StraightThrough for a point)")
+    must_be(group, "momentum", 0 <= group["momentum"] < 1, "in [0, 1)")
+    prior = group["prior"]
+    finite = isinstance(prior, int | float) and math.isfinite(prior)
+    must_be(group, "prior", finite, "a finite number in a group (tensors go to the constructor)")

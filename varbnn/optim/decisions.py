@@ -14,9 +14,11 @@ class Decision:
 
     Attributes:
         formula: how, for the table of all methods.
+        linear: whether a step on a sum is the sum of the steps, so that the pull to the prior may be taken by itself.
     """
 
     formula = ""
+    linear = True
 
     def __call__(self, beliefs: list[Tensor], directions: list[Tensor], group: Group, scale: float) -> None:
         """Change `beliefs` in place by `scale` times `directions`; `scale` is 1 unless the filter was skipped."""
@@ -43,6 +45,29 @@ class DescendInBox(Descend):
         if clip is not None:
             torch._foreach_clamp_min_(beliefs, -clip)
             torch._foreach_clamp_max_(beliefs, clip)
+
+
+class DescendByPrecision(Decision):
+    """For pairs (m, S): S moves first and stays positive, then m by a step over the new S.
+
+    The directions are that of the loss for m, and the change δ that S is to make. Lin, Schmidt, Khan 2020: the plain
+    S + lr · δ can turn negative; with the second-order term it never falls below half of S.
+    """
+
+    formula = "S ← S (1 + x + x²/2), x = lr · δ / S;  m ← m - lr · d / S"
+    linear = False
+
+    def __call__(self, beliefs: list[Tensor], directions: list[Tensor], group: Group, scale: float) -> None:
+        lr = group["lr"]
+        precisions = beliefs[1::2]
+        relative = torch._foreach_mul(directions[1::2], lr * scale)
+        torch._foreach_div_(relative, precisions)
+        growth = torch._foreach_div(relative, 2)
+        torch._foreach_add_(growth, 1)
+        torch._foreach_mul_(growth, relative)
+        torch._foreach_add_(growth, 1)
+        torch._foreach_mul_(precisions, growth)
+        torch._foreach_addcdiv_(beliefs[0::2], directions[0::2], precisions, -lr * scale)
 
 
 class Flip(Decision):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from varbnn.optim.parts import Group, States
+from varbnn.posteriors.gaussian import log_odds, natural_window
 
 
 class Forgetting:
@@ -37,24 +40,88 @@ class PriorPull(Forgetting):
 
     formula = "g + (λ - λ₀)"
 
+    def strength(self, group: Group) -> float:
+        """What the pull is multiplied by."""
+        return 1.0
+
     def coupled(self, group: Group) -> bool:
         return True
 
     def add_to_(self, gradients: list[Tensor], beliefs: list[Tensor], states: States, group: Group) -> None:
-        torch._foreach_add_(gradients, beliefs)
-        for gradient, prior in zip(gradients, self._priors(states, group), strict=True):
-            gradient.sub_(prior)
+        strength = self.strength(group)
+        torch._foreach_add_(gradients, beliefs, alpha=strength)
+        for gradient, prior in zip(gradients, priors(states, group), strict=True):
+            gradient.sub_(prior, alpha=strength)
 
     def at_step_(self, beliefs: list[Tensor], states: States, group: Group) -> None:
-        torch._foreach_mul_(beliefs, 1 - group["lr"])
-        for belief, prior in zip(beliefs, self._priors(states, group), strict=True):
+        share = group["lr"] * self.strength(group)
+        torch._foreach_mul_(beliefs, 1 - share)
+        for belief, prior in zip(beliefs, priors(states, group), strict=True):
             if isinstance(prior, Tensor):
-                belief.add_(prior, alpha=group["lr"])
+                belief.add_(prior, alpha=share)
             elif prior != 0:
-                belief.add_(group["lr"] * prior)
+                belief.add_(share * prior)
 
-    def _priors(self, states: States, group: Group) -> list[Tensor | float]:
-        return [state["prior"] if "prior" in state else group["prior"] for state in states]
+
+class LatentPull(PriorPull):
+    """s₀ (m - m₀), the same for the normal law of a latent: s₀ = group["prior_precision"]."""
+
+    formula = "g + s₀ (m - m₀)"
+
+    def strength(self, group: Group) -> float:
+        return float(group["prior_precision"])
+
+
+class PairPull(Forgetting):
+    """For pairs (m, S): s₀ (m - m₀) for the location, s₀ - S for the precision.
+
+    m₀ and s₀ are state["prior"] of the two where they have one, group["prior"] and group["prior_precision"] elsewhere.
+    """
+
+    formula = "g + s₀ (m - m₀);  δ = s₀ + h - S"
+
+    def coupled(self, group: Group) -> bool:
+        return True
+
+    def add_to_(self, gradients: list[Tensor], beliefs: list[Tensor], states: States, group: Group) -> None:
+        means, strengths = priors(states[0::2], group), priors(states[1::2], group, "prior_precision")
+        torch._foreach_sub_(gradients[1::2], beliefs[1::2])
+        for index, (mean, strength) in enumerate(zip(means, strengths, strict=True)):
+            gradients[2 * index].add_((beliefs[2 * index] - mean).mul_(strength))
+            gradients[2 * index + 1].add_(strength)
+
+
+class CoinPull(Forgetting):
+    """f(u) (λ(u) - λ₀), the pull to the prior's coin in the coordinate u; its natural gradient, as f says.
+
+    λ₀ is the coin of the latent N(m₀, 1 / s₀), where m₀ is state["prior"] or group["prior"].
+    """
+
+    formula = "g + f(u) (λ(u) - λ₀), f = (1 - μ²) / (2 φ(u))"
+
+    def coupled(self, group: Group) -> bool:
+        return True
+
+    def add_to_(self, gradients: list[Tensor], beliefs: list[Tensor], states: States, group: Group) -> None:
+        torch._foreach_add_(gradients, self._pulls(beliefs, states, group))
+
+    def at_step_(self, beliefs: list[Tensor], states: States, group: Group) -> None:
+        torch._foreach_add_(beliefs, self._pulls(beliefs, states, group), alpha=-group["lr"])
+
+    def _pulls(self, beliefs: list[Tensor], states: States, group: Group) -> list[Tensor]:
+        pulls = []
+        for u, prior in zip(beliefs, priors(states, group), strict=True):
+            apart = log_odds(u)
+            if isinstance(prior, Tensor) or prior != 0:
+                standardised = prior * math.sqrt(group["prior_precision"])
+                apart -= log_odds(torch.as_tensor(standardised, dtype=u.dtype, device=u.device))
+            pulls.append(natural_window(u).mul_(apart).div_(2))  # λ is half the log-odds
+        return pulls
+
+
+def priors(states: States, group: Group, key: str = "prior") -> list[Tensor | float]:
+    """What each parameter is pulled to: state["prior"] where it has one, the number group[key] elsewhere."""
+    return [state["prior"] if "prior" in state else group[key] for state in states]
 
 
 class WeightDecay(Forgetting):

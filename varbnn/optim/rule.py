@@ -80,6 +80,10 @@ class Rule(torch.optim.Optimizer):
         """What the gradient of the mean loss is multiplied by."""
         return 1.0
 
+    def together(self, group: Group) -> int:
+        """How many parameters in a row make one belief."""
+        return 1
+
     def set_state(self, name: str, values: Sequence[Tensor]) -> None:
         """Start a filter from something else than zero, for instance to take over a run of another rule.
 
@@ -207,12 +211,12 @@ class Rule(torch.optim.Optimizer):
                 for name in filter.names(group):
                     if name not in state:
                         state[name] = torch.zeros_like(p, memory_format=torch.preserve_format)
-        coupled = forgetting.coupled(group) and not skip
+        coupled = forgetting.coupled(group) and not (skip and decision.linear)
         given: list[Tensor] = [p.grad for p in params if p.grad is not None]
-        for beliefs, gradients, kept in blocks(params, given, states):
+        for beliefs, gradients, kept in blocks(params, given, states, self.together(group)):
             # where nothing is remembered the gain goes into the step: a copy of the gradient costs a third of it
             directions = gradients
-            if not skip and (coupled or gain != 1):
+            if coupled or not (skip or gain == 1):
                 directions = list(torch._foreach_mul(gradients, gain))
             if coupled:
                 forgetting.add_to_(directions, beliefs, kept, group)
@@ -220,7 +224,7 @@ class Rule(torch.optim.Optimizer):
                 forgetting.at_step_(beliefs, kept, group)
             if not skip:
                 directions = filter(directions, kept, group)
-            decision(beliefs, directions, group, gain if skip else 1.0)
+            decision(beliefs, directions, group, gain if skip and not coupled else 1.0)
 
     def _refuse(self, work: list[tuple[Group, list[Tensor]]]) -> None:
         for group, _ in work:
