@@ -10,7 +10,7 @@ from torch import nn
 import varbnn as vb
 from tests.tolerance import assert_within_standard_errors
 from varbnn.errors import InputError
-from varbnn.posteriors import Bernoulli, Point
+from varbnn.posteriors import Bernoulli, Gaussian, Point
 
 
 def network():
@@ -23,7 +23,7 @@ def network():
     )
 
 
-POSTERIORS = [Bernoulli(), Bernoulli("concrete", numerics="reference"), Point()]
+POSTERIORS = [Bernoulli(), Bernoulli("concrete", numerics="reference"), Point(), Gaussian("learned")]
 X = torch.randn(5, 1, 4, 4, generator=torch.Generator().manual_seed(0))
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import varbnn as vb
-from varbnn.posteriors import Bernoulli, Point, belief_of
+from varbnn.posteriors import Bernoulli, Gaussian, Point, belief_of
 
 MOVES = {
     "half": lambda m: m.half(),
@@ -16,7 +16,7 @@ MOVES = {
     "double": lambda m: m.double(),
     "double and back to half": lambda m: m.double().half(),
 }
-POSTERIORS = [Bernoulli(), Bernoulli("concrete", numerics="reference"), Point()]
+POSTERIORS = [Bernoulli(), Bernoulli("concrete", numerics="reference"), Point(), Gaussian("learned")]
 
 
 def model_with(posterior):

@@ -9,7 +9,7 @@ from torch import nn
 
 import varbnn as vb
 from varbnn.errors import CheckpointError
-from varbnn.posteriors import Bernoulli, Point, belief_of
+from varbnn.posteriors import Bernoulli, Gaussian, Point, belief_of
 
 
 def network():
@@ -45,7 +45,11 @@ def test_a_float_checkpoint_is_refused_and_nothing_changes(strict):
 
 
 @strictness
-@pytest.mark.parametrize("saved, own", [(Point(), Bernoulli()), (Bernoulli(), Point())], ids=["point", "bernoulli"])
+@pytest.mark.parametrize(
+    "saved, own",
+    [(Point(), Bernoulli()), (Bernoulli(), Point()), (Gaussian("learned"), Point())],
+    ids=["point", "bernoulli", "gaussian"],
+)
 def test_a_checkpoint_of_another_posterior_is_refused_and_nothing_changes(saved, own, strict):
     state = trained(vb.binarize(network(), saved)).state_dict()
     assert_refused(vb.binarize(network(), own), state, f"the checkpoint has {saved.names[0]}", strict)
