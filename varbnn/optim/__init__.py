@@ -9,6 +9,7 @@ from varbnn.optim.gradient_filter import GradientFilter
 from varbnn.optim.rule import Rule
 from varbnn.optim.schedules import Scheduler
 from varbnn.optim.straight_through import StraightThrough
+from varbnn.optim.translate import Translation, translate
 
 __all__ = [
     "BayesBiNN",
@@ -24,4 +25,6 @@ __all__ = [
     "Cosine",
     "Exponential",
     "Staircase",
+    "Translation",
+    "translate",
 ]
