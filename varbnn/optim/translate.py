@@ -72,8 +72,8 @@ class Translation:
         """The target, ready to go on where the source stands.
 
         Of an optimizer the values of all parameters, the settings of every group, and all state are taken over,
-        AdamW's for the real parameters included. Bare settings start with the present values of `params`: a latent
-        turns into a weight and into the averages that it stands for.
+        AdamW's for the real parameters included. Bare settings start with the present values of `params`, in all
+        groups alike: a latent turns into a weight and into the averages that it stands for.
 
         Args:
             params: as for the source: beliefs of the same shapes in the same groups, in a posterior that the target
@@ -117,6 +117,10 @@ def translate(source: Rule | Mapping[str, Any], to: type[Rule] | str, **choices:
     - from `StraightThrough`: ``alpha`` ("smaller") to `GradientFilter`, ``ties`` ("larq") to `Bop`, ``dataset_size``
       and ``temperature`` (1) to `BayesBiNN`, ``scale`` to `StraightThrough`;
     - to `Bop2ndOrder`: ``sigma`` (1e-3) from `Bop`, ``bias_correction`` from itself.
+
+    All of it up to rounding: a latent within rounding of 0 may fall on the other side. With given gradients that was
+    1 of 20 million weights and steps in float32 and none in float64; where gradients depend on the weights, runs part
+    from there on.
 
     Args:
         source: an optimizer, whose present settings, values and state are taken (a copy: it may go on), or settings
