@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from varbnn.nn.layer import BinaryLayer
+from varbnn.nn.pairs import Pair
 
 
 def binary_layers(model: nn.Module) -> Iterator[tuple[str, BinaryLayer]]:
@@ -51,6 +52,8 @@ def _open(model: nn.Module, args: Any) -> None:
         # an interrupt breaks a pass off without closing it: the next pass of the same model starts afresh all the same
         if layer._pass in (None, here):
             layer._pass, layer._drawn = here, None
+            if layer._pair is not None:
+                layer._pair.end()
 
 
 def _close(model: nn.Module, args: Any, output: Any) -> None:
@@ -107,10 +110,15 @@ def antithetic(model: nn.Module) -> Iterator[None]:
 
     The average of the two gradients has less variance than that of two independent draws where the loss is near to
     linear in the weights. Put both into one step: two passes, two backward passes of half the loss. An odd pass at the
-    end is an ordinary draw.
+    end is an ordinary draw. The second draw by itself has the law of any other; passes in eval mode count for nothing.
+    As in `fit`, `model` draws once per forward pass from now on, if it did not before (`draw_once_per_forward`).
 
     Args:
         model: any module with binary layers.
+
+    Raises:
+        InputError: in a pass, when layers that draw their output (``estimator="moments"``) get two batches of different
+            shapes in one pair; in the backward pass, when activation checkpointing repeats a pass.
 
     >>> import varbnn as vb
     >>> layer = vb.binarize(nn.Linear(3, 2, bias=False), vb.posteriors.Bernoulli(init_scale=0.0))
@@ -119,12 +127,13 @@ def antithetic(model: nn.Module) -> Iterator[None]:
     >>> torch.equal(first, -second)  # fair coins: the opposite weights
     True
     """
+    draw_once_per_forward(model)
     layers = [layer for _, layer in binary_layers(model)]
     before = [layer._pair for layer in layers]
     try:
         for layer in layers:
-            layer._pair = []
+            layer._pair = Pair()
         yield
     finally:
         for layer, pair in zip(layers, before, strict=True):
-            layer._pair = pair
+            layer._pair, layer._paired = pair, True

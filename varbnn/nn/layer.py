@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from typing import Any, Self
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from varbnn.errors import CheckpointError, InputError
 from varbnn.kernels import opposite, uniform
+from varbnn.nn.pairs import Change, Pair, in_backward, refuse_recomputation
 from varbnn.posteriors import Bernoulli, Posterior, SignedBernoulli, mark_belief
 
 
@@ -66,7 +68,8 @@ class BinaryLayer(nn.Module):
         self._pass: int | None = None  # id of the model whose forward pass is under way
         self._drawn: Tensor | None = None
         self._held: Tensor | None = None
-        self._pair: list[Tensor] | None = None  # noise that the next draw is to mirror (`antithetic`); None: no pairs
+        self._pair: Pair | None = None  # inside `antithetic`
+        self._paired = False  # it drew inside `antithetic` and not since
         self._reused = False
         self._last_mode: Tensor | None = None
         self._mark()
@@ -91,7 +94,7 @@ class BinaryLayer(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         # a draw cannot be copied, its graph is not a leaf's; a sample that a copy held would never be let go
-        return {**self.__dict__, "_pass": None, "_drawn": None, "_held": None, "_pair": None}
+        return {**self.__dict__, "_pass": None, "_drawn": None, "_held": None, "_pair": None, "_paired": False}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # deepcopy drops the attributes of parameters, and with them the mark
@@ -121,48 +124,48 @@ class BinaryLayer(nn.Module):
         if self._drawn is not None:
             self._reused = True
             return self._drawn
-        if self._pass is None and self._reused and not torch.compiler.is_compiling() and _in_backward():
+        if self._pass is None and self._reused and not torch.compiler.is_compiling() and in_backward():
             raise InputError(
                 "a binary layer that is used twice in the model was recomputed by activation checkpointing, which "
                 "would draw a second weight for it; checkpoint the whole model, or leave this layer out of it"
             )
         if self._pass is None:
-            return posterior.draw(*self.belief, noise=self._noise())
+            return self._draw()
         with torch.enable_grad():  # a first use under no_grad must not cut the gradient of the second
-            self._drawn = posterior.draw(*self.belief, noise=self._noise())
+            self._drawn = self._draw()
         return self._drawn
 
-    def _noise(self) -> Tensor | None:
-        if self._pair is None:
+    def _draw(self) -> Tensor:
+        return self.posterior.draw(*self.belief, noise=self._noise(self.belief[0], uniform, opposite))
+
+    def _noise(self, like: Tensor, fresh: Change, mirror: Change) -> Tensor | None:
+        """The noise that `antithetic` asks for; None outside it."""
+        if self._pair is None and not self._paired:
             return None
-        if self._pair:
-            return opposite(self._pair.pop())
-        self._pair.append(uniform(self.belief[0]))
-        return self._pair[0]
+        refuse_recomputation()
+        if self._pair is None:
+            self._paired = False
+            return None
+        if self._pass is None:
+            self._pair.end()  # each use of a bare layer is a pass of its own
+        return self._pair.noise(like, fresh, mirror)
 
     def respond(self, inputs: Tensor, operation: Callable[[Tensor, Tensor, Tensor | None], Tensor]) -> Tensor:
         """What the layer answers: `operation` of inputs, weight and bias.
 
-        Where the posterior gives moments, the output is drawn in train mode and not the weight: independently for
-        each example, from the normal law with the exact mean and variance of each output.
+        Where the posterior gives moments, the output is drawn in train mode and not the weight: each entry by itself,
+        from the normal law with its exact mean and variance.
         """
         bias: Tensor | None = self.bias  # type: ignore[assignment]
         moments = self.posterior.moments(*self.belief) if self.training and self._held is None else None
         if moments is None:
             return operation(inputs, self.weight_for(inputs), bias)
         self._refuse_empty(inputs)
-        mean, variance = (moment.to(inputs.dtype) if _is_half(inputs) else moment for moment in moments)
-        centre = operation(inputs, mean, bias)
-        spread = operation(inputs.square(), variance, None).clamp_min(torch.finfo(centre.dtype).tiny).sqrt()
-        return centre + spread * self._output_noise(centre)
-
-    def _output_noise(self, centre: Tensor) -> Tensor:
-        if self._pair:
-            return -self._pair.pop()
-        noise = torch.randn_like(centre)
-        if self._pair is not None:
-            self._pair.append(noise)
-        return noise
+        mean, variance = moments
+        centre = operation(inputs, mean.to(inputs.dtype) if _is_half(inputs) else mean, bias)
+        noise = self._noise(centre, torch.randn_like, torch.neg)
+        noise = torch.randn_like(centre) if noise is None else noise
+        return centre + _spread(inputs, variance, operation, centre.dtype) * noise
 
     def weight_for(self, inputs: Tensor) -> Tensor:
         """`weight` in the precision of `inputs`, when that is a half precision (±1 is exact in all of them).
@@ -257,5 +260,13 @@ def _is_half(inputs: Tensor) -> bool:
     return inputs.dtype in (torch.float16, torch.bfloat16)
 
 
-def _in_backward() -> bool:
-    return torch._C._current_graph_task_id() != -1
+def _spread(
+    inputs: Tensor, variance: Tensor, operation: Callable[[Tensor, Tensor, Tensor | None], Tensor], dtype: torch.dtype
+) -> Tensor:
+    """Standard deviation of the outputs."""
+    if dtype != torch.float16:
+        variance = variance.to(inputs.dtype) if _is_half(inputs) else variance
+        return operation(inputs.square(), variance, None).clamp_min(torch.finfo(dtype).tiny).sqrt()
+    # squares of float16 overflow from 256 on and vanish below 0.008
+    with nullcontext() if inputs.is_meta else torch.autocast(inputs.device.type, enabled=False):
+        return _spread(inputs.float(), variance.float(), operation, torch.float32).to(dtype)
