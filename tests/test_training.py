@@ -21,12 +21,12 @@ def network() -> nn.Module:
     return vb.binarize(nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3)))
 
 
-def run(epochs, checkpoint=None, rule=None):
+def run(epochs, checkpoint=None, rule=None, **options):
     torch.manual_seed(0)
     model = network()
     optimizer = (rule or bayes)(model)
     loader = data.batches(X, Y, 16, torch.Generator().manual_seed(1))
-    history = vb.fit(model, optimizer, loader, epochs=epochs, checkpoint=checkpoint, progress=False)
+    history = vb.fit(model, optimizer, loader, epochs=epochs, checkpoint=checkpoint, progress=False, **options)
     return model, [{key: value for key, value in row.items() if key != "seconds"} for row in history]
 
 
@@ -39,10 +39,11 @@ def assert_same_state(one: dict[str, torch.Tensor], other: dict[str, torch.Tenso
     assert [name for name in one if not torch.equal(one[name], other[name])] == []
 
 
-def test_a_resumed_run_ends_bit_for_bit_as_the_uninterrupted_one_flips_included(tmp_path):
-    whole, expected = run(4)
-    run(2, tmp_path / "run.pt")
-    resumed, history = run(4, tmp_path / "run.pt")
+@pytest.mark.parametrize("options", [{}, dict(num_samples=2, antithetic=True)], ids=["plain", "antithetic"])
+def test_a_resumed_run_ends_bit_for_bit_as_the_uninterrupted_one_flips_included(tmp_path, options):
+    whole, expected = run(4, **options)
+    run(2, tmp_path / "run.pt", **options)
+    resumed, history = run(4, tmp_path / "run.pt", **options)
     assert_same_state(whole.state_dict(), resumed.state_dict())
     assert history == expected
 
@@ -99,3 +100,66 @@ def test_a_layer_used_twice_in_a_model_built_by_hand_draws_once():
     first, again, second, _ = model.seen
     assert torch.equal(first, again)
     assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize("posterior", [vb.posteriors.Bernoulli(), vb.posteriors.Bernoulli("moments")], ids=repr)
+def test_antithetic_draws_are_the_loop_one_would_write(posterior):
+    def start():
+        torch.manual_seed(3)
+        model = vb.binarize(nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3)), posterior)
+        return model, bayes(model), data.batches(X, Y, 16, torch.Generator().manual_seed(1))
+
+    fitted, optimizer, loader = start()
+    vb.fit(fitted, optimizer, loader, epochs=2, num_samples=2, antithetic=True, progress=False)
+    model, optimizer, loader = start()
+    for _ in range(2):
+        for x, y in loader:
+            optimizer.zero_grad()
+            with vb.antithetic(model):
+                for _ in range(2):
+                    (nn.functional.cross_entropy(model(x), y) / 2).backward()
+            optimizer.step()
+    assert_same_state(fitted.state_dict(), model.state_dict())
+    independent, optimizer, loader = start()
+    vb.fit(independent, optimizer, loader, epochs=2, num_samples=2, progress=False)
+    assert not torch.equal(independent[0].natural, fitted[0].natural)
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_an_odd_number_of_antithetic_draws_is_refused(number):
+    model = network()
+    with pytest.raises(InputError, match="num_samples must be even"):
+        vb.fit(model, bayes(model), [(X, Y)], epochs=1, num_samples=number, antithetic=True, progress=False)
+
+
+def test_step_flips_are_the_modes_that_the_first_step_of_an_epoch_turns():
+    class Pull(torch.optim.Optimizer):
+        """Takes `steps[t]` from every belief in its step t."""
+
+        def __init__(self, params, steps):
+            super().__init__(params, {"lr": 1.0})
+            self.steps = iter(steps)
+
+        def step(self):
+            change = next(self.steps)
+            with torch.no_grad():
+                for p in self.param_groups[0]["params"]:
+                    p -= change
+
+    model = vb.binarize(nn.Sequential(nn.Linear(4, 2, bias=False), nn.Linear(2, 2, bias=False)))
+    with torch.no_grad():
+        model[0].natural.copy_(torch.tensor([[0.5, 1.5, 2.5, -0.5], [0.0, 0.9, 1.0, 9.0]]))
+        model[1].natural.copy_(torch.tensor([[-1.0, 0.1], [3.0, 1.1]]))
+    batch = (torch.randn(5, 4), torch.arange(5) % 2)
+    # by 1: 0.5, 0.0, 0.9 and 0.1 turn, 1.0 becomes 0, which is +1; then in the same epoch by 1 more, not counted here
+    optimizer = Pull(model.parameters(), steps=[1.0, 1.0, -2.0, 0.0, 0.0, 100.0])
+    history = vb.fit(model, optimizer, [batch, batch], epochs=3, progress=False)
+    # the second epoch starts by going back by 2: all that turned in the first
+    assert [row["step_flips"] for row in history] == [4.0, 7.0, 0.0]
+    assert [row["flips"] for row in history] == [7.0, 7.0, 10.0]
+
+
+def test_a_real_model_has_no_step_flips():
+    model = nn.Linear(4, 3)
+    (row,) = vb.fit(model, torch.optim.SGD(model.parameters(), lr=0.1), [(X, Y)], epochs=1, progress=False)
+    assert not {"flips", "step_flips"} & set(row)

@@ -164,7 +164,7 @@ class WeightContract:
         assert torch.equal(layer.weight, posterior.mode(*layer.belief))
         assert bool((layer.weight.abs() == 1).all())
 
-    def test_every_training_forward_draws_afresh_unless_the_posterior_is_a_point(self, case, posterior):
+    def test_every_training_forward_draws_afresh_unless_the_posterior_draws_nothing(self, case, posterior):
         layer, x = case.make(posterior), input_for(case)
         if isinstance(posterior, Bernoulli) and posterior.init == "sign":
             layer.reset_parameters()

@@ -48,6 +48,8 @@ CASES: dict[type[Posterior], list[Case]] = {
         Case(Bernoulli(), coins.probability_of_plus),
         Case(Bernoulli(estimator="concrete", relaxation=0.5), coins.probability_of_plus),
         Case(Bernoulli(estimator="concrete", numerics="reference", init="sign"), coins.probability_of_plus),
+        Case(Bernoulli(estimator="moments"), coins.probability_of_plus),
+        Case(Bernoulli(estimator="mean"), coins.probability_of_plus),
     ],
     Gaussian: [
         Case(Gaussian(), coins.probability_of_plus_of_a_latent),

@@ -6,7 +6,7 @@ import torch
 
 from tests.oracles import coins
 from tests.tolerance import assert_within_standard_errors, standard_error
-from varbnn.kernels import draw_signs
+from varbnn.kernels import draw_signs, opposite, uniform
 
 NATURAL = torch.tensor([-4.0, -1.0, -0.1, 0.0, 0.2, 0.9, 5.0], dtype=torch.float64)
 
@@ -66,3 +66,36 @@ def test_the_belief_is_not_changed_and_nan_draws_nan():
     assert torch.equal(natural.nan_to_num(9), before.nan_to_num(9))
     assert weights.isnan().tolist() == [True, False, False, False]
     assert weights[1:3].tolist() == [1, -1]
+
+
+DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_uniform_noise_never_reaches_the_ends_and_neither_does_its_opposite(dtype):
+    noise = uniform(torch.empty(300_000, dtype=dtype))  # half precisions take every value they have many times
+    assert noise.dtype == dtype
+    for values in (noise, opposite(noise)):
+        assert values.min().item() > 0
+        assert values.max().item() < 1
+        wide = values.double()
+        step = torch.finfo(dtype).eps / 2  # the half precisions round down to multiples of it
+        assert_within_standard_errors(wide.mean(), 0.5, standard_error(wide) + step / 5)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_opposite_of_the_ends_of_the_noise_stays_inside_and_sure_signs_stay_sure(dtype):
+    step = torch.finfo(dtype).eps / 2
+    ends = torch.tensor([step / 4, step, 1 - step], dtype=dtype)
+    assert ends.min() > 0
+    turned = opposite(ends)
+    assert turned.tolist() == [1 - step, 1 - step, step]
+    for noise in (ends, turned):
+        assert draw_signs(torch.full((3,), -50.0, dtype=dtype), noise=noise).tolist() == [-1.0] * 3
+        assert draw_signs(torch.full((3,), 50.0, dtype=dtype), noise=noise).tolist() == [1.0] * 3
+
+
+def test_uniform_noise_follows_its_generator_and_the_shape_of_its_example():
+    first, again = (uniform(NATURAL, torch.Generator().manual_seed(2)) for _ in range(2))
+    assert torch.equal(first, again)
+    assert first.shape == NATURAL.shape

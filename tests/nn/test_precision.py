@@ -59,9 +59,11 @@ def test_double_doubles_the_belief_too():
     assert model(torch.randn(4, 6).double()).dtype == torch.float64
 
 
+@pytest.mark.parametrize("estimator", ["straight-through", "moments", "mean"])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_a_half_model_runs_in_half_and_trains_its_float32_belief(dtype):
-    model = vb.binarize(nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 2))).to(dtype)
+def test_a_half_model_runs_in_half_and_trains_its_float32_belief(dtype, estimator):
+    layers = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 2))
+    model = vb.binarize(layers, Bernoulli(estimator)).to(dtype)
     y = model(torch.randn(4, 6, dtype=dtype))
     assert y.dtype == dtype
     y.sum().backward()

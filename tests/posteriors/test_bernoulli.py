@@ -1,4 +1,4 @@
-"""The two estimators of Bernoulli: what they draw, and which gradient they hand back."""
+"""The estimators of Bernoulli that draw a weight: what they draw, and which gradient they hand back."""
 
 import itertools
 

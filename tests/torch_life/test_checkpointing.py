@@ -30,7 +30,7 @@ class Checkpointed(nn.Module):
 
 
 @pytest.mark.parametrize("reentrant", [False, True])
-@pytest.mark.parametrize("estimator", ["straight-through", "concrete"])
+@pytest.mark.parametrize("estimator", ["straight-through", "concrete", "moments"])
 def test_gives_the_gradient_of_the_plain_forward_pass(estimator, reentrant):
     x, y = batch()
     model = vb.binarize(Checkpointed(None), posterior=Bernoulli(estimator=estimator))

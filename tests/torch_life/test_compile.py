@@ -57,7 +57,9 @@ def test_a_compiled_model_trains_in_one_graph_with_a_fresh_draw_per_call_and_no_
 
 
 @pytest.mark.parametrize(
-    "posterior", [Bernoulli(), Bernoulli(estimator="concrete"), Point(clip=1.0), Gaussian("learned")], ids=repr
+    "posterior",
+    [Bernoulli(), Bernoulli("concrete"), Bernoulli("moments"), Point(clip=1.0), Gaussian("learned")],
+    ids=repr,
 )
 def test_a_compiled_model_equals_the_eager_one_given_the_same_random_numbers(posterior):
     model = vb.binarize(Shared(), posterior=posterior)
