@@ -16,7 +16,13 @@ MOVES = {
     "double": lambda m: m.double(),
     "double and back to half": lambda m: m.double().half(),
 }
-POSTERIORS = [Bernoulli(), Bernoulli("concrete", numerics="reference"), Point(), Gaussian("learned")]
+POSTERIORS = [
+    Bernoulli(),
+    Bernoulli("concrete", numerics="reference"),
+    Bernoulli("moments"),
+    Point(),
+    Gaussian("learned"),
+]
 
 
 def model_with(posterior):
