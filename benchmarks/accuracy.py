@@ -64,6 +64,11 @@ DRAWING: dict[str, dict[str, tuple[Settings, ...]]] = {
             {"lr": 3e-3, "temperature": 1 / 500},
             {"lr": 1e-3, "temperature": 1 / 1000},
         ),
+        "gaussian": (
+            {"lr": 3e-3, "temperature": 1 / 1000},
+            {"lr": 1e-2, "temperature": 1 / 1000},
+            {"lr": 1e-2, "temperature": 1 / 2000},
+        ),
     },
     "mnist": {
         "posterior": (
@@ -75,6 +80,11 @@ DRAWING: dict[str, dict[str, tuple[Settings, ...]]] = {
             {"lr": 1e-3, "temperature": 1 / 60},
             {"lr": 1e-3, "temperature": 1 / 100},
             {"lr": 3e-3, "temperature": 1 / 100},
+        ),
+        "gaussian": (
+            {"lr": 1e-3, "temperature": 1 / 100},
+            {"lr": 3e-3, "temperature": 1 / 100},
+            {"lr": 1e-2, "temperature": 1 / 100},
         ),
     },
 }

@@ -15,8 +15,8 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 import varbnn as vb
 from varbnn.data import Dataset, batches
 from varbnn.demo.recipes import Recipe, Settings
-from varbnn.optim import BayesBiNN, Bop, Bop2ndOrder, GradientFilter, Rule, StraightThrough
-from varbnn.posteriors import Belief, Bernoulli, Point, Posterior, belief_of
+from varbnn.optim import BayesBiNN, Bop, Bop2ndOrder, GaussianBLR, GradientFilter, Rule, StraightThrough
+from varbnn.posteriors import Belief, Bernoulli, Gaussian, Point, Posterior, belief_of
 
 MEASURES = (
     *("accuracy", "nll", "brier", "ece", "ood_auroc", "entropy_bits"),
@@ -59,6 +59,7 @@ METHODS = {
         BayesBiNN,
         draws=True,
     ),
+    "gaussian": Method("a posterior over binary networks (Gaussian, GaussianBLR)", Gaussian(), GaussianBLR, draws=True),
 }
 
 

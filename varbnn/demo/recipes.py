@@ -36,6 +36,7 @@ DIGITS: dict[str, Settings] = {
     "filter": dict(alpha=1e-3, gamma=0.1, real_lr=1e-2),
     "posterior": dict(lr=3e-3, temperature=1 / 1000, real_lr=3e-2),
     "moments": dict(lr=3e-3, temperature=1 / 1000, real_lr=3e-2),
+    "gaussian": dict(lr=3e-3, temperature=1 / 1000, real_lr=3e-2),
 }
 MNIST: dict[str, Settings] = {
     "ste": dict(lr=3e-3, real_lr=1e-3),
@@ -44,11 +45,13 @@ MNIST: dict[str, Settings] = {
     "filter": dict(alpha=1e-3, gamma=0.1, real_lr=1e-2),
     "posterior": dict(lr=1e-3, temperature=1 / 100, real_lr=1e-2),
     "moments": dict(lr=1e-3, temperature=1 / 100, real_lr=1e-2),
+    "gaussian": dict(lr=1e-3, temperature=1 / 100, real_lr=1e-2),
 }
 MOONS = DIGITS | {
     "ste": dict(lr=1e-2, real_lr=1e-2),
     "posterior": dict(lr=1e-3, temperature=1 / 10, real_lr=1e-2),
     "moments": dict(lr=1e-3, temperature=1 / 10, real_lr=1e-2),
+    "gaussian": dict(lr=1e-3, temperature=1 / 10, real_lr=1e-2),
 }
 
 RECIPES = {
