@@ -8,17 +8,45 @@ from pathlib import Path
 
 import varbnn
 
-FIRST = ["start", "design", "posteriors", "training", "prediction", "gotchas", "vocabulary"]  # the order to read in
+FIRST = [
+    "start",
+    "design",
+    "the-one-rule",
+    "posteriors",
+    "training",
+    "prediction",
+    "gotchas",
+    "vocabulary",
+]  # the order to read in
 LAST = ["api", "changelog"]
+METHODS = [
+    "straight-through",
+    "bop",
+    "bop2ndorder",
+    "gradient-filter",
+    "bayesbinn",
+    "gaussian-blr",
+    "moment-propagation",
+]
 
 
 def contents(folder: Path) -> str:
-    """The pages in `folder`: the known ones in reading order, new ones after them, then the notes."""
-    pages = {path.stem for path in folder.glob("*.md")} - {"index"}
-    between = sorted(pages - {*FIRST, *LAST})
-    ordered = [page for page in FIRST + between + LAST if page in pages]
-    notes = sorted(f"notes/{path.stem}" for path in folder.glob("notes/*.md"))
-    return _toctree("Contents", ordered) + _toctree("Why it is built this way", notes)
+    """The pages in `folder`: the known ones in reading order, new ones after them, then what is in its folders."""
+    pages = _ordered({path.stem for path in folder.glob("*.md")} - {"index"}, FIRST, LAST)
+    methods = _ordered({path.stem for path in folder.glob("methods/*.md")}, METHODS)
+    adding, notes = (sorted(path.stem for path in folder.glob(f"{name}/*.md")) for name in ("adding", "notes"))
+    return (
+        _toctree("Contents", pages)
+        + _toctree("Methods", [f"methods/{page}" for page in methods])
+        + _toctree("Adding to it", [f"adding/{page}" for page in adding])
+        + _toctree("Why it is built this way", [f"notes/{page}" for page in notes])
+    )
+
+
+def _ordered(pages: set[str], first: list[str], last: list[str] | None = None) -> list[str]:
+    last = last or []
+    between = sorted(pages - {*first, *last})
+    return [page for page in first + between + last if page in pages]
 
 
 def modules() -> str:
