@@ -22,9 +22,9 @@ def sign(values: Tensor) -> Tensor:
     >>> sign(torch.tensor([-2.0, -0.0, 0.0, 3.0]))
     tensor([-1.,  1.,  1.,  1.])
     """
-    # torch.sign(nan) is 0, which would come out as a fine-looking +1; 0 * NaN is NaN
-    bounded = values.clamp(-1, 1)
-    return bounded.sign().add_(0.5).sign_().add_(bounded, alpha=0)
+    # without comparisons and branches, which cost ten times as much on a CPU: + 0 makes -0 to +0, 0 * NaN is NaN
+    bounded = values.clamp(-1, 1).add_(0.0)
+    return torch.copysign(bounded.new_ones(()), bounded).add_(bounded, alpha=0)
 
 
 def words(length: int) -> int:

@@ -13,6 +13,6 @@ def step(natural, gradient, state, *, lr, dataset_size, temperature, momentum, p
     g = dataset_size / temperature * gradient + (natural - prior)
     if momentum == 0 and not state:
         return natural - lr * g  # the published momentum never changes; ours starts its average when it leaves 0
-    state["step"] = t = state.get("step", 0) + 1
+    state["weight"] = c = 1 - momentum * (1 - state.get("weight", 0.0))  # 1 - momentum^t while it is constant
     state["momentum"] = m = momentum * state.get("momentum", 0.0) + (1 - momentum) * g
-    return natural - lr * m / (1 - momentum**t)
+    return natural - lr * m / c

@@ -33,9 +33,9 @@ def step(
         pull = prior_precision * (belief - prior)
         g = g + (np.stack([pull[0], prior_precision - belief[1]]) if form == "learned" else pull)
     if momentum or state:
-        state["step"] = t = state.get("step", 0) + 1
+        state["weight"] = c = 1 - momentum * (1 - state.get("weight", 0.0))
         state["momentum"] = m = momentum * state.get("momentum", 0.0) + (1 - momentum) * g
-        g = m / (1 - momentum**t)
+        g = m / c
     if form != "learned":
         return belief - lr * g
     precision = belief[1] + lr * g[1] + (lr * g[1]) ** 2 / (2 * belief[1])

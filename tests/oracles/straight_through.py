@@ -23,10 +23,11 @@ def step(
     else:
         g = g + weight_decay * latent
     if base == "adam":
-        state["step"] = t = state.get("step", 0) + 1
+        state["weight"], state["weight_sq"] = c = 1 - np.array(betas) * (1 - np.array(state.get("weights", (0.0, 0.0))))
+        state["weights"] = c  # 1 - beta^t while beta is constant
         state["exp_avg"] = m = betas[0] * state.get("exp_avg", 0.0) + (1 - betas[0]) * g
         state["exp_avg_sq"] = v = betas[1] * state.get("exp_avg_sq", 0.0) + (1 - betas[1]) * g**2
-        direction = m / (1 - betas[0] ** t) / (np.sqrt(v / (1 - betas[1] ** t)) + eps)
+        direction = m / c[0] / (np.sqrt(v / c[1]) + eps)
     elif momentum == 0 and dampening == 0 and not state:
         direction = g  # the velocity starts when momentum leaves 0
     else:

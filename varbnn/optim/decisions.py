@@ -108,4 +108,4 @@ def decide_(weight: Tensor, evidence: Tensor, threshold: float, ties: str) -> No
     else:
         # τ - w m loses no sign to rounding, and is +0 at a tie
         margin = torch.addcmul(evidence.new_full((), threshold), weight, evidence, value=-1)
-        weight.mul_(margin.sign_().add_(0.5).sign_())
+        weight.mul_(torch.copysign(margin.new_ones(()), margin))

@@ -40,8 +40,8 @@ class Filter:
 class Momentum(Filter):
     """An average of past gradients, with the start-up bias divided out (Kingma & Ba 2015, algorithm 1).
 
-    β = group["momentum"]; β = 0 is the gradient itself. As long as β has always been 0 nothing is stored; t counts from
-    the first step with another β.
+    β = group["momentum"]; β = 0 is the gradient itself. As long as β has always been 0 nothing is stored; the average
+    begins with the first step with another β. What is divided by is the weight given to gradients so far (`weigh`).
     """
 
     formula = "m ← β m + (1 - β) g;  d = m / (1 - βᵗ)"
@@ -53,13 +53,12 @@ class Momentum(Filter):
         return group["momentum"] == 0 and not any("momentum" in state for state in states)
 
     def begin(self, beliefs: list[Tensor], states: States, group: Group) -> None:
-        count_step(states)
+        weigh(beliefs, states, weight=1 - group["momentum"])
 
     def __call__(self, gradients: list[Tensor], states: States, group: Group) -> list[Tensor]:
-        beta = group["momentum"]
         average = [state["momentum"] for state in states]
-        torch._foreach_lerp_(average, gradients, 1 - beta)
-        return [m / correction for m, correction in zip(average, debias(beta, states), strict=True)]
+        torch._foreach_lerp_(average, gradients, 1 - group["momentum"])
+        return [m / state["weight"] for m, state in zip(average, states, strict=True)]
 
 
 class HeavyBall(Filter):
@@ -84,7 +83,10 @@ class HeavyBall(Filter):
 
 
 class AdamDirection(Filter):
-    """Adam's direction (Kingma & Ba 2015, algorithm 1), with β = group["betas"], ε = group["eps"]."""
+    """Adam's direction (Kingma & Ba 2015, algorithm 1), with β = group["betas"], ε = group["eps"].
+
+    The corrections are the weights given to gradients so far (`weigh`): 1 - βᵗ, and still right when β changes.
+    """
 
     formula = "m ← β₁ m + (1 - β₁) g;  v ← β₂ v + (1 - β₂) g²;  d = (m / (1 - β₁ᵗ)) / (√(v / (1 - β₂ᵗ)) + ε)"
 
@@ -92,7 +94,8 @@ class AdamDirection(Filter):
         return ("exp_avg", "exp_avg_sq")
 
     def begin(self, beliefs: list[Tensor], states: States, group: Group) -> None:
-        count_step(states)
+        beta1, beta2 = group["betas"]
+        weigh(beliefs, states, weight=1 - beta1, weight_sq=1 - beta2)
 
     def __call__(self, gradients: list[Tensor], states: States, group: Group) -> list[Tensor]:
         beta1, beta2 = group["betas"]
@@ -100,8 +103,8 @@ class AdamDirection(Filter):
         torch._foreach_lerp_(first, gradients, 1 - beta1)
         torch._foreach_mul_(second, beta2)
         torch._foreach_addcmul_(second, gradients, gradients, 1 - beta2)
-        corrections = zip(first, second, debias(beta1, states), debias(beta2, states), strict=True)
-        return [(m / c1).div_((v / c2).sqrt_().add_(group["eps"])) for m, v, c1, c2 in corrections]
+        every = zip(first, second, states, strict=True)
+        return [quotient(m, v, state["weight"], state["weight_sq"], group["eps"]) for m, v, state in every]
 
 
 class Average(Filter):
@@ -126,8 +129,8 @@ class NormalisedAverage(Filter):
     - None: m / (√v + ε), biased towards 0 at the start;
     - ``"released"``: (m / γ) / (√(v / σ) + ε), which the published code calls unbiased. It divides by the rates
       themselves at every step and not by what they add up to, and agrees with Adam's correction at the first step only;
-    - ``"adam"``: both averages divided by the weight that they have given to gradients so far, 1 - (1 - γ)ᵗ while γ is
-      constant. The weight is kept as state, so that it stays right under schedules.
+    - ``"adam"``: both averages divided by the weight that they have given to gradients so far (`weigh`), 1 - (1 - γ)ᵗ
+      while γ is constant.
     """
 
     formula = "m ← m + γ (g - m);  v ← v + σ (g² - v);  z = m / (√v + ε)"
@@ -137,13 +140,8 @@ class NormalisedAverage(Filter):
         return ("exp_avg", "exp_avg_sq")
 
     def begin(self, beliefs: list[Tensor], states: States, group: Group) -> None:
-        if group["bias_correction"] != "adam":
-            return
-        for belief, state in zip(beliefs, states, strict=True):
-            for name, rate in (("weight", group["lr"] * group["gamma"]), ("weight_sq", group["sigma"])):
-                if name not in state:
-                    state[name] = belief.new_zeros(())
-                state[name] += rate * (1 - state[name])
+        if group["bias_correction"] == "adam":
+            weigh(beliefs, states, weight=group["lr"] * group["gamma"], weight_sq=group["sigma"])
 
     def __call__(self, gradients: list[Tensor], states: States, group: Group) -> list[Tensor]:
         gamma, sigma = group["lr"] * group["gamma"], group["sigma"]
@@ -157,7 +155,7 @@ class NormalisedAverage(Filter):
         elif group["bias_correction"] == "adam":
             corrections = [(state["weight"], state["weight_sq"]) for state in states]
         every = zip(first, second, corrections, strict=True)
-        return [(m / c1).div_((v / c2).sqrt_().add_(self.eps)) for m, v, (c1, c2) in every]
+        return [quotient(m, v, c1, c2, self.eps) for m, v, (c1, c2) in every]
 
 
 class Cascade(Filter):
@@ -175,20 +173,19 @@ class Cascade(Filter):
         return slow
 
 
-def start_count(states: States) -> None:
-    """Give every state a step count of 0 that has none."""
-    for state in states:
-        if "step" not in state:
-            state["step"] = torch.zeros((), dtype=torch.float32)
+def quotient(m: Tensor, v: Tensor, c1: Tensor | float, c2: Tensor | float, eps: float) -> Tensor:
+    """(m / c₁) / (√(v / c₂) + ε), with the corrections moved to where they cost one pass instead of two."""
+    return m / v.sqrt().mul_(c1 / c2**0.5).add_(eps * c1)
 
 
-def count_step(states: States) -> None:
-    """One more step that the filter has seen."""
-    start_count(states)
-    for state in states:
-        state["step"] += 1
+def weigh(beliefs: list[Tensor], states: States, **rates: float) -> None:
+    """Move on the weight that an average of each rate has given to gradients so far: c ← c + rate · (1 - c), from 0.
 
-
-def debias(beta: float, states: States) -> list[Tensor]:
-    """1 - βᵗ for every parameter, in float64 and without leaving the graph of a compiled step."""
-    return [1 - beta ** state["step"].double() for state in states]
+    It is 1 - (1 - rate)ᵗ while the rate is constant, and what the average must be divided by when it is not. Kept as
+    state under the given names; a power of a count would be formed anew for every weight in a compiled step.
+    """
+    for name, rate in rates.items():
+        for belief, state in zip(beliefs, states, strict=True):
+            if name not in state:
+                state[name] = torch.zeros((), dtype=belief.dtype)
+            state[name] += rate * (1 - state[name])

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 from torch.optim.adamw import adamw
 
-from varbnn.optim.filters import start_count
 from varbnn.optim.parts import Group, States, must_be
 
 
 def step_real(group: Group, params: list[Tensor], states: States) -> None:
     """One step of AdamW (Loshchilov & Hutter 2019)."""
-    start_count(states)  # adamw counts by itself
     for p, state in zip(params, states, strict=True):
+        if "step" not in state:
+            state["step"] = torch.zeros((), dtype=torch.float32)  # adamw counts by itself
         for name in ("exp_avg", "exp_avg_sq"):
             if name not in state:
                 state[name] = torch.zeros_like(p, memory_format=torch.preserve_format)

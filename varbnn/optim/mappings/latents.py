@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor
 
 from varbnn.bits import sign
@@ -159,8 +160,9 @@ def bayesbinn_to_latent(source: Source, *, weight_decay: float = 1e-4) -> Mappin
     prior = any(bool(state["prior"].any()) for state in source.states if "prior" in state)
     need(group["prior"] == 0 and not prior, "weight decay pulls to 0 and nowhere else; only prior=0 can be translated")
     beta = group["momentum"]
-    seen = [float(state["step"]) if "step" in state else 0.0 for state in source.states]
-    if beta != 0 and not (source.beliefs and all(1 - beta**t == 1 for t in seen)):
+    given = [state.get("weight", torch.zeros(())) for state in source.states]
+    worn_off = bool(source.beliefs) and all(bool(c + (1 - beta) * (1 - c) == c) for c in given)
+    if beta != 0 and not worn_off:
         steps = math.ceil(-54 * math.log(2) / math.log(beta))
         raise InputError(
             f"momentum={beta} comes with a bias correction, lr_t = lr / (1 - {beta}ᵗ), which no constant lr has; "
