@@ -6,6 +6,8 @@ group at every step, state is named tensors in the optimizer's state of each par
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -175,7 +177,8 @@ class Cascade(Filter):
 
 def quotient(m: Tensor, v: Tensor, c1: Tensor | float, c2: Tensor | float, eps: float) -> Tensor:
     """(m / c₁) / (√(v / c₂) + ε), with the corrections moved to where they cost one pass instead of two."""
-    return m / v.sqrt().mul_(c1 / c2**0.5).add_(eps * c1)
+    root = c2.sqrt() if isinstance(c2, Tensor) else math.sqrt(c2)
+    return m / v.sqrt().mul_(c1 / root).add_(eps * c1)
 
 
 def weigh(beliefs: list[Tensor], states: States, **rates: float) -> None:
