@@ -1,4 +1,4 @@
-"""Write the tables of the README from the committed results, so that no number is typed by hand.
+"""Write the tables of README and docs from the committed results, so that no number is typed by hand.
 
 python benchmarks/tables.py
 """
@@ -11,7 +11,7 @@ from typing import Any
 
 from record import RESULTS, read
 
-README = Path(__file__).resolve().parent.parent / "README.md"
+ROOT = Path(__file__).resolve().parent.parent
 
 NAMES = {
     "ste": "straight-through (Adam), tuned",
@@ -43,6 +43,63 @@ def accuracy_table(results: dict[str, Any]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
+METHODS = {
+    "ste": "[StraightThrough](methods/straight-through.md), Adam",
+    "bop": "[Bop](methods/bop.md)",
+    "bop2": "[Bop2ndOrder](methods/bop2ndorder.md), biased",
+    "filter": "[GradientFilter](methods/gradient-filter.md)",
+    "posterior": "[BayesBiNN](methods/bayesbinn.md), {} draws",
+    "moments": "[moment propagation](methods/moment-propagation.md), {} draws",
+    "gaussian": "[GaussianBLR](methods/gaussian-blr.md), fixed, {} draws",
+}
+OF_METHODS = {
+    "accuracy": ("accuracy, %", 100, 2),
+    "nll": ("NLL", 1, 4),
+    "ece": ("ECE, %", 100, 2),
+    "ood_auroc": ("OOD AUROC", 1, 3),
+    "entropy_bits": ("bits", 1, 2),
+    "flips_per_step": ("flips/step", 1, 0),
+    "ms_per_step": ("ms/step", 1, 1),
+    "bytes_per_weight": ("bytes/weight", 1, 0),
+}
+ALONE = ("entropy_bits", "flips_per_step", "ms_per_step", "bytes_per_weight")
+"""Columns whose spread says nothing."""
+
+
+def methods_table(results: dict[str, Any]) -> str:
+    """Every method with its settings as tuned: mean ± standard deviation over the seeds."""
+    rows = [["", *(title for title, _, _ in OF_METHODS.values())], ["---", *("---:" for _ in OF_METHODS)]]
+    for name, title in METHODS.items():
+        row = results["table"][name]
+        cells = [title.format(results["num_samples"])]
+        for key, (_, scale, digits) in OF_METHODS.items():
+            spread = "" if key in ALONE else f" ± {scale * row[key]['sd']:.{digits}f}"
+            cells.append(f"{scale * row[key]['mean']:.{digits}f}{spread}")
+        rows.append(cells)
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def settings_table(results: dict[str, Any]) -> str:
+    """What every method was tuned over, and what won."""
+    lines = ["| | trials | chosen | validation NLL, best to worst |", "|---|---:|---|---:|"]
+    for name, title in METHODS.items():
+        trials = results["tuning"][name]
+        losses = [trial["nll"] for trial in trials]
+        chosen = ", ".join(f"`{key}={value:.4g}`" for key, value in results["chosen"][name].items())
+        span = f"{min(losses):.4f} … {max(losses):.4f}"
+        lines.append(f"| {title.format(results['num_samples'])} | {len(trials)} | {chosen} | {span} |")
+    return "\n".join(lines)
+
+
+def steps_table(results: dict[str, Any]) -> str:
+    """Processor time of every rule's step beside fused Adam's in the same run."""
+    lines = ["| step of 10 M weights | ms | × fused Adam | × fused Adam, compiled |", "|---|---:|---:|---:|"]
+    for name, row in results["table"].items():
+        ratios = " | ".join(f"{row[kind]['ratio_to_fused_adam']:.2f}" for kind in ("eager", "compiled"))
+        lines.append(f"| {name} | {row['eager']['median_ms']:.1f} | {ratios} |")
+    return "\n".join(lines)
+
+
 def cost_table(results: dict[str, Any]) -> str:
     """Ratios to forward + backward of the float twin."""
     rows = [f"| {name} | {row['ratio_to_forward_backward']:.2f} |" for name, row in results["table"].items()]
@@ -65,22 +122,28 @@ def reference_table(results: dict[str, Any]) -> str:
     return "\n".join([head, "|---|---:|---:|---:|---:|---:|---:|", *rows])
 
 
-def tables() -> dict[str, str]:
-    """Every table by the name of its marker."""
-    made = {f"accuracy-{data}": accuracy_table(read(RESULTS / f"accuracy-{data}.json")) for data in ("digits", "mnist")}
-    made["step-time"] = cost_table(read(RESULTS / "step-time.json"))
-    made["reference-run"] = reference_table(read(RESULTS / "reference-run.json"))
-    return made
+def tables() -> dict[str, dict[str, str]]:
+    """By page, every table by the name of its marker."""
+    made = {data: read(RESULTS / f"accuracy-{data}.json") for data in ("digits", "mnist")}
+    readme = {f"accuracy-{data}": accuracy_table(results) for data, results in made.items()}
+    readme["step-time"] = cost_table(read(RESULTS / "step-time.json"))
+    readme["reference-run"] = reference_table(read(RESULTS / "reference-run.json"))
+    comparison = {f"methods-{data}": methods_table(results) for data, results in made.items()}
+    comparison |= {f"settings-{data}": settings_table(results) for data, results in made.items()}
+    comparison["rule-steps"] = steps_table(read(RESULTS / "rule-steps.json"))
+    return {"README.md": readme, "docs/comparison.md": comparison}
 
 
-def filled(text: str) -> str:
-    """`text` with every table between its markers made anew."""
-    for name, table in tables().items():
+def filled(text: str, made: dict[str, str]) -> str:
+    """`text` with every table of `made` between its markers."""
+    for name, table in made.items():
         pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
-        assert pattern.search(text), f"README has no marker {name}"
+        assert pattern.search(text), f"there is no marker {name}"
         text = pattern.sub(lambda match, table=table: f"{match[1]}{table}\n{match[2]}", text)  # type: ignore[misc]
     return text
 
 
 if __name__ == "__main__":
-    README.write_text(filled(README.read_text(encoding="utf-8")), encoding="utf-8")
+    for page, made in tables().items():
+        path = ROOT / page
+        path.write_text(filled(path.read_text(encoding="utf-8"), made), encoding="utf-8")
