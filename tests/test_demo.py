@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import torch
 
+import varbnn as vb
 from varbnn import demo
 from varbnn.data import load
-from varbnn.demo.methods import MEASURES
+from varbnn.demo.methods import MEASURES, METHODS, Outcome, network
 from varbnn.demo.output import output
-from varbnn.demo.words import COLUMNS, suggestions
+from varbnn.demo.pictures import draw
+from varbnn.demo.words import COLUMNS, reading, suggestions, table
 from varbnn.errors import InputError
 
 SMOKE = dict(epochs=2, num_samples=2, quiet=True)
@@ -123,6 +125,65 @@ def test_without_matplotlib_the_extra_is_named_and_the_report_is_written(tmp_pat
     assert report["files"] == []
     assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
     assert 'pip install "varbnn[plot]"' in capsys.readouterr().out
+
+
+ALL = {name: dict.fromkeys(MEASURES, 0.5) for name in METHODS}
+
+
+def test_the_table_of_all_methods_fits_a_terminal_and_its_columns_end_together():
+    wide = {"flips_per_step": 1234567.8, "bytes_per_weight": 12.0, "nll": 12.3456, "ood_auroc": None}
+    heading, *rows = table({**ALL, "filter": {**ALL["filter"], **wide}}).splitlines()
+    assert len(rows) == len(METHODS)
+    assert {len(row) for row in rows} == {len(heading)}
+    assert len(heading) <= 120
+    assert rows[list(METHODS).index("filter")].split()[1:] == [
+        *("50.00%", "12.3456", "0.5000", "0.5000", "-", "0.50", "1234567.8", "0.5", "12"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "losses, sentences",
+    [
+        ({"ste": 0.4, "posterior": 0.3}, ["The posterior predicts with", "Against one network the", "is 25% lower."]),
+        ({"ste": 0.2, "posterior": 0.3}, ["is 50% higher."]),
+        (
+            {"ste": 0.4, "filter": 0.2, "posterior": 0.3, "moments": 0.1, "gaussian": 0.2},
+            [
+                "posterior, moments and gaussian each predict with the mean of 8 sampled networks.",
+                "The best NLL of those that draw (moments) is 50% lower than that of those that do not (filter).",
+            ],
+        ),
+    ],
+)
+def test_the_reading_compares_those_that_draw_with_those_that_do_not(losses, sentences):
+    text = reading(load("moons"), {name: {**ALL[name], "nll": nll} for name, nll in losses.items()}, 8)
+    assert all(sentence in text for sentence in sentences)
+
+
+@pytest.mark.parametrize("name", ["bop", "moments"])
+def test_the_reading_of_one_method_alone_compares_nothing(name):
+    assert "NLL" not in reading(load("moons"), {name: ALL[name]}, 8)
+
+
+def test_the_pictures_of_all_methods_have_a_panel_for_each(tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    titles = {}
+
+    def save(figure, path, **options):
+        titles[path.stem] = [panel.get_title(loc="left") for panel in figure.axes]
+
+    monkeypatch.setattr(Figure, "savefig", save)
+    data = load("digits")
+    guess = vb.Prediction(torch.full((1, len(data.test_y), data.num_classes), 1 / data.num_classes))
+    row = [{"loss": 1.0, "accuracy": 0.5, "entropy_bits": 0.0, "flips": 3.0}]
+    outcomes = {
+        name: Outcome(network(data, (4,), method.posterior), guess, guess, row, {}) for name, method in METHODS.items()
+    }
+    draw(data, outcomes, 2, tmp_path)
+    assert titles["layers"] == [name for name, method in METHODS.items() if method.draws]
+    assert titles["uncertainty"] == [f"{name}, AUROC 0.500" for name in METHODS]
+    assert len(titles["reliability"]) == len(METHODS)
 
 
 def publish(folder, **files: str) -> list[str]:

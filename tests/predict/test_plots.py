@@ -102,6 +102,16 @@ def test_the_reliability_diagram_names_the_error_that_evaluate_finds():
     assert texts(figure.axes[0].get_legend()) == expected
 
 
+def test_more_than_three_predictions_get_a_reliability_diagram_each():
+    named = {name: Prediction(PREDICTION.probs[: i + 1]) for i, name in enumerate("abc")}
+    assert len(plots.reliability_diagram(named, LABELS).axes) == 2
+    named["d"] = PREDICTION
+    panels = plots.reliability_diagram(named, LABELS, bins=10).axes
+    expected = [[f"{name}, ECE {evaluate(p, LABELS, bins=10)['ece']:.3f}"] for name, p in named.items()]
+    assert [texts(panel.get_legend()) for panel in panels] == expected
+    assert len(plots.reliability_diagram(named, LABELS, ax=Figure().subplots()).axes) == 1
+
+
 def test_the_reliability_diagram_shows_each_full_bin_at_its_mean_with_its_interval():
     probs = np.array([[0.95, 0.05], [0.91, 0.09], [0.7, 0.3]])
     figure = plots.reliability_diagram(Prediction(probs[None]), [0, 1, 0], bins=10)
@@ -150,6 +160,22 @@ def test_runs_are_told_apart_by_colour_and_line_and_gaps_stay_gaps():
     assert list(second.get_xdata()) == [1, 3]
     (line,) = [line for line in figure.axes[1].lines if len(line.get_xdata())]
     np.testing.assert_array_equal(line.get_xydata(), [[1, math.nan], [3, 0.5]])
+
+
+def test_seven_runs_differ_in_colour_and_the_legend_stays_inside_the_picture():
+    runs = {f"a rather long name {i}": HISTORY for i in range(7)}
+    figure = plots.training_curves(runs, ["loss", "accuracy"])
+    figure.draw_without_rendering()
+    (panel, _) = figure.axes
+    assert len({line.get_color() for line in panel.lines}) == 7
+    assert len({(line.get_color(), line.get_linestyle()) for line in panel.lines}) == 7
+    assert panel.get_legend().get_window_extent().x1 <= figure.bbox.x1
+
+
+def test_flips_are_drawn_so_that_thousands_and_none_can_both_be_read():
+    history = [{"flips": 40_000.0, "loss": 1.0}, {"flips": 3.0, "loss": 0.5}, {"flips": 0.0, "loss": 0.4}]
+    flips, loss = plots.training_curves(history, ["flips", "loss"]).axes
+    assert (flips.get_yscale(), flips.get_ylim()[0], loss.get_yscale()) == ("symlog", 0, "linear")
 
 
 def test_records_without_an_epoch_are_counted_from_one():

@@ -70,7 +70,7 @@ def run(
                 method, dataset, recipe, settings, num_samples=num_samples, seed=seed, progress=not quiet, label=label
             )
         measures = {name: outcome.measures for name, outcome in outcomes.items()}
-        say(f"\n{vb.summary(outcomes[methods[-1]].model, dataset.test_x[:1])}\n")
+        say(f"\n{methods[-1]}, layer by layer:\n{vb.summary(outcomes[methods[-1]].model, dataset.test_x[:1])}\n")
         print(words.table(measures), flush=True)
         say(f"\n{words.reading(dataset, measures, num_samples)}")
         with output(Path(out)) as place:

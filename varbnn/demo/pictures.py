@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,20 +33,43 @@ def draw(data: Dataset, outcomes: Mapping[str, Outcome], num_samples: int, folde
         "uncertainty": _uncertainty(outcomes),
         "training": vb.plots.training_curves(histories, ["loss", "accuracy", "entropy_bits", "flips"]),
     }
-    for name, outcome in outcomes.items():
-        if METHODS[name].draws:
-            figures["layers"] = vb.plots.layer_entropy(vb.health(outcome.model, warn=False).layer_entropy_bits)
-        if data.shape == (2,):
-            figures[f"map-{name}"] = _map(data, outcome, num_samples if METHODS[name].draws else 0)
+    drawing = {name: outcome for name, outcome in outcomes.items() if METHODS[name].draws}
+    if drawing:
+        figures["layers"] = _layers(drawing)
+    if data.shape == (2,):
+        for name, outcome in outcomes.items():
+            figures[f"map-{name}"] = _map(data, outcome, num_samples if name in drawing else 0)
     for name, figure in figures.items():
         figure.savefig(folder / f"{name}.png", dpi=SHARPNESS)
 
 
 def _uncertainty(outcomes: Mapping[str, Outcome]) -> Figure:
-    figure, panels = new_panels(None, len(outcomes), figsize=(5.6, 0.6 + 2.8 * len(outcomes)), sharex=True)
-    for (name, outcome), panel in zip(outcomes.items(), panels, strict=True):
+    columns = 1 if len(outcomes) <= 2 else 2
+    size = (0.4 + 5.2 * columns, 0.8 + 2.3 * math.ceil(len(outcomes) / columns))
+    figure, panels = new_panels(None, len(outcomes), columns=columns, figsize=size, sharex=True, sharey=True)
+    for place, ((name, outcome), panel) in enumerate(zip(outcomes.items(), panels, strict=True)):
         vb.plots.entropy_histogram(outcome.prediction, outcome.ood, ax=panel)
-        panel.text(0.99, 0.97, name, transform=panel.transAxes, ha="right", va="top", weight="bold")
+        legend = panel.get_legend()
+        auroc = legend.get_title().get_text()
+        panel.set_title(f"{name}, {auroc}" if auroc else name, loc="left")
+        lowest = place >= len(outcomes) - columns
+        panel.tick_params(labelbottom=lowest)
+        panel.set_xlabel(panel.get_xlabel() if lowest else "")
+        panel.set_ylabel("" if place % columns else panel.get_ylabel())
+        legend.remove()  # one for all panels
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=2, frameon=False)
+    return figure
+
+
+def _layers(outcomes: Mapping[str, Outcome]) -> Figure:
+    bits = {name: vb.health(outcome.model, warn=False).layer_entropy_bits for name, outcome in outcomes.items()}
+    if len(bits) == 1:
+        return vb.plots.layer_entropy(*bits.values())
+    rows = sum(map(len, bits.values()))
+    figure, panels = new_panels(None, len(bits), figsize=(5.4, 0.6 + 0.4 * len(bits) + 0.36 * rows), sharex=True)
+    for (name, layers), panel in zip(bits.items(), panels, strict=True):
+        vb.plots.layer_entropy(layers, ax=panel)
+        panel.set_title(name, loc="left")
     for panel in panels[:-1]:
         panel.set_xlabel("")
     return figure

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -45,37 +45,53 @@ def opening(data: Dataset, recipe: Recipe) -> str:
 
 
 def table(measures: Mapping[str, Mapping[str, float | None]]) -> str:
-    """Methods by measures, right-aligned.
+    """Methods by measures, right-aligned; the columns are as wide as they must be.
 
     >>> print(table({"ste": {**dict.fromkeys(COLUMNS, 0.5), "ood_auroc": None}}))
-         accuracy ↑   NLL ↓  Brier ↓   ECE ↓  OOD AUROC ↑  bits/weight  seconds
-    ste      50.00%  0.5000   0.5000  0.5000            -         0.50      0.5
+         accuracy ↑   NLL ↓  Brier ↓   ECE ↓  OOD AUROC ↑  bits/weight  flips/step  ms/step  bytes/weight
+    ste      50.00%  0.5000   0.5000  0.5000            -         0.50         0.5      0.5             0
     """
-    names = max(map(len, measures))
-    lines = [" " * names + "".join(f"  {heading}" for heading, _ in COLUMNS.values())]
-    for name, values in measures.items():
-        line = name.ljust(names)
-        for key, (heading, form) in COLUMNS.items():
-            value = values[key]
-            line += "  " + ("-" if value is None else form(value)).rjust(len(heading))
-        lines.append(line)
-    return "\n".join(lines)
+    columns = [["", *measures]]
+    for key, (heading, form) in COLUMNS.items():
+        values = (row[key] for row in measures.values())
+        columns.append([heading, *("-" if value is None else form(value) for value in values)])
+    widths = [max(map(len, column)) for column in columns]
+    return "\n".join(
+        "  ".join([first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True))])
+        for first, *rest in zip(*columns, strict=True)
+    )
 
 
 def reading(data: Dataset, measures: Mapping[str, Mapping[str, float | None]], num_samples: int) -> str:
-    """How to read the table, and what it says about the posterior."""
+    """How to read the table, and what it says about networks that are drawn against networks that are not."""
     lines = []
-    if any(METHODS[name].draws for name in measures):
+    drawing = [name for name in measures if METHODS[name].draws]
+    if drawing:
         networks = f"{num_samples} sampled networks" if num_samples > 1 else "1 sampled network"
-        lines.append(f"The posterior predicts with the mean of {networks}.")
+        who = f"{listed(drawing)} each predict" if len(drawing) > 1 else "The posterior predicts"
+        lines.append(f"{who} with the mean of {networks}.")
     if data.ood_x is not None:
         lines.append(f"OOD AUROC: how well total uncertainty tells {data.ood_name} from test inputs; 0.5 is chance.")
-    ste, posterior = (measures.get(name, {}).get("nll") for name in ("ste", "posterior"))
-    if ste and posterior is not None:
-        change = posterior / ste - 1
-        direction = "lower" if change < 0 else "higher"
-        lines.append(f"Against one network the posterior's NLL is {abs(change):.0%} {direction}.")
+    losses = {name: float(row["nll"] or 0) for name, row in measures.items()}
+    single = {name: nll for name, nll in losses.items() if name not in drawing}
+    if drawing and min(single.values(), default=0.0) > 0:
+        one, many = min(single, key=losses.__getitem__), min(drawing, key=losses.__getitem__)
+        change = losses[many] / losses[one] - 1
+        by = f"{abs(change):.0%} {'lower' if change < 0 else 'higher'}"
+        if len(losses) == 2:
+            lines.append(f"Against one network the posterior's NLL is {by}.")
+        else:
+            lines.append(f"The best NLL of those that draw ({many}) is {by} than that of those that do not ({one}).")
     return "\n".join(lines)
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names in a sentence.
+
+    >>> listed(["ste", "bop", "filter"])
+    'ste, bop and filter'
+    """
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
 def report(

@@ -32,13 +32,18 @@ Array = np.ndarray[Any, Any]
 __all__ = ["entropy_histogram", "layer_entropy", "reliability_diagram", "training_curves", "uncertainty_map"]
 
 
+TOGETHER = 3
+"""Predictions whose dots and bars one reliability diagram holds; with more they lie on top of each other."""
+
+
 def reliability_diagram(
     predictions: Prediction | Mapping[str, Prediction], targets: Values, *, bins: int = 15, ax: Axes | None = None
 ) -> Figure:
     """How often a prediction of a given confidence is right; on the diagonal it is as right as it is sure.
 
     The bins are those of the ECE, which the legend names; a bar is the 95 % Wilson interval of the accuracy in a bin,
-    long where the bin holds few inputs. Without `ax`, a second panel shows how many those are, on a logarithmic scale.
+    long where the bin holds few inputs. Without `ax`, a second panel shows how many those are, on a logarithmic scale;
+    more than three predictions get a diagram each instead, side by side.
 
     Args:
         predictions: one, or several by name, for the same N inputs.
@@ -58,6 +63,8 @@ def reliability_diagram(
     named = {"": predictions} if isinstance(predictions, Prediction) else dict(predictions)
     if not named:
         raise InputError("give at least one prediction")
+    if ax is None and len(named) > TOGETHER:
+        return _side_by_side(named, targets, bins)
     figure, (main, spread) = new_panels(ax, 2, figsize=(4.8, 5.6), height_ratios=(4, 1), sharex=True)
     main.plot([0, 1], [0, 1], color=PALE, linestyle=(0, (4, 3)), linewidth=1, zorder=1)
     for text, place, align in (
@@ -87,6 +94,20 @@ def reliability_diagram(
     if spread is not None:
         spread.set(yscale="log", ylim=(0.5, None), ylabel="inputs")
     (spread or main).set_xlabel("confidence (largest mean probability)")
+    return figure
+
+
+def _side_by_side(named: Mapping[str, Prediction], targets: Values, bins: int) -> Figure:
+    columns = min(4, math.ceil(len(named) / 2))
+    rows = math.ceil(len(named) / columns)
+    size = (0.4 + 2.6 * columns, 0.3 + 2.9 * rows)
+    figure, panels = new_panels(None, len(named), columns=columns, figsize=size, sharex=True, sharey=True)
+    for place, ((name, prediction), panel) in enumerate(zip(named.items(), panels, strict=True)):
+        reliability_diagram({name: prediction}, targets, bins=bins, ax=panel)
+        panel.set(xlabel="confidence" if place >= len(named) - columns else "")
+        panel.tick_params(labelbottom=place >= len(named) - columns)
+        if place % columns:
+            panel.set(ylabel="")
     return figure
 
 

@@ -17,10 +17,10 @@ from varbnn.errors import import_extra
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-BLUE, ORANGE, GREEN, PINK, SKY, VERMILION, YELLOW = COLOURS = (
+BLUE, ORANGE, GREEN, PINK, SKY, VERMILION, BLACK, YELLOW = COLOURS = (
     *("#0072B2", "#E69F00", "#009E73", "#CC79A7"),
-    *("#56B4E9", "#D55E00", "#F0E442"),
-)
+    *("#56B4E9", "#D55E00", "#000000", "#F0E442"),
+)  # yellow last: a thin line of it on white is hardly seen
 MARKERS = "o^sDvPX"
 INK, PALE = "#333333", "#999999"
 

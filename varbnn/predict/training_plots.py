@@ -24,10 +24,15 @@ AXIS_LABELS = {
     "entropy": "posterior entropy, bits per weight",
     "kl": "KL to the prior, nats per weight",
     "flips": "flipped weights",
+    "step_flips": "flipped weights, in one step",
     "saturated": "saturated beliefs, share",
     "lr": "learning rate",
 }
 NOT_A_CURVE = ("epoch", "step", "lr", "seconds")
+COUNTS = ("flips", "step_flips")
+"""What falls from tens of thousands to a handful, or to 0: on an axis that is linear below 1 and logarithmic above."""
+LINES = ("-", "--", "-.", ":", (0, (6, 2, 1, 2, 1, 2)))
+"""One more than half the colours, so that colour and line together repeat only after 40 runs."""
 
 
 def layer_entropy(entropies: Mapping[str, float], *, ax: Axes | None = None) -> Figure:
@@ -107,21 +112,28 @@ def training_curves(
     columns = 1 if len(chosen) <= 3 else 2
     figsize = (0.8 + 4.6 * columns, 0.7 + 1.8 * math.ceil(len(chosen) / columns))
     figure, panels = new_panels(ax, len(chosen), columns=columns, figsize=figsize)
+    width = 1.8 if len(runs) <= 3 else 1.3
     for key, panel in zip(chosen, panels, strict=True):
-        for (name, run), colour, line in zip(runs.items(), cycle(COLOURS), cycle(("-", "--", "-.", ":")), strict=False):
+        for (name, run), colour, line in zip(runs.items(), cycle(COLOURS), cycle(LINES), strict=False):
             rows = [(record[axis] if axis else number, record.get(key)) for number, record in enumerate(run, 1)]
             points = [(place, value if _is_number(value) else math.nan) for place, value in rows if value is not None]
             mark = "o" if len(points) < 3 else None
-            panel.plot(*zip(*points, strict=True), color=colour, linestyle=line, linewidth=1.8, marker=mark, label=name)
+            panel.plot(
+                *zip(*points, strict=True), color=colour, linestyle=line, linewidth=width, marker=mark, label=name
+            )
         panel.set_ylabel(AXIS_LABELS.get(key, key).replace(", ", ",\n"))
         panel.set_xlabel(axis or "epoch")
         panel.xaxis.get_major_locator().set_params(integer=True)
+        if key in COUNTS:
+            panel.set_yscale("symlog", linthresh=1)
+            panel.set_ylim(bottom=0)
         panel.grid(axis="y", color="#E5E5E5", linewidth=0.8)
         panel.set_axisbelow(True)
     for panel in panels[:-columns]:
         panel.set_xlabel("")
     if len(runs) > 1:
-        legend_above(panels[0], columns=4)
+        # 12 letters to the inch; the line beside a name and the gap behind it take the room of 7
+        legend_above(panels[0], columns=max(1, min(4, int(12 * figure.get_figwidth() / (7 + max(map(len, runs)))))))
     return figure
 
 
