@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from varbnn.optim.parts import Group, States
+from varbnn.optim.precision import full
 
 
 class Filter:
@@ -190,5 +191,5 @@ def weigh(beliefs: list[Tensor], states: States, **rates: float) -> None:
     for name, rate in rates.items():
         for belief, state in zip(beliefs, states, strict=True):
             if name not in state:
-                state[name] = torch.zeros((), dtype=belief.dtype)
+                state[name] = torch.zeros((), dtype=full(belief.dtype))
             state[name] += rate * (1 - state[name])

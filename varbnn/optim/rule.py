@@ -16,6 +16,7 @@ from varbnn.optim.decisions import Decision
 from varbnn.optim.filters import Filter
 from varbnn.optim.forgetting import Forgetting
 from varbnn.optim.parts import Group, OneOf, chosen, must_be
+from varbnn.optim.precision import full, narrow_, restore_wide, widened
 from varbnn.optim.real import check_real, step_real
 from varbnn.posteriors import Posterior, belief_of
 
@@ -172,7 +173,7 @@ class Rule(torch.optim.Optimizer):
             if not bool(torch.isfinite(value).all()):
                 raise InputError(f"a {name} has NaN or infinite entries")
         for p, value in zip(beliefs, values, strict=True):
-            self.state[p][name] = value.detach().to(p, copy=True)
+            self.state[p][name] = value.detach().to(p.device, full(p.dtype), copy=True)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -210,14 +211,14 @@ class Rule(torch.optim.Optimizer):
             for p, state in zip(params, states, strict=True):
                 for name in filter.names(group):
                     if name not in state:
-                        state[name] = torch.zeros_like(p, memory_format=torch.preserve_format)
+                        state[name] = torch.zeros_like(p, dtype=full(p.dtype), memory_format=torch.preserve_format)
         coupled = forgetting.coupled(group) and not (skip and decision.linear)
         given: list[Tensor] = [p.grad for p in params if p.grad is not None]
-        for beliefs, gradients, kept in blocks(params, given, states, self.together(group)):
+        for own, gradients, kept in blocks(params, given, states, self.together(group)):
             # where nothing is remembered the gain goes into the step: a copy of the gradient costs a third of it
-            directions = gradients
+            beliefs, directions = widened(own), widened(gradients)
             if coupled or not (skip or gain == 1):
-                directions = list(torch._foreach_mul(gradients, gain))
+                directions = list(torch._foreach_mul(directions, gain))
             if coupled:
                 forgetting.add_to_(directions, beliefs, kept, group)
             else:
@@ -225,6 +226,7 @@ class Rule(torch.optim.Optimizer):
             if not skip:
                 directions = filter(directions, kept, group)
             decision(beliefs, directions, group, gain if skip and not coupled else 1.0)
+            narrow_(own, beliefs)
 
     def _refuse(self, work: list[tuple[Group, list[Tensor]]]) -> None:
         for group, _ in work:
@@ -242,6 +244,11 @@ class Rule(torch.optim.Optimizer):
             raise InputError(f"{type(self).__name__} takes dense gradients only; set sparse=False in the embedding")
         if not torch.compiler.is_compiling():
             refuse_nonfinite(gradients)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue from a saved state, as torch does; state of half-precision parameters stays float32."""
+        super().load_state_dict(state_dict)
+        restore_wide(self, state_dict)
 
     def __getstate__(self) -> dict[str, Any]:
         # torch's keeps nothing but defaults, state and groups, so a copy could neither warn nor take another group

@@ -1,0 +1,98 @@
+"""Steps in blocks: the same numbers, to the last bit, as over whole tensors."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from tests.contracts.rule import beliefs, members
+from varbnn.optim import blocks
+
+SETTINGS = [pytest.param(member, s, id=f"{member}-{i}") for member in members() for i, s in enumerate(member.settings)]
+SIZE = 64  # of a block in these tests: a multiple of every vector unit's width
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    monkeypatch.setattr(blocks, "SIZE", SIZE)
+
+
+def trained(member, settings, steps=12):
+    torch.manual_seed(5)
+    shapes = [(13, 20), (7,), (64,), (5, 3), (129,)]
+    parameters = beliefs(member, *(0.3 * torch.randn(shape, dtype=torch.float64) for shape in shapes))
+    optimizer = member(parameters, **settings)
+    for _ in range(steps):
+        for p in parameters:
+            p.grad = 0.1 * torch.randn_like(p)
+        optimizer.step()
+    return parameters, optimizer
+
+
+@pytest.mark.parametrize("member, settings", SETTINGS)
+def test_a_step_in_blocks_is_the_step_over_whole_tensors(member, settings, monkeypatch):
+    whole, optimizer = trained(member, settings)
+    monkeypatch.setattr(blocks, "SIZE", SIZE)
+    cut, other = trained(member, settings)
+    for p, q in zip(whole, cut, strict=True):
+        torch.testing.assert_close(p, q, rtol=0, atol=0)
+        for name, value in optimizer.state[p].items():
+            torch.testing.assert_close(value, other.state[q][name], rtol=0, atol=0)
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_blocks_cover_every_weight_once_are_views_and_stay_below_their_size():
+    tensors = [torch.zeros(13, 20), torch.zeros(7), torch.zeros(()), torch.zeros(0, 4), torch.zeros(64)]
+    states = [{"m": torch.zeros_like(t), "weight": torch.zeros(())} for t in tensors]
+    for own, gradients, kept in blocks.blocks(tensors, [torch.ones_like(t) for t in tensors], states):
+        assert sum(t.numel() for t in own) <= SIZE
+        for t, g, state in zip(own, gradients, kept, strict=True):
+            assert t.shape == g.shape == state["m"].shape
+            assert state["weight"].shape == ()
+            t.add_(g)
+            state["m"].add_(g)
+    assert all(bool((t == 1).all()) and bool((s["m"] == 1).all()) for t, s in zip(tensors, states, strict=True))
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_tensors_of_one_belief_stay_in_one_block():
+    tensors = [torch.zeros(100), torch.ones(100), torch.zeros(3), torch.ones(3)]
+    for own, _, _ in blocks.blocks(tensors, tensors, [{} for _ in tensors], together=2):
+        assert len(own) % 2 == 0
+        for location, precision in zip(own[::2], own[1::2], strict=True):
+            assert location.shape == precision.shape
+            assert not location.any()
+            assert bool(precision.all())
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("what", ["belief", "gradient", "state"])
+def test_what_is_not_contiguous_comes_whole(what):
+    plain, turned = torch.zeros(20, 30), torch.zeros(30, 20).T
+    belief, gradient, state = (turned if name == what else plain for name in ("belief", "gradient", "state"))
+    ((own, gradients, kept),) = blocks.blocks([belief], [gradient], [{"m": state}])
+    assert own[0] is belief
+    assert gradients[0] is gradient
+    assert kept[0]["m"] is state
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_a_convolution_in_channels_last_steps_as_any_other():
+    for member in members():
+        kernels = torch.randn(8, 4, 3, 3)
+        (plain, *_), (turned, *_) = (
+            beliefs(member, kernels),
+            beliefs(member, kernels.to(memory_format=torch.channels_last)),
+        )
+        if len(member.posterior.names) > 1:
+            continue  # those come in pairs; contiguity is looked at tensor by tensor all the same
+        turned = nn.Parameter(turned.detach().to(memory_format=torch.channels_last))
+        turned.belief = plain.belief
+        here, there = member([plain], **member.settings[0]), member([turned], **member.settings[0])
+        for _ in range(5):
+            plain.grad = torch.randn(8, 4, 3, 3)
+            turned.grad = plain.grad.to(memory_format=torch.channels_last)
+            here.step()
+            there.step()
+        torch.testing.assert_close(plain.detach(), turned.detach().contiguous(), rtol=1e-6, atol=1e-6)
