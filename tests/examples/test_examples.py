@@ -18,6 +18,7 @@ PROMISED = {
         "accuracy", "nll", "brier", "ece", "ood_auroc", "mode_accuracy", "entropy_bits", "loaded_equal", "seconds",
     },
     "02_uncertainty": {"ste", "mode", "posterior", "refresh_bn", "draws", "doubt", "figure", "seconds"},
+    "03_compare_rules": {"rules", "figure", "seconds"},
 }  # fmt: skip
 
 

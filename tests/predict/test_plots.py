@@ -168,14 +168,22 @@ def test_seven_runs_differ_in_colour_and_the_legend_stays_inside_the_picture():
     figure.draw_without_rendering()
     (panel, _) = figure.axes
     assert len({line.get_color() for line in panel.lines}) == 7
-    assert len({(line.get_color(), line.get_linestyle()) for line in panel.lines}) == 7
-    assert panel.get_legend().get_window_extent().x1 <= figure.bbox.x1
+    (legend,) = figure.legends
+    assert texts(legend) == list(runs)
+    assert legend.get_window_extent().x1 <= figure.bbox.x1
+    assert legend.get_window_extent().y0 >= panel.bbox.y1
 
 
 def test_flips_are_drawn_so_that_thousands_and_none_can_both_be_read():
     history = [{"flips": 40_000.0, "loss": 1.0}, {"flips": 3.0, "loss": 0.5}, {"flips": 0.0, "loss": 0.4}]
     flips, loss = plots.training_curves(history, ["flips", "loss"]).axes
     assert (flips.get_yscale(), flips.get_ylim()[0], loss.get_yscale()) == ("symlog", 0, "linear")
+
+
+@pytest.mark.parametrize("last, scale", [(0.2, "linear"), (0.01, "log"), (-0.01, "linear"), (math.nan, "linear")])
+def test_a_loss_that_falls_to_less_than_a_tenth_is_drawn_on_a_logarithmic_axis(last, scale):
+    (panel,) = plots.training_curves([{"loss": 1.0}, {"loss": 0.5}, {"loss": last}]).axes
+    assert panel.get_yscale() == scale
 
 
 def test_records_without_an_epoch_are_counted_from_one():

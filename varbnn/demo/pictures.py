@@ -12,7 +12,7 @@ import torch
 import varbnn as vb
 from varbnn.data import Dataset
 from varbnn.demo.methods import METHODS, Outcome
-from varbnn.predict.style import new_panels
+from varbnn.predict.style import legend_above, new_panels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -57,7 +57,7 @@ def _uncertainty(outcomes: Mapping[str, Outcome]) -> Figure:
         panel.set_xlabel(panel.get_xlabel() if lowest else "")
         panel.set_ylabel("" if place % columns else panel.get_ylabel())
         legend.remove()  # one for all panels
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=2, frameon=False)
+    legend_above(panels[0], columns=2, whole=figure)
     return figure
 
 

@@ -45,10 +45,13 @@ def new_panels(ax: Any, number: int, *, columns: int = 1, **options: Any) -> tup
     return figure, tuple(panels)
 
 
-def legend_above(panel: Any, columns: int, title: str | None = None) -> None:
-    """A legend over the panel, where it cannot cover data."""
-    place = dict(loc="lower left", bbox_to_anchor=(-0.01, 1.0), borderaxespad=0.2)
-    panel.legend(frameon=False, ncols=columns, title=title, alignment="left", handletextpad=0.5, **place)
+def legend_above(panel: Any, columns: int, title: str | None = None, whole: Figure | None = None) -> None:
+    """A legend of the panel's lines over the panel, or over the `whole` figure, where it cannot cover data."""
+    style = dict(frameon=False, ncols=columns, title=title, alignment="left", handletextpad=0.5)
+    if whole is None:
+        panel.legend(loc="lower left", bbox_to_anchor=(-0.01, 1.0), borderaxespad=0.2, **style)
+    else:
+        whole.legend(*panel.get_legend_handles_labels(), loc="outside upper left", **style)
 
 
 def greys() -> Any:

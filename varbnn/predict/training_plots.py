@@ -31,6 +31,8 @@ AXIS_LABELS = {
 NOT_A_CURVE = ("epoch", "step", "lr", "seconds")
 COUNTS = ("flips", "step_flips")
 """What falls from tens of thousands to a handful, or to 0: on an axis that is linear below 1 and logarithmic above."""
+LOSSES = ("loss", "nll")
+"""What still falls when it looks like 0: on a logarithmic axis where it falls to less than a tenth."""
 LINES = ("-", "--", "-.", ":", (0, (6, 2, 1, 2, 1, 2)))
 """One more than half the colours, so that colour and line together repeat only after 40 runs."""
 
@@ -124,17 +126,24 @@ def training_curves(
         panel.set_ylabel(AXIS_LABELS.get(key, key).replace(", ", ",\n"))
         panel.set_xlabel(axis or "epoch")
         panel.xaxis.get_major_locator().set_params(integer=True)
-        if key in COUNTS:
-            panel.set_yscale("symlog", linthresh=1)
-            panel.set_ylim(bottom=0)
+        _scale(panel, key, [float(record[key]) for record in records if _is_number(record.get(key))])
         panel.grid(axis="y", color="#E5E5E5", linewidth=0.8)
         panel.set_axisbelow(True)
     for panel in panels[:-columns]:
         panel.set_xlabel("")
     if len(runs) > 1:
         # 12 letters to the inch; the line beside a name and the gap behind it take the room of 7
-        legend_above(panels[0], columns=max(1, min(4, int(12 * figure.get_figwidth() / (7 + max(map(len, runs)))))))
+        fit = max(1, min(4, int(12 * figure.get_figwidth() / (7 + max(map(len, runs))))))
+        legend_above(panels[0], columns=fit, whole=figure if ax is None else None)
     return figure
+
+
+def _scale(panel: Axes, key: str, values: Sequence[float]) -> None:
+    if key in COUNTS:
+        panel.set_yscale("symlog", linthresh=1)
+        panel.set_ylim(bottom=0)
+    elif key in LOSSES and 0 < 10 * min(values) < max(values):
+        panel.set_yscale("log")
 
 
 def _is_number(value: float | None) -> bool:
