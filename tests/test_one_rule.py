@@ -15,7 +15,8 @@ from varbnn.optim.filters import Filter
 from varbnn.posteriors import Point
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "docs" / "the-one-rule.md", *sorted((ROOT / "docs" / "methods").glob("*.md"))]
+PAGES = [ROOT / "docs" / "the-one-rule.md"]
+PAGES += [page for folder in ("methods", "adding") for page in sorted((ROOT / "docs" / folder).glob("*.md"))]
 
 
 @pytest.fixture

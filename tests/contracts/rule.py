@@ -56,9 +56,11 @@ class Member:
 
 
 def members() -> list[Member]:
-    """Every rule on every posterior that its oracle has settings for."""
+    """Every rule on every posterior that its oracle has settings for; without an oracle there are none to try."""
     found = []
     for rule in rules():
+        if not (ORACLES / f"{file_of(rule)}.py").exists():
+            continue  # test_a_rule_has_a_complete_oracle fails by its name
         settings: dict[Posterior, list[dict[str, Any]]] = {}
         for setting in oracle_of(rule).SETTINGS:
             own = {key: value for key, value in setting.items() if key != "posterior"}

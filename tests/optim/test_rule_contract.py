@@ -68,7 +68,7 @@ def test_a_rule_has_a_complete_oracle(rule):
 @every_class
 def test_a_deleted_oracle_fails_by_the_name_of_its_rule(rule, tmp_path):
     shutil.copytree(ORACLES, tmp_path / "oracles")
-    (tmp_path / "oracles" / f"{file_of(rule)}.py").unlink()
+    (tmp_path / "oracles" / f"{file_of(rule)}.py").unlink(missing_ok=True)
     assert objections(rule, tmp_path / "oracles") == [
         f"{rule.__name__} has no oracle: write tests/oracles/{file_of(rule)}.py"
     ]
