@@ -14,6 +14,7 @@ from varbnn.errors import InputError
 from varbnn.optim import mappings
 from varbnn.optim.mappings import TABLE, Source, explained
 from varbnn.optim.parts import Group
+from varbnn.optim.precision import full
 from varbnn.optim.rule import Params, Rule
 from varbnn.optim.straight_through import StraightThrough
 from varbnn.posteriors import belief_of, mark_belief
@@ -287,4 +288,4 @@ def _write(optimizer: Rule, params: list[Tensor], carried: Carried) -> None:
     for p, (value, state) in zip(params, carried, strict=True):
         p.copy_(value)
         for name, tensor in state.items():
-            optimizer.state[p][name] = tensor.to(p, copy=True) if tensor.dim() else tensor.clone()
+            optimizer.state[p][name] = tensor.to(p.device, full(p.dtype), copy=True) if tensor.dim() else tensor.clone()
