@@ -20,6 +20,13 @@ def test_the_tables_of_readme_and_docs_are_those_of_the_results(monkeypatch):
         assert tables.filled(text, made) == text, f"{page}: run python benchmarks/tables.py"
 
 
+def test_the_numbers_of_the_ablations_are_those_of_the_results(monkeypatch):
+    monkeypatch.setattr(sys, "path", [str(ROOT / "benchmarks"), *sys.path])
+    tables = pytest.importorskip("ablation_tables", reason="benchmarks/ablation_tables.py")
+    page = (ROOT / "docs" / "ablations.md").read_text(encoding="utf-8")
+    assert tables.filled(page) == page, "run python benchmarks/ablation_tables.py"
+
+
 @pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
 def test_every_result_names_its_machine_and_versions(path):
     machine = json.loads(path.read_text(encoding="utf-8"))["machine"]

@@ -12,6 +12,7 @@ FIRST = [
     "start",
     "design",
     "the-one-rule",
+    "ablations",
     "posteriors",
     "training",
     "prediction",
