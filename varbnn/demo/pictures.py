@@ -57,6 +57,7 @@ def _uncertainty(outcomes: Mapping[str, Outcome]) -> Figure:
         panel.set_xlabel(panel.get_xlabel() if lowest else "")
         panel.set_ylabel("" if place % columns else panel.get_ylabel())
         legend.remove()  # one for all panels
+    panels[0].set_ylim(0, 1.05 * max(panel.dataLim.y1 for panel in panels))  # of all, as they share it
     legend_above(panels[0], columns=2, whole=figure)
     return figure
 
