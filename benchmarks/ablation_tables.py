@@ -145,7 +145,7 @@ def decays(results: Results) -> str:
             for row in found:
                 numbers = [few(row["flips"]["mean"]), percent(row["equal_at_end"]["mean"])]
                 rows.append([KINDS[form], power(factor * product), nll(row["nll"]), *numbers])
-    return table(["", "lr · weight decay", "NLL", "flips per step", "signs of the third row, at the end, %"], rows)
+    return table(["", "lr · weight decay", "NLL", "flips per step", "signs at the end as in the row of 100, %"], rows)
 
 
 STARTS = {
