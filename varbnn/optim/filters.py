@@ -192,4 +192,4 @@ def weigh(beliefs: list[Tensor], states: States, **rates: float) -> None:
         for belief, state in zip(beliefs, states, strict=True):
             if name not in state:
                 state[name] = torch.zeros((), dtype=full(belief.dtype))
-            state[name] += rate * (1 - state[name])
+            state[name].add_(1 - state[name], alpha=rate)
