@@ -44,12 +44,12 @@ def test_a_step_in_blocks_is_the_step_over_whole_tensors(member, settings, monke
 @pytest.mark.usefixtures("small_blocks")
 def test_blocks_cover_every_weight_once_are_views_and_stay_below_their_size():
     tensors = [torch.zeros(13, 20), torch.zeros(7), torch.zeros(()), torch.zeros(0, 4), torch.zeros(64)]
-    states = [{"m": torch.zeros_like(t), "weight": torch.zeros(())} for t in tensors]
+    states = [{"m": torch.zeros_like(t), "weight": torch.zeros(1)} for t in tensors]
     for own, gradients, kept in blocks.blocks(tensors, [torch.ones_like(t) for t in tensors], states):
         assert sum(t.numel() for t in own) <= SIZE
         for t, g, state in zip(own, gradients, kept, strict=True):
             assert t.shape == g.shape == state["m"].shape
-            assert state["weight"].shape == ()
+            assert state["weight"].shape == (1,)
             t.add_(g)
             state["m"].add_(g)
     assert all(bool((t == 1).all()) and bool((s["m"] == 1).all()) for t, s in zip(tensors, states, strict=True))

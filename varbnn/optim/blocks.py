@@ -55,9 +55,6 @@ def _pieces(beliefs: list[Tensor], gradients: list[Tensor], states: States) -> I
     if length <= SIZE:
         yield length, (beliefs, gradients, states)
         return
-    flat = [
-        {name: t.view(-1) if t.shape == shape else t for name, t in state.items()} for state in states
-    ]  # one number per parameter stays what it is
     for start in range(0, length, SIZE):
         cut = slice(start, start + SIZE)
         yield (
@@ -65,6 +62,7 @@ def _pieces(beliefs: list[Tensor], gradients: list[Tensor], states: States) -> I
             (
                 [t.view(-1)[cut] for t in beliefs],
                 [t.view(-1)[cut] for t in gradients],
-                [{name: t[cut] if t.dim() else t for name, t in state.items()} for state in flat],
+                # what is one number per parameter stays whole
+                [{k: t.view(-1)[cut] if t.shape == shape else t for k, t in state.items()} for state in states],
             ),
         )

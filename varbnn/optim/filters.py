@@ -61,7 +61,7 @@ class Momentum(Filter):
     def __call__(self, gradients: list[Tensor], states: States, group: Group) -> list[Tensor]:
         average = [state["momentum"] for state in states]
         torch._foreach_lerp_(average, gradients, 1 - group["momentum"])
-        return [m / state["weight"] for m, state in zip(average, states, strict=True)]
+        return [m / state["weight"][0] for m, state in zip(average, states, strict=True)]
 
 
 class HeavyBall(Filter):
@@ -107,7 +107,7 @@ class AdamDirection(Filter):
         torch._foreach_mul_(second, beta2)
         torch._foreach_addcmul_(second, gradients, gradients, 1 - beta2)
         every = zip(first, second, states, strict=True)
-        return [quotient(m, v, state["weight"], state["weight_sq"], group["eps"]) for m, v, state in every]
+        return [quotient(m, v, state["weight"][0], state["weight_sq"][0], group["eps"]) for m, v, state in every]
 
 
 class Average(Filter):
@@ -156,7 +156,7 @@ class NormalisedAverage(Filter):
         if group["bias_correction"] == "released":
             corrections = [(gamma, sigma)] * len(states)
         elif group["bias_correction"] == "adam":
-            corrections = [(state["weight"], state["weight_sq"]) for state in states]
+            corrections = [(state["weight"][0], state["weight_sq"][0]) for state in states]
         every = zip(first, second, corrections, strict=True)
         return [quotient(m, v, c1, c2, self.eps) for m, v, (c1, c2) in every]
 
@@ -191,5 +191,6 @@ def weigh(beliefs: list[Tensor], states: States, **rates: float) -> None:
     for name, rate in rates.items():
         for belief, state in zip(beliefs, states, strict=True):
             if name not in state:
-                state[name] = torch.zeros((), dtype=full(belief.dtype))
+                # one entry, not none: of a float64 scalar that changes, torch 2.13 compiles the first value in
+                state[name] = torch.zeros(1, dtype=full(belief.dtype))
             state[name].add_(1 - state[name], alpha=rate)
