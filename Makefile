@@ -43,7 +43,7 @@ docs: .venv/.dev
 	@echo "docs/_build/html/index.html"
 
 bench: .venv/.dev
-	@for name in step_time reference_run accuracy ablations; do \
+	@for name in step_time rule_steps reference_run accuracy ablations; do \
 	    echo "== $$name"; $(BIN)/python benchmarks/$$name.py || exit 1; \
 	done
 

@@ -156,9 +156,10 @@ def summarise(results: dict[str, Any]) -> dict[str, Any]:
         rows = {method: runs} | ({f"{method}, mode": [r["mode"] for r in runs]} if "mode" in runs[0] else {})
         for name, row in rows.items():
             keys = [k for k in row[0] if k not in ("seed", "mode", "num_samples") and row[0][k] is not None]
+            values = {k: [r[k] for r in row if k in r] for k in keys}
             table[name] = {
-                k: {"mean": statistics.fmean(r[k] for r in row), "sd": statistics.stdev(r[k] for r in row)}
-                for k in keys
+                k: {"mean": statistics.fmean(v), "sd": statistics.stdev(v) if len(v) > 1 else 0.0}
+                for k, v in values.items()
             }
     return table
 

@@ -33,11 +33,11 @@ RULES: dict[str, tuple[Posterior, Callable[..., Rule]]] = {
     # one network: a real number for every weight, whose sign is the weight
     "straight-through": (Point(), lambda p, size: StraightThrough(p, lr=3e-3, real_lr=1e-2)),
     # one network, no such number: the weight is kept, and flips when an average of its gradient says so,
-    "Bop": (Point(), lambda p, size: Bop(p, gamma=1e-3, threshold=1e-6, real_lr=1e-2)),
+    "Bop": (Point(), lambda p, size: Bop(p, gamma=1e-3, threshold=1e-8, real_lr=2e-2)),
     # ... when the average is large beside its own spread,
-    "second-order Bop": (Point(), lambda p, size: Bop2ndOrder(p, gamma=1e-3, sigma=1e-3, threshold=1e-3, real_lr=1e-2)),
+    "second-order Bop": (Point(), lambda p, size: Bop2ndOrder(p, gamma=1e-2, sigma=1e-3, threshold=1e-3, real_lr=1e-2)),
     # ... or as soon as an average of averages turns
-    "gradient filter": (Point(), lambda p, size: GradientFilter(p, alpha=1e-3, gamma=0.1, real_lr=1e-2)),
+    "gradient filter": (Point(), lambda p, size: GradientFilter(p, alpha=1e-4, gamma=0.1, real_lr=1e-2)),
     # a coin for every weight, tossed at every step
     "BayesBiNN": (
         Bernoulli(),
@@ -46,12 +46,12 @@ RULES: dict[str, tuple[Posterior, Callable[..., Rule]]] = {
     # the same coins, but in training a layer draws its outputs and not its weights
     "moment propagation": (
         Bernoulli(estimator="moments"),
-        lambda p, size: BayesBiNN(p, lr=3e-3, dataset_size=size, temperature=1 / 1000, real_lr=3e-2),
+        lambda p, size: BayesBiNN(p, lr=3e-3, dataset_size=size, temperature=1 / 1000, real_lr=2e-2),
     ),
     # the sign of a normal latent, drawn at every step
     "Gaussian BLR": (
         Gaussian(),
-        lambda p, size: GaussianBLR(p, lr=3e-3, dataset_size=size, temperature=1 / 1000, real_lr=3e-2),
+        lambda p, size: GaussianBLR(p, lr=1e-2, dataset_size=size, temperature=1 / 1000, real_lr=2e-2),
     ),
 }
 

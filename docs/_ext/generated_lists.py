@@ -12,6 +12,7 @@ FIRST = [
     "start",
     "design",
     "the-one-rule",
+    "comparison",
     "ablations",
     "posteriors",
     "training",

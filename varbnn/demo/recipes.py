@@ -31,20 +31,20 @@ class Recipe:
 
 DIGITS: dict[str, Settings] = {
     "ste": dict(lr=3e-3, real_lr=1e-2),
-    "bop": dict(gamma=1e-3, threshold=1e-6, real_lr=1e-2),
-    "bop2": dict(gamma=1e-3, sigma=1e-3, threshold=1e-3, real_lr=1e-2),
-    "filter": dict(alpha=1e-3, gamma=0.1, real_lr=1e-2),
+    "bop": dict(gamma=1e-3, threshold=1e-8, real_lr=2e-2),
+    "bop2": dict(gamma=1e-2, sigma=1e-3, threshold=1e-3, real_lr=1e-2),
+    "filter": dict(alpha=1e-4, gamma=0.1, real_lr=1e-2),
     "posterior": dict(lr=3e-3, temperature=1 / 1000, real_lr=3e-2),
-    "moments": dict(lr=3e-3, temperature=1 / 1000, real_lr=3e-2),
-    "gaussian": dict(lr=3e-3, temperature=1 / 1000, real_lr=3e-2),
+    "moments": dict(lr=3e-3, temperature=1 / 1000, real_lr=2e-2),
+    "gaussian": dict(lr=1e-2, temperature=1 / 1000, real_lr=2e-2),
 }
 MNIST: dict[str, Settings] = {
     "ste": dict(lr=3e-3, real_lr=1e-3),
-    "bop": dict(gamma=1e-3, threshold=1e-6, real_lr=1e-2),
-    "bop2": dict(gamma=1e-3, sigma=1e-3, threshold=1e-3, real_lr=1e-2),
-    "filter": dict(alpha=1e-3, gamma=0.1, real_lr=1e-2),
+    "bop": dict(gamma=1e-3, threshold=1e-8, real_lr=1e-3),
+    "bop2": dict(gamma=1e-3, sigma=1e-3, threshold=1e-3, real_lr=3e-3),
+    "filter": dict(alpha=1e-3, gamma=1e-2, real_lr=3e-3),
     "posterior": dict(lr=1e-3, temperature=1 / 100, real_lr=1e-2),
-    "moments": dict(lr=1e-3, temperature=1 / 100, real_lr=1e-2),
+    "moments": dict(lr=1e-3, temperature=1 / 100, real_lr=3e-3),
     "gaussian": dict(lr=1e-3, temperature=1 / 100, real_lr=1e-2),
 }
 MOONS = DIGITS | {
