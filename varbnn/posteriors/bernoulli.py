@@ -29,8 +29,9 @@ class Bernoulli(Posterior):
     - ``"moments"``: no weight is drawn in training. Linear and convolution layers compute mean and variance of their
       output from those of the weights and draw the output, for each example by itself (local reparametrisation:
       Kingma, Salimans, Welling 2015; for discrete weights Shayer, Levi, Fetaya 2018). Exact in the mean and the
-      variance of each output, and normal where the truth is a sum of many coins; much less noise in the gradient, at
-      the price of a second product per layer. Outputs are drawn as if no two shared a weight: not within a convolution,
+      variance of each output, and normal where the truth is a sum of many coins; usually less noise in the gradient
+      while the weights are unsure, and more without bound, as 1 / √(1 - μ²), once all weights of an output are sure. A
+      second product per layer is its price. Outputs are drawn as if no two shared a weight: not within a convolution,
       not between examples, not between two uses of one layer in a model.
     - ``"mean"``: the real weights μ themselves, no draw (the published code's ``num_samples=0``). A network of mean
       weights is no binary network; only prediction turns it into one.
