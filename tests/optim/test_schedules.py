@@ -449,8 +449,9 @@ def test_other_misuse_is_refused():
         Scheduler(optimizer, model=model, relaxation=Linear(1.0, 0.0, 5))
     with pytest.raises(InputError, match="relaxation must be a curve"):
         Scheduler(optimizer, model=model, relaxation=[Constant(0.1)])
-    with pytest.raises(InputError, match="no layer of the model draws with a relaxation"):
-        Scheduler(optimizer, model=network(Bernoulli()), relaxation=Constant(0.1))
+    for estimator in ("straight-through", "moments", "mean"):
+        with pytest.raises(InputError, match="no layer of the model draws with a relaxation"):
+            Scheduler(optimizer, model=network(Bernoulli(estimator)), relaxation=Constant(0.1))
     assert model[0].posterior == CONCRETE
 
 

@@ -51,7 +51,8 @@ class PriorPull(Forgetting):
         strength = self.strength(group)
         torch._foreach_add_(gradients, beliefs, alpha=strength)
         for gradient, prior in zip(gradients, priors(states, group), strict=True):
-            gradient.sub_(prior, alpha=strength)
+            if isinstance(prior, Tensor) or prior != 0:
+                gradient.sub_(prior, alpha=strength)
 
     def at_step_(self, beliefs: list[Tensor], states: States, group: Group) -> None:
         share = group["lr"] * self.strength(group)

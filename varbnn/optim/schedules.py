@@ -263,7 +263,7 @@ def _relaxed(model: nn.Module) -> Iterator[Any]:
     for module in model.modules():
         posterior = vars(module).get("posterior")  # not getattr: a compiled module answers for the one inside it
         has = is_dataclass(posterior) and any(field.name == "relaxation" for field in fields(posterior))
-        if has and getattr(posterior, "estimator", None) != "straight-through":
+        if has and getattr(posterior, "estimator", "concrete") == "concrete":
             yield module
 
 
