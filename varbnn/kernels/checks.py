@@ -1,0 +1,164 @@
+"""Do the arguments of an operation fit together? Asked before anything is computed or allocated."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from varbnn.bits import BLOCK, blocks, words
+from varbnn.errors import InputError
+
+ACTIVATIONS = ("none", "relu", "sign")
+LARGEST = 2**31 - 1
+"""Largest dimension; the backends count bytes in 64 bits and elements of one dimension in 32."""
+
+
+def require(condition: bool, message: str) -> None:
+    if not condition:
+        raise InputError(message)
+
+
+def sampling(natural: Tensor, seed: Tensor, layer: int, first: int, count: int) -> None:
+    require(
+        natural.dtype == torch.float32 and natural.dim() == 2,
+        f"beliefs must be float32 of shape (outputs, inputs), got {natural.dtype} of shape {tuple(natural.shape)}",
+    )
+    require(
+        seed.dtype == torch.int64 and seed.numel() == 1 and seed.device == natural.device,
+        f"seed must be one int64 on {natural.device}, got {seed.dtype} of shape {tuple(seed.shape)} on {seed.device}",
+    )
+    require(0 <= layer < 2**31, f"layer must be at least 0 and below 2**31, got {layer}")
+    require(
+        first >= 0 and count >= 0 and first + count <= 2**32,
+        f"samples must lie between 0 and 2**32, got first={first}, count={count}",
+    )
+
+
+def signs(values: Tensor) -> None:
+    require(
+        values.dtype == torch.float32 and values.dim() > 0,
+        f"activations must be float32 with at least one dimension, got {values.dtype} of shape {tuple(values.shape)}",
+    )
+
+
+def result(
+    name: str, values: Tensor, weight: Tensor, inputs: int, outputs: int, *options: Any
+) -> tuple[tuple[Any, ...], torch.dtype]:
+    """Shape and dtype of what a product gives; sizes may be symbolic."""
+    activation = options[-1]
+    width = words(outputs) if activation == "sign" else outputs
+    space: tuple[Any, ...] = values.shape[2:-1]
+    if name == "conv":
+        kernel, stride, padding, dilation = options[:4]
+        space = tuple(
+            (size + padding[2 * d] + padding[2 * d + 1] - dilation[d] * (kernel[d] - 1) - 1) // stride[d] + 1
+            for d, size in enumerate(space)
+        )
+    dtype = torch.int32 if activation == "sign" else torch.float32
+    return (weight.shape[0], values.shape[1], *space, width), dtype
+
+
+@dataclass(frozen=True)
+class Product:
+    """The arguments of one product, checked."""
+
+    is_empty: bool
+    """There is nothing to compute: no samples, no rows or no outputs."""
+
+    @classmethod
+    def of(cls, name: str, values: Tensor, weight: Tensor, inputs: int, outputs: int, *options: Any) -> Self:
+        kernel = options[0] if name == "conv" else []
+        groups = options[4] if name == "conv" else 1
+        scale, shift = options[-2:] if name == "predictive" else options[-3:-1]
+        if name == "conv":
+            _conv(values, inputs, outputs, *options[:5])
+        require(0 < inputs <= LARGEST and 0 <= outputs <= LARGEST, f"cannot multiply {inputs} inputs, {outputs} outputs")
+        fan_in = inputs // groups * math.prod(kernel)
+        shape = (groups * blocks(outputs // groups), words(fan_in), BLOCK)
+        require(
+            weight.dtype == torch.int32 and weight.dim() == 4 and tuple(weight.shape[1:]) == shape,
+            f"{outputs} outputs of {fan_in} inputs take int32 blocks of shape (S, {', '.join(map(str, shape))}), got "
+            f"{weight.dtype} of shape {tuple(weight.shape)}; see varbnn.bits.pack_blocks",
+        )
+        samples = weight.shape[0]
+        _values(name, values, samples, inputs, len(kernel))
+        for what, tensor in (("scale", scale), ("shift", shift)):
+            require(
+                tensor is None
+                or (tensor.dtype == torch.float32 and tensor.dim() == 2 and _fits(tensor, samples, outputs)),
+                f"{what} must be float32 of shape (1 or {samples}, {outputs}), got "
+                f"{None if tensor is None else (tensor.dtype, tuple(tensor.shape))}",
+            )
+        devices = {t.device for t in (values, weight, scale, shift) if t is not None}
+        require(len(devices) == 1, f"all tensors must be on one device, got {', '.join(sorted(map(str, devices)))}")
+        if name != "predictive":
+            require(options[-1] in ACTIVATIONS, f"activation must be one of {ACTIVATIONS}, got {options[-1]!r}")
+        elif samples == 0 or outputs == 0:
+            raise InputError(f"a prediction needs at least one network and one class, got {samples} and {outputs}")
+        return cls(0 in (samples, outputs, *values.shape[1:-1]))
+
+    @staticmethod
+    def contiguous(options: Sequence[Any]) -> list[Any]:
+        return [option.contiguous() if isinstance(option, Tensor) else option for option in options]
+
+
+def _fits(tensor: Tensor, samples: int, width: int) -> bool:
+    return tensor.shape[0] in (1, samples) and tensor.shape[1] == width
+
+
+def _values(name: str, values: Tensor, samples: int, inputs: int, dims: int) -> None:
+    kinds = {torch.float32: inputs} if name == "linear_int8" else {torch.float32: inputs, torch.int32: words(inputs)}
+    fits = (
+        values.dtype in kinds
+        and values.dim() == 3 + dims
+        and values.shape[0] in (1, samples)
+        and values.shape[-1] == kinds[values.dtype]
+    )
+    space = ", *space" if dims else ""
+    packed = "" if name == "linear_int8" else f" or int32 packed signs (1 or {samples}, M{space}, {words(inputs)})"
+    require(
+        fits,
+        f"activations must be float32 (1 or {samples}, M{space}, {inputs}){packed}, got {values.dtype} of shape "
+        f"{tuple(values.shape)}",
+    )
+
+
+def _conv(
+    values: Tensor,
+    channels: int,
+    outputs: int,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+) -> None:
+    dims = len(kernel)
+    require(1 <= dims <= 3, f"convolutions run over 1, 2 or 3 dimensions, got kernel {list(kernel)}")
+    require(
+        len(stride) == len(dilation) == dims and len(padding) == 2 * dims,
+        f"a kernel of {dims} dimensions takes {dims} strides and dilations and {2 * dims} margins, got "
+        f"{list(stride)}, {list(dilation)}, {list(padding)}",
+    )
+    require(
+        all(0 < n <= LARGEST for n in (*kernel, *stride, *dilation)) and all(0 <= n <= LARGEST for n in padding),
+        f"kernel, stride and dilation must be positive, padding at least 0, got {list(kernel)}, {list(stride)}, "
+        f"{list(dilation)}, {list(padding)}",
+    )
+    require(
+        groups > 0 and channels % groups == 0 and outputs % groups == 0,
+        f"{groups} groups must divide {channels} input and {outputs} output channels",
+    )
+    require(
+        values.dtype != torch.int32 or groups == 1 or (channels // groups) % 32 == 0,
+        f"packed signs in groups need a multiple of 32 channels per group, got {channels // groups}; unpack them",
+    )
+    for d, size in enumerate(values.shape[2:-1]):
+        reach = dilation[d] * (kernel[d] - 1) + 1
+        room = size + padding[2 * d] + padding[2 * d + 1]
+        require(reach <= room, f"the kernel reaches over {reach} places of dimension {d}, the padded input has {room}")

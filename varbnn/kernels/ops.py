@@ -1,0 +1,283 @@
+"""The operations on packed bits: one schema, one fake, one place that decides who computes.
+
+Registered with ``torch.library`` as ``torch.ops.varbnn.*``, so that ``torch.compile`` and ``torch.export`` see through
+them; none has a gradient. The plain-torch definition of each is in `varbnn.kernels.plain`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from varbnn.bits import BLOCK, blocks, words
+from varbnn.kernels import checks
+from varbnn.kernels.backend import implementation
+from varbnn.kernels.checks import Product
+
+LIBRARY = torch.library.Library("varbnn", "DEF")
+
+_FINISH = "Tensor? scale, Tensor? shift, str activation"
+_FLAT = "Tensor values, Tensor weight, int in_features, int out_features, Tensor? scale, Tensor? shift"
+SCHEMAS = {
+    "sample_blocks": "(Tensor natural, Tensor seed, int layer, int first, int count) -> Tensor",
+    "draw": "(Tensor natural, Tensor seed, int layer, int sample) -> Tensor",
+    "pack_signs": "(Tensor values) -> (Tensor, Tensor)",
+    "linear": f"({_FLAT}, str activation) -> Tensor",
+    "linear_int8": f"({_FLAT}, str activation) -> Tensor",
+    "predictive": f"({_FLAT}) -> (Tensor, Tensor)",
+    "conv": "(Tensor values, Tensor weight, int in_channels, int out_channels, int[] kernel, int[] stride, "
+    f"int[] padding, int[] dilation, int groups, {_FINISH}) -> Tensor",
+}
+
+
+def sample_blocks(natural: Tensor, seed: Tensor, layer: int, first: int, count: int) -> Tensor:
+    """Draw samples of ±1 weights straight to bits, by a counter: any part reproduces on any device and thread count.
+
+    Args:
+        natural: λ, ``float32``, shape (N, K); P(+1) = sigmoid(2 λ), ±inf allowed.
+        seed: ``int64``, one element, on the device of `natural`.
+        layer: which stream of random numbers, 0 ≤ layer < 2^31.
+        first, count: samples first … first + count - 1, below 2^32.
+
+    Returns:
+        ``int32`` blocks (`varbnn.bits.pack_blocks`), shape (count, ceil(N / 16), ceil(K / 32), 16).
+
+    Raises:
+        InputError: `natural` is not a float32 matrix or holds NaN, `seed` is no int64, a number is out of range.
+
+    >>> from varbnn.bits import unpack_blocks
+    >>> both = sample_blocks(torch.zeros(3, 40), torch.tensor(7), layer=0, first=0, count=2)
+    >>> torch.equal(both[1:], sample_blocks(torch.zeros(3, 40), torch.tensor(7), layer=0, first=1, count=1))
+    True
+    """
+    return torch.ops.varbnn.sample_blocks(natural, seed, layer, first, count)
+
+
+def draw(natural: Tensor, seed: Tensor, layer: int = 0, sample: int = 0) -> Tensor:
+    """The same sample as ±1 floats: ``unpack_blocks(sample_blocks(natural, seed, layer, sample, 1)[0], N, K)``.
+
+    Args: those of `sample_blocks`; a NaN belief draws NaN.
+
+    Returns:
+        ``float32``, shape (N, K).
+
+    >>> draw(torch.full((2, 3), 50.0), torch.tensor(7))
+    tensor([[1., 1., 1.],
+            [1., 1., 1.]])
+    """
+    return torch.ops.varbnn.draw(natural, seed, layer, sample)
+
+
+def pack_signs(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Signs of activations, +1 where ≥ 0, packed to words, and the number of +1 in each row.
+
+    Args:
+        values: ``float32``, shape (..., K).
+
+    Returns:
+        ``int32`` words, shape (..., ceil(K / 32)), and ``int32`` counts, shape (...).
+
+    Raises:
+        InputError: not float32, no dimension, or NaN (on the CPU).
+
+    >>> pack_signs(torch.tensor([0.5, -2.0, 0.0]))
+    (tensor([5], dtype=torch.int32), tensor(2, dtype=torch.int32))
+    """
+    return torch.ops.varbnn.pack_signs(values)
+
+
+def linear(
+    values: Tensor,
+    weight: Tensor,
+    in_features: int,
+    out_features: int,
+    scale: Tensor | None = None,
+    shift: Tensor | None = None,
+    activation: str = "none",
+) -> Tensor:
+    """activation((values · weightᵀ) · scale + shift) for S networks in one call.
+
+    Real activations are multiplied exactly in float32 (sums are re-associated); packed signs give exact whole numbers.
+
+    Args:
+        values: ``float32`` (S or 1, M, K), or packed signs, ``int32`` (S or 1, M, ceil(K / 32)); 1 where the S networks
+            share their input. Unused bits of packed signs are 0.
+        weight: blocks, ``int32`` (S, ceil(N / 16), ceil(K / 32), 16).
+        in_features, out_features: K and N.
+        scale, shift: per output, ``float32`` (S or 1, N).
+        activation: ``"none"``, ``"relu"``, or ``"sign"``, which gives packed signs.
+
+    Returns:
+        ``float32`` (S, M, N), or ``int32`` (S, M, ceil(N / 32)) for ``"sign"``.
+
+    Raises:
+        InputError: shapes or dtypes do not fit, or a sign of NaN is asked for (on the CPU).
+
+    >>> from varbnn.bits import pack_blocks
+    >>> weight = pack_blocks(torch.tensor([[[1.0, -1.0, 1.0]], [[-1.0, -1.0, -1.0]]]))  # two networks, one output
+    >>> linear(torch.tensor([[[1.0, 2.0, 3.0]]]), weight, 3, 1).flatten()
+    tensor([ 2., -6.])
+    """
+    return torch.ops.varbnn.linear(values, weight, in_features, out_features, scale, shift, activation)
+
+
+def linear_int8(
+    values: Tensor,
+    weight: Tensor,
+    in_features: int,
+    out_features: int,
+    scale: Tensor | None = None,
+    shift: Tensor | None = None,
+    activation: str = "none",
+) -> Tensor:
+    """As `linear` for real `values`, each row first rounded to 8 bits by its largest magnitude (about 0.8 % error).
+
+    >>> from varbnn.bits import pack_blocks
+    >>> linear_int8(torch.tensor([[[127.0, 1.0]]]), pack_blocks(torch.tensor([[[1.0, -1.0]]])), 2, 1).item()
+    126.0
+    """
+    return torch.ops.varbnn.linear_int8(values, weight, in_features, out_features, scale, shift, activation)
+
+
+def predictive(
+    values: Tensor,
+    weight: Tensor,
+    in_features: int,
+    out_features: int,
+    scale: Tensor | None = None,
+    shift: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The last layer with its softmax: what S networks say together, without their S×M×N logits.
+
+    Args: those of `linear`.
+
+    Returns:
+        Class probabilities averaged over the networks, ``float32`` (M, N), and the average over the networks of the
+        entropy of their own probabilities, ``float32`` (M), in nats. The entropy of the first minus the second is the
+        mutual information.
+
+    >>> from varbnn.bits import pack_blocks
+    >>> weight = pack_blocks(torch.tensor([[[1.0], [-1.0]], [[-1.0], [1.0]]]))  # two networks that disagree
+    >>> predictive(torch.tensor([[[1.0]]]), weight, 1, 2)
+    (tensor([[0.5000, 0.5000]]), tensor([0.3653]))
+    """
+    return torch.ops.varbnn.predictive(values, weight, in_features, out_features, scale, shift)
+
+
+def conv(
+    values: Tensor,
+    weight: Tensor,
+    in_channels: int,
+    out_channels: int,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int = 1,
+    scale: Tensor | None = None,
+    shift: Tensor | None = None,
+    activation: str = "none",
+) -> Tensor:
+    """A convolution over one, two or three dimensions of space, channels last, for S networks in one call.
+
+    Args:
+        values: ``float32`` (S or 1, M, *space, C), or packed signs of the channels, ``int32``
+            (S or 1, M, *space, ceil(C / 32)). Packed signs need C / groups to be a multiple of 32 when groups > 1.
+        weight: blocks, ``int32`` (S, groups · ceil(O / groups / 16), ceil(K / 32), 16), where input (tap, channel) of
+            an output is ``tap · (C / groups) + channel`` and K = taps · C / groups.
+        in_channels, out_channels: C and O.
+        kernel, stride, dilation: one whole number per dimension of space.
+        padding: zeros before and after each dimension, two whole numbers for each: (before, after, before, after, …).
+        groups, scale, shift, activation: as in `torch.nn.Conv2d` and `linear`; scale and shift are (S or 1, O).
+
+    Returns:
+        ``float32`` (S, M, *space, O), or ``int32`` (S, M, *space, ceil(O / 32)) for ``activation="sign"``.
+
+    Raises:
+        InputError: shapes, dtypes or options do not fit; the kernel is larger than the padded input.
+
+    >>> from varbnn.bits import pack_blocks
+    >>> image = torch.arange(4.0).reshape(1, 1, 4, 1)  # one network's input: one row of four pixels, one channel
+    >>> conv(image, pack_blocks(torch.tensor([[[1.0, -1.0]]])), 1, 1, [2], [1], [1, 0], [1]).flatten()
+    tensor([ 0., -1., -1., -1.])
+    """
+    options = (list(kernel), list(stride), list(padding), list(dilation), groups, scale, shift, activation)
+    return torch.ops.varbnn.conv(values, weight, in_channels, out_channels, *options)
+
+
+def _run_sample_blocks(natural: Tensor, seed: Tensor, layer: int, first: int, count: int) -> Tensor:
+    checks.sampling(natural, seed, layer, first, count)
+    return implementation(natural.device).sample_blocks(natural.contiguous(), seed, layer, first, count)
+
+
+def _run_draw(natural: Tensor, seed: Tensor, layer: int, sample: int) -> Tensor:
+    checks.sampling(natural, seed, layer, sample, 1)
+    return implementation(natural.device).draw(natural.contiguous(), seed, layer, sample)
+
+
+def _run_pack_signs(values: Tensor) -> tuple[Tensor, Tensor]:
+    checks.signs(values)
+    return implementation(values.device).pack_signs(values.contiguous())
+
+
+def _product(name: str) -> Callable[..., Any]:
+    def run(values: Tensor, weight: Tensor, *options: Any) -> Any:
+        product = Product.of(name, values, weight, *options)
+        values, weight = values.contiguous(), weight.contiguous()
+        if product.is_empty:
+            return _fake_product(name)(values, weight, *options)
+        return getattr(implementation(values.device), name)(values, weight, *product.contiguous(options))
+
+    return run
+
+
+def _fake_sample_blocks(natural: Tensor, seed: Tensor, layer: int, first: int, count: int) -> Tensor:
+    outputs, inputs = natural.shape
+    return natural.new_empty((count, blocks(outputs), words(inputs), BLOCK), dtype=torch.int32)
+
+
+def _fake_draw(natural: Tensor, seed: Tensor, layer: int, sample: int) -> Tensor:
+    return torch.empty_like(natural, memory_format=torch.contiguous_format)
+
+
+def _fake_pack_signs(values: Tensor) -> tuple[Tensor, Tensor]:
+    rows = values.shape[:-1]
+    return (
+        values.new_empty((*rows, words(values.shape[-1])), dtype=torch.int32),
+        values.new_empty(rows, dtype=torch.int32),
+    )
+
+
+def _fake_product(name: str) -> Callable[..., Any]:
+    def fake(values: Tensor, weight: Tensor, *options: Any) -> Any:
+        if name == "predictive":
+            rows, outputs = values.shape[1], options[1]
+            shapes = [(rows, outputs), (rows,)]
+            mean, entropy = (values.new_empty(shape, dtype=torch.float32) for shape in shapes)
+            return mean, entropy
+        shape, dtype = checks.result(name, values, weight, *options)
+        return values.new_empty(shape, dtype=dtype)
+
+    return fake
+
+
+_RUN: dict[str, Callable[..., Any]] = {
+    "sample_blocks": _run_sample_blocks,
+    "draw": _run_draw,
+    "pack_signs": _run_pack_signs,
+    **{name: _product(name) for name in ("linear", "linear_int8", "predictive", "conv")},
+}
+_FAKE: dict[str, Callable[..., Any]] = {
+    "sample_blocks": _fake_sample_blocks,
+    "draw": _fake_draw,
+    "pack_signs": _fake_pack_signs,
+    **{name: _fake_product(name) for name in ("linear", "linear_int8", "predictive", "conv")},
+}
+
+for _name, _schema in SCHEMAS.items():
+    LIBRARY.define(_name + _schema)
+    LIBRARY.impl(_name, _RUN[_name], "CompositeExplicitAutograd")
+    torch.library.register_fake(f"varbnn::{_name}", _FAKE[_name], lib=LIBRARY)
