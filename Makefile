@@ -4,9 +4,10 @@ BIN := .venv/bin
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1   # two test workers with one thread each, not two fighting pools
 PYTEST := $(ONE_THREAD) $(BIN)/python -m pytest -q -n 2
 
-.PHONY: help setup demo test test-slow check fix docs bench
+.PHONY: help setup native demo test test-slow check fix docs bench
 help:
 	@echo "setup      install varbnn with its tools into .venv"
+	@echo "native     compile the CPU kernels again, after a change of varbnn/kernels/cpu"
 	@echo "demo       fit a binary network with a posterior on handwritten digits"
 	@echo "test       tests and doctests, without the slow ones"
 	@echo "test-slow  the slow tests"
@@ -16,6 +17,9 @@ help:
 	@echo "bench      run the benchmarks"
 
 setup: .venv/.dev
+
+native:
+	@PATH="$(CURDIR)/$(BIN):$$PATH" && cmake -S . -B build -DVARBNN_INPLACE=ON && cmake --build build --parallel
 
 demo: .venv/.demo
 	$(BIN)/varbnn demo
@@ -48,6 +52,8 @@ bench: .venv/.dev
 	done
 
 # --- set-up: .demo is what a user needs, .dev adds the tools of the house ---
+# The CPU kernels are compiled on the way; cmake and ninja come from PyPI where the machine has no cmake. Without a C++
+# compiler the set-up goes through all the same, and `import varbnn` says what is missing.
 
 CANDIDATES := $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
@@ -60,7 +66,7 @@ INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check -c const
 
 .venv/.demo: pyproject.toml constraints.txt | .venv/bin/pip
 	@echo "Installing varbnn into .venv (a minute or two, once) ..."
-	@$(INSTALL) scikit-build-core
+	@$(INSTALL) scikit-build-core $$(command -v cmake >/dev/null || echo cmake ninja)
 	@$(INSTALL) --no-build-isolation -e ".[demo]"
 	@touch $@
 

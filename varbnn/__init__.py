@@ -3,6 +3,7 @@
 from importlib.metadata import version
 
 from varbnn import bits, nn, optim, posteriors
+from varbnn.kernels import backend_info
 from varbnn.nn import antithetic, binarize, freeze, health, refresh_batchnorm, sampled, summary
 from varbnn.posteriors import as_prior
 from varbnn.predict import Prediction, RegressionPrediction, TemperatureScaling, evaluate, plots, predict
@@ -16,6 +17,7 @@ __all__ = [
     "TemperatureScaling",
     "antithetic",
     "as_prior",
+    "backend_info",
     "binarize",
     "bits",
     "evaluate",

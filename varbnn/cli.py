@@ -7,6 +7,7 @@ import io
 import os
 import platform
 import sys
+import textwrap
 import warnings
 from collections.abc import Callable, Sequence
 from importlib import metadata
@@ -105,7 +106,7 @@ def _demo(chosen: argparse.Namespace) -> None:
 
 
 def _add_info(commands: Any) -> None:
-    about = "show versions, threads and optional extras"
+    about = "show versions, threads, kernels and optional extras"
     commands.add_parser("info", help=about, description=about).set_defaults(command=_info)
 
 
@@ -116,7 +117,8 @@ def _info(chosen: argparse.Namespace) -> None:
     print(f"torch        {torch.__version__}, CPU {torch.backends.cpu.get_cpu_capability()}")
     print(f"threads      {torch.get_num_threads()} of {os.cpu_count()} cores")
     print(f"accelerator  {accelerator}")
-    print("kernels      plain torch")
+    print("kernels")
+    print(textwrap.indent(str(varbnn.backend_info()), "  "))
     print("extras")
     for extra, distributions in EXTRAS.items():
         print(f"  {extra:<9}  {_presence(extra, distributions)}")

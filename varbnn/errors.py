@@ -22,6 +22,10 @@ class MissingExtraError(VarbnnError, ImportError):
     """An optional dependency is not installed; the message names the extra that brings it."""
 
 
+class BackendError(VarbnnError, RuntimeError):
+    """The compiled kernels were not built, cannot be loaded, or failed."""
+
+
 class VarbnnWarning(UserWarning):
     """A result that is legal but probably not wanted, such as a collapsed posterior."""
 

@@ -1,5 +1,15 @@
 """The operations that a native backend may take over, each with its plain-torch definition."""
 
+from varbnn.kernels.backend import BackendInfo, backend_info, usable_backends, using_backend
 from varbnn.kernels.reference import draw_signs, opposite, signs_from, uniform
 
-__all__ = ["draw_signs", "opposite", "signs_from", "uniform"]
+__all__ = [
+    "BackendInfo",
+    "backend_info",
+    "draw_signs",
+    "opposite",
+    "signs_from",
+    "uniform",
+    "usable_backends",
+    "using_backend",
+]

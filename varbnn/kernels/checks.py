@@ -77,7 +77,9 @@ class Product:
         scale, shift = options[-2:] if name == "predictive" else options[-3:-1]
         if name == "conv":
             _conv(values, inputs, outputs, *options[:5])
-        require(0 < inputs <= LARGEST and 0 <= outputs <= LARGEST, f"cannot multiply {inputs} inputs, {outputs} outputs")
+        require(
+            0 < inputs <= LARGEST and 0 <= outputs <= LARGEST, f"cannot multiply {inputs} inputs, {outputs} outputs"
+        )
         fan_in = inputs // groups * math.prod(kernel)
         shape = (groups * blocks(outputs // groups), words(fan_in), BLOCK)
         require(

@@ -1,4 +1,4 @@
-"""The compiled CPU library: how it is found, and calling it with tensors."""
+"""The compiled CPU library: how it is found, whether it can be used, and calling it with tensors."""
 
 from __future__ import annotations
 
@@ -9,10 +9,20 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from varbnn.errors import BackendError, InputError
+
+ABI = 1
+"""The library's interface that these modules are written for; `ABI` in `cpu/level.h` must be the same."""
+
 LEVELS = {"baseline": 0, "avx2": 1, "avx512": 2, "neon": 3}
 """Names of the instruction sets, and their numbers in `cpu/level.h`."""
 
 ACTIVATIONS = {"none": 0, "relu": 1, "sign": 2}
+
+FOUND_NAN = 1
+OUT_OF_MEMORY = 2
+
+REBUILD = "with a C++ compiler and CMake present, install varbnn again (in a checkout: make native)"
 
 
 def library_path() -> Path | None:
@@ -21,17 +31,39 @@ def library_path() -> Path | None:
     return found[0] if found else None
 
 
-@cache
-def library() -> ctypes.CDLL:
-    """The library, loaded once.
+def open_library(path: Path | None) -> ctypes.CDLL:
+    """Load the library at `path`.
 
     Raises:
-        OSError: it is absent or cannot be loaded.
+        BackendError: it was not built, cannot be loaded, or is of another version.
     """
-    path = library_path()
     if path is None:
-        raise FileNotFoundError("no compiled library beside varbnn/kernels; it was not built")
-    return ctypes.CDLL(str(path))
+        raise BackendError(f"they were not built; {REBUILD}")
+    try:
+        loaded = ctypes.CDLL(str(path))
+        abi = loaded.varbnn_cpu_abi()
+    except (OSError, AttributeError) as error:
+        raise BackendError(f"{path} cannot be loaded ({error}); {REBUILD}") from error
+    if abi != ABI:
+        raise BackendError(f"{path} has interface {abi} where this varbnn needs {ABI}; {REBUILD}")
+    loaded.varbnn_cpu_compiler.restype = ctypes.c_char_p
+    return loaded
+
+
+@cache
+def problem() -> str | None:
+    """Why the library cannot be used; None where it can."""
+    try:
+        library()
+    except BackendError as error:
+        return str(error)
+    return None
+
+
+@cache
+def library() -> ctypes.CDLL:
+    """The library, loaded once; raises what `open_library` does."""
+    return open_library(library_path())
 
 
 def pointer(tensor: Tensor | None) -> ctypes.c_void_p:
@@ -45,3 +77,13 @@ def integers(*values: int) -> tuple[ctypes.c_int64, ...]:
 
 def threads() -> ctypes.c_int:
     return ctypes.c_int(torch.get_num_threads())
+
+
+def check(status: int, what: str) -> None:
+    """Raise what a function of the library reports; `what` is the subject of "hold NaN"."""
+    if status == FOUND_NAN:
+        raise InputError(f"{what} hold NaN, which has no sign")
+    if status == OUT_OF_MEMORY:
+        raise MemoryError("the compiled kernels found no memory for their tables")
+    if status:
+        raise BackendError(f"the compiled kernels gave the unknown status {status}; {REBUILD}")

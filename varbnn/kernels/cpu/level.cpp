@@ -5,6 +5,24 @@
 namespace varbnn {
 namespace {
 
+bool built(int level) {
+  switch (level) {
+    case BASELINE:
+#ifdef VARBNN_HAS_AVX2
+    case AVX2:
+#endif
+#ifdef VARBNN_HAS_AVX512
+    case AVX512:
+#endif
+#ifdef VARBNN_HAS_NEON
+    case NEON:
+#endif
+      return true;
+    default:
+      return false;
+  }
+}
+
 bool supported(int level) {
   switch (level) {
     case BASELINE:
@@ -42,6 +60,29 @@ Level active = best();
 Level active_level() { return active; }
 
 }  // namespace varbnn
+
+VARBNN_API int varbnn_cpu_abi() { return varbnn::ABI; }
+
+// What compiled this library, for `varbnn.backend_info()`.
+VARBNN_API const char* varbnn_cpu_compiler() {
+#ifdef __clang__
+  return __VERSION__;
+#else
+  return "GCC " __VERSION__;
+#endif
+}
+
+// 1 where work is split over threads.
+VARBNN_API int varbnn_cpu_openmp() {
+#ifdef _OPENMP
+  return 1;
+#else
+  return 0;
+#endif
+}
+
+// 1 where this build holds the level.
+VARBNN_API int varbnn_cpu_built(int level) { return varbnn::built(level); }
 
 // 1 where this build holds the level and this machine can run it.
 VARBNN_API int varbnn_cpu_supports(int level) { return varbnn::supported(level); }

@@ -6,6 +6,9 @@
 
 namespace varbnn {
 
+// Raised with every change of an exported function's arguments, and with every new one; `ABI` in native.py follows.
+constexpr int ABI = 1;
+
 enum Level : int { BASELINE = 0, AVX2 = 1, AVX512 = 2, NEON = 3 };
 
 Level active_level();
@@ -18,6 +21,7 @@ enum Activation : int { NONE = 0, RELU = 1, SIGN = 2 };
 constexpr int BLOCK = 16;  // outputs in a block of packed weights
 constexpr int WORD = 32;   // inputs in a word
 
-inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+// static: an inline function of another linkage could be taken from the file compiled for the newest processor
+static inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 }  // namespace varbnn

@@ -1,0 +1,76 @@
+"""The operations of `varbnn.kernels.plain`, computed by the compiled CPU library."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from varbnn.kernels import native, plain
+from varbnn.kernels.checks import result
+
+# The functions below this line are not compiled yet; each goes when its own is written.
+from varbnn.kernels.plain import conv, draw, pack_signs, predictive, sample_blocks
+
+__all__ = ["conv", "draw", "linear", "linear_int8", "pack_signs", "predictive", "sample_blocks"]
+
+INT8_INPUTS = 2**24
+"""Sums of more 8-bit products could overflow 32 bits."""
+
+
+def linear(
+    values: Tensor,
+    weight: Tensor,
+    in_features: int,
+    out_features: int,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    activation: str,
+) -> Tensor:
+    """activation((values · weight) · scale + shift) for each of S networks."""
+    if values.dtype == torch.int32:
+        return plain.linear(values, weight, in_features, out_features, scale, shift, activation)
+    return _real("varbnn_cpu_linear", values, weight, in_features, out_features, scale, shift, activation)
+
+
+def linear_int8(
+    values: Tensor,
+    weight: Tensor,
+    in_features: int,
+    out_features: int,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    activation: str,
+) -> Tensor:
+    """As `linear`, with each row of real `values` rounded to 8 bits by its largest magnitude; integers are exact."""
+    if in_features > INT8_INPUTS:
+        return plain.linear_int8(values, weight, in_features, out_features, scale, shift, activation)
+    return _real("varbnn_cpu_linear_int8", values, weight, in_features, out_features, scale, shift, activation)
+
+
+def _real(
+    function: str,
+    values: Tensor,
+    weight: Tensor,
+    in_features: int,
+    out_features: int,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    activation: str,
+) -> Tensor:
+    shape, dtype = result("linear", values, weight, in_features, out_features, activation)
+    out = torch.empty(shape, dtype=dtype)
+    status = getattr(native.library(), function)(
+        native.pointer(values),
+        *native.integers(len(values) > 1),
+        native.pointer(weight),
+        *native.integers(len(weight), values.shape[1], in_features, out_features),
+        native.pointer(scale),
+        *native.integers(scale is not None and len(scale) > 1),
+        native.pointer(shift),
+        *native.integers(shift is not None and len(shift) > 1),
+        native.ACTIVATIONS[activation],
+        native.pointer(out),
+        native.threads(),
+    )
+    native.check(status, "activations")
+    return out
