@@ -5,6 +5,7 @@ from importlib.metadata import version
 from varbnn import bits, nn, optim, posteriors
 from varbnn.kernels import backend_info
 from varbnn.nn import antithetic, binarize, freeze, health, refresh_batchnorm, sampled, summary
+from varbnn.packed import AveragePrediction, PackedEnsemble, pack
 from varbnn.posteriors import as_prior
 from varbnn.predict import Prediction, RegressionPrediction, TemperatureScaling, evaluate, plots, predict
 from varbnn.training import fit
@@ -12,6 +13,8 @@ from varbnn.training import fit
 __version__ = version("varbnn")
 
 __all__ = [
+    "AveragePrediction",
+    "PackedEnsemble",
     "Prediction",
     "RegressionPrediction",
     "TemperatureScaling",
@@ -26,6 +29,7 @@ __all__ = [
     "health",
     "nn",
     "optim",
+    "pack",
     "plots",
     "posteriors",
     "predict",

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from varbnn.nn.layer import BinaryLayer
 from varbnn.nn.pairs import Pair
@@ -94,11 +94,23 @@ def sampled(model: nn.Module, generator: torch.Generator | None = None) -> Itera
     True
     """
     layers = [layer for _, layer in binary_layers(model)]
+
+    def draw(layer: BinaryLayer) -> Tensor:
+        return layer.posterior.sample(*(t.detach() for t in layer.belief), generator=generator)
+
+    with holding(layers, map(draw, layers)):
+        yield model
+
+
+@contextmanager
+def holding(layers: Iterable[BinaryLayer], weights: Iterable[Tensor]) -> Iterator[None]:
+    """Hold the given ±1 weights in `layers`; afterwards, and after an exception, the layers are as before."""
+    layers = list(layers)
     before = [layer._held for layer in layers]
     try:
-        for layer in layers:
-            layer._held = layer.posterior.sample(*(t.detach() for t in layer.belief), generator=generator)
-        yield model
+        for layer, weight in zip(layers, weights, strict=True):
+            layer._held = weight
+        yield
     finally:
         for layer, held in zip(layers, before, strict=True):
             layer._held = held

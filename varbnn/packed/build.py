@@ -1,0 +1,123 @@
+"""Draw networks from a posterior straight to bits, and give each the batch-norm statistics that belong to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from varbnn.errors import InputError
+from varbnn.kernels import ops
+from varbnn.nn.batchnorm import Data, batchnorm_preserved, batchnorms, refresh_batchnorm
+from varbnn.nn.draws import binary_layers, evaluating, holding
+from varbnn.nn.layer import BinaryLayer
+from varbnn.packed.ensemble import PackedEnsemble
+from varbnn.packed.fuse import fused
+from varbnn.packed.layout import blocks_of, regrouped, weight_of
+from varbnn.packed.program import Program
+from varbnn.packed.trace import Drawn, plan, traced
+
+
+def pack(
+    model: nn.Module,
+    num_samples: int = 32,
+    *,
+    refresh_bn: Data | None = None,
+    generator: torch.Generator | None = None,
+    progress: bool = False,
+) -> PackedEnsemble:
+    """Draw `num_samples` networks from the posterior of `model` and pack them, 1 bit per binary weight.
+
+    The forward of the model is read by torch.fx: linear and convolution layers with a posterior become packed products
+    of all networks at once, batch norm, bias and scale are folded into them, and everything else runs through torch.
+    The model is left as it is.
+
+    Args:
+        model: takes one tensor, treats its rows independently in eval mode, and returns one tensor.
+        num_samples: S; 0 packs the mode of the posterior, as one network.
+        refresh_bn: training inputs from which batch-norm statistics are re-estimated for each network, as in
+            `varbnn.predict`; a loader is gone through S times.
+        generator: source of the draws, on the model's device. The same state gives the same bits on every machine.
+        progress: show a bar while statistics are estimated.
+
+    Raises:
+        InputError: no binary layer, a forward that torch.fx cannot trace or that takes more than one input, batch norm
+            without running statistics, beliefs with NaN, nothing in `refresh_bn`.
+
+    >>> import varbnn as vb
+    >>> model = vb.binarize(nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3)))
+    >>> packed = pack(model, num_samples=5, refresh_bn=torch.randn(100, 4))
+    >>> packed(torch.randn(10, 4)).shape
+    torch.Size([5, 10, 3])
+    """
+    if isinstance(num_samples, bool) or not isinstance(num_samples, int) or num_samples < 0:
+        raise InputError(f"num_samples must be an integer ≥ 0 (0 is the mode), got {num_samples!r}")
+    layers = [layer for _, layer in binary_layers(model)]
+    if not layers:
+        raise InputError(f"{type(model).__name__} has no binary layer; call varbnn.binarize(model) first")
+    traced(model)  # a model that cannot be packed is refused before anything is drawn
+    with torch.no_grad(), evaluating(model):
+        weights = _mode(layers) if num_samples == 0 else _draw(layers, num_samples, generator)
+        statistics = _statistics(model, layers, weights, refresh_bn, progress)
+        result = fused(plan(model, Drawn(weights, statistics)), max(num_samples, 1))
+        return PackedEnsemble(Program.of(result), max(num_samples, 1)).eval()
+
+
+def _mode(layers: list[BinaryLayer]) -> dict[nn.Module, Tensor]:
+    blocks = {layer: blocks_of(layer, layer.posterior.mode(*layer.belief)) for layer in layers}
+    return {layer: packed.unsqueeze(0).to(layer.belief[0].device) for layer, packed in blocks.items()}
+
+
+def _draw(layers: list[BinaryLayer], num_samples: int, generator: torch.Generator | None) -> dict[nn.Module, Tensor]:
+    device = layers[0].belief[0].device
+    seed = torch.randint(2**62, (1,), generator=generator, device=device)
+    drawn: dict[nn.Module, Tensor] = {}
+    for index, layer in enumerate(layers):
+        natural = layer.posterior.natural(*layer.belief).float()
+        drawn[layer] = draw_blocks(layer, natural, seed.to(natural.device), index, num_samples)
+    return drawn
+
+
+def draw_blocks(layer: BinaryLayer, natural: Tensor, seed: Tensor, index: int, num_samples: int) -> Tensor:
+    """Samples of one layer, as the blocks that its packed layer takes."""
+    if natural.dim() == 2:
+        return ops.sample_blocks(natural.contiguous(), seed, index, 0, num_samples)
+    rows = natural.movedim(1, -1).flatten(1).contiguous()
+    groups: int = layer.groups  # type: ignore[assignment]
+    return regrouped(ops.sample_blocks(rows, seed, index, 0, num_samples), groups, len(rows))
+
+
+def _statistics(
+    model: nn.Module,
+    layers: list[BinaryLayer],
+    weights: dict[nn.Module, Tensor],
+    data: Data | None,
+    progress: bool,
+) -> dict[nn.Module, tuple[Tensor, Tensor]]:
+    norms = batchnorms(model)
+    if data is None or not norms:
+        return {norm: _now(norm) for norm in norms}
+    found: dict[_BatchNorm, list[tuple[Tensor, Tensor]]] = {norm: [] for norm in norms}
+    with batchnorm_preserved(model):
+        for s in _with_bar(len(next(iter(weights.values()))), progress):
+            with holding(layers, [weight_of(layer, weights[layer][s]) for layer in layers]):
+                refresh_batchnorm(model, data)
+            for norm in norms:
+                found[norm].append(_now(norm))
+    return {norm: (torch.cat([m for m, _ in each]), torch.cat([v for _, v in each])) for norm, each in found.items()}
+
+
+def _now(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    return norm.running_mean.clone().unsqueeze(0), norm.running_var.clone().unsqueeze(0)
+
+
+def _with_bar(count: int, progress: bool) -> Iterator[int]:
+    if not progress:
+        return iter(range(count))
+    from tqdm import tqdm
+
+    return iter(tqdm(range(count), desc="batch-norm statistics", leave=False))

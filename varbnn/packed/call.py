@@ -1,0 +1,167 @@
+"""A call of a torch function inside a packed program, written down so that it can be saved without code."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from varbnn.errors import InputError
+
+
+def _listed(names: str) -> list[str]:
+    return names.split()
+
+
+_OPERATORS = ("add", "sub", "mul", "truediv", "floordiv", "neg", "pow", "matmul", "getitem", "mod")
+_TORCH = _listed(
+    "abs add cat chunk clamp concat concatenate div exp flatten log log_softmax mean mul neg permute relu reshape "
+    "sigmoid sign softmax sqrt squeeze stack sub sum tanh transpose unsqueeze"
+)
+_FUNCTIONAL = _listed(
+    "adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d avg_pool1d "
+    "avg_pool2d avg_pool3d elu gelu hardsigmoid hardswish hardtanh interpolate leaky_relu log_softmax max_pool1d "
+    "max_pool2d max_pool3d normalize pad relu relu6 selu sigmoid silu softmax softplus tanh"
+)
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    **{f"operator.{name}": getattr(operator, name) for name in _OPERATORS},
+    **{f"torch.{name}": getattr(torch, name) for name in _TORCH},
+    **{f"functional.{name}": getattr(F, name) for name in _FUNCTIONAL},
+    "getattr": getattr,
+}
+"""Functions that a saved program may call."""
+
+METHODS = frozenset(
+    _listed(
+        "abs add chunk clamp contiguous dim div exp flatten log log_softmax mean mul neg permute relu reshape "
+        "reshape_as sigmoid sign size softmax sqrt squeeze sub sum tanh transpose unflatten unsqueeze view view_as"
+    )
+)
+"""Tensor methods that a saved program may call."""
+
+ATTRIBUTES = frozenset({"shape", "ndim", "dtype", "device", "T", "mT"})
+
+_NAMES: dict[Any, str] = {}
+for _name, _function in FUNCTIONS.items():
+    _NAMES.setdefault(_function, _name)
+_ALIASES = {F.relu_: "functional.relu", torch.relu_: "torch.relu", operator.iadd: "operator.add",
+            operator.imul: "operator.mul", operator.isub: "operator.sub"}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Ref:
+    """Stands for input number `index` of a step."""
+
+    index: int
+
+
+class Call(nn.Module):
+    """Call `target` with values of the program in the places of `Ref`.
+
+    Args:
+        target: a function, or the name of a tensor method.
+        args, kwargs: constants and `Ref`, also inside of tuples, lists, dicts and slices.
+    """
+
+    def __init__(self, target: Callable[..., Any] | str, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
+        super().__init__()
+        if not isinstance(target, str):
+            target = FUNCTIONS[_ALIASES[target]] if target in _ALIASES else target
+        if target == "view" and not any(isinstance(arg, torch.dtype) for arg in args):
+            target = "reshape"  # images lie channels last in a packed program, which a view can refuse
+        self.target, self.args, self.kwargs = target, tuple(args), dict(kwargs)
+        if "inplace" in self.kwargs:
+            self.kwargs["inplace"] = False  # another step may still need the value
+
+    def forward(self, *values: Any) -> Any:
+        args, kwargs = filled(self.args, values), filled(self.kwargs, values)
+        if isinstance(self.target, str):
+            return getattr(args[0], self.target)(*args[1:], **kwargs)
+        return self.target(*args, **kwargs)
+
+    def member(self, s: int) -> list[nn.Module]:
+        return [self]
+
+    def name(self) -> str:
+        """How the call is written in a file.
+
+        Raises:
+            InputError: it is not among those that a file may hold.
+        """
+        if isinstance(self.target, str):
+            known, name = self.target in METHODS, f"method.{self.target}"
+        else:
+            name = _NAMES.get(self.target, getattr(self.target, "__name__", repr(self.target)))
+            known = self.target in _NAMES and (self.target is not getattr or self.args[1] in ATTRIBUTES)
+        if not known:
+            raise InputError(f"the model calls {name}, which a packed file cannot hold; it runs packed in memory only")
+        return name
+
+    @classmethod
+    def named(cls, name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> Call:
+        """The call that a file means by `name`.
+
+        Raises:
+            InputError: no such function may be called from a file.
+        """
+        kind, _, method = name.partition(".")
+        if kind == "method" and method in METHODS:
+            return cls(method, args, kwargs)
+        attribute = name == "getattr"
+        if name not in FUNCTIONS or (attribute and (len(args) != 2 or args[1] not in ATTRIBUTES)):
+            raise InputError(f"a packed file may not call {name!r}")
+        return cls(FUNCTIONS[name], args, kwargs)
+
+    def extra_repr(self) -> str:
+        name = self.target if isinstance(self.target, str) else getattr(self.target, "__name__", repr(self.target))
+        return f"{name}, {self.args[1:]}" + (f", {self.kwargs}" if self.kwargs else "")
+
+
+def filled(template: Any, values: Sequence[Any]) -> Any:
+    """`template` with every `Ref` replaced."""
+    if isinstance(template, Ref):
+        return values[template.index]
+    if isinstance(template, tuple):
+        return tuple(filled(item, values) for item in template)
+    if isinstance(template, list):
+        return [filled(item, values) for item in template]
+    if isinstance(template, dict):
+        return {key: filled(item, values) for key, item in template.items()}
+    if isinstance(template, slice):
+        return slice(*(filled(item, values) for item in (template.start, template.stop, template.step)))
+    return template
+
+
+class Constant(nn.Module):
+    """A tensor that the model holds and uses directly."""
+
+    value: Tensor
+
+    def __init__(self, value: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("value", value)
+
+    def forward(self) -> Tensor:
+        return self.value
+
+    def member(self, s: int) -> list[nn.Module]:
+        return [self]
+
+
+class Real(nn.Module):
+    """A module of the model that stayed as it is."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, *values: Tensor) -> Any:
+        return self.module(*values)
+
+    def member(self, s: int) -> list[nn.Module]:
+        return [self.module]

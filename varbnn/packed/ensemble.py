@@ -1,0 +1,140 @@
+"""Many sampled networks as one module with 1 bit per weight."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Self, overload
+
+import torch
+from torch import Tensor, nn
+
+from varbnn.errors import InputError
+from varbnn.packed.program import Program
+from varbnn.packed.steps import PackedLinear
+
+WORKING_BYTES = 2**25
+"""Activations that are held at once, so that they stay in the caches; larger batches run in parts."""
+
+
+@dataclass(frozen=True)
+class AveragePrediction:
+    """What many networks say together, without what each says.
+
+    Attributes:
+        mean: class probabilities averaged over the networks, N×C.
+        aleatoric: entropy of each network's own probabilities, averaged over the networks, N, in nats.
+    """
+
+    mean: Tensor
+    aleatoric: Tensor
+
+    @property
+    def total(self) -> Tensor:
+        """Entropy of `mean`, N, in nats."""
+        return -torch.special.xlogy(self.mean, self.mean).sum(-1)
+
+    @property
+    def epistemic(self) -> Tensor:
+        """Mutual information of label and weights, N, in nats: how much the networks disagree."""
+        return (self.total - self.aleatoric).clamp_min(0)
+
+
+class PackedEnsemble(nn.Module):
+    """S networks drawn from a posterior, with 1 bit per binary weight; made by `varbnn.pack`.
+
+    Called with N inputs it gives S×N×C outputs, those of each network; with ``reduce="mean"`` the classifier's average
+    over the networks, for which S×N×C is never held. Computes in float32 and has no gradient.
+    """
+
+    def __init__(self, program: Program, num_samples: int) -> None:
+        super().__init__()
+        self.program = program
+        self.num_samples = num_samples
+        self._row_bytes = 0  # of the largest value for one input, found out at the first call
+
+    @overload
+    def forward(self, inputs: Tensor, reduce: None = None) -> Tensor: ...
+    @overload
+    def forward(self, inputs: Tensor, reduce: Literal["mean"]) -> AveragePrediction: ...
+    def forward(self, inputs: Tensor, reduce: Literal["mean"] | None = None) -> Tensor | AveragePrediction:
+        """What the networks say.
+
+        Args:
+            inputs: N inputs, any floating dtype.
+            reduce: ``None``, or ``"mean"`` for classifiers.
+
+        Returns:
+            ``float32`` S×N×…, or an `AveragePrediction`.
+
+        Raises:
+            InputError: inputs that are not floating or hold NaN or inf, `reduce` on outputs that are not N×C.
+        """
+        if reduce not in (None, "mean"):
+            raise InputError(f"reduce must be None or 'mean', got {reduce!r}")
+        if not isinstance(inputs, Tensor) or not inputs.is_floating_point() or inputs.dim() == 0:
+            kind = inputs.dtype if isinstance(inputs, Tensor) else type(inputs).__name__
+            raise InputError(f"a packed ensemble takes a floating tensor of inputs, got {kind}")
+        with torch.no_grad():
+            inputs = inputs.float()
+            if torch.compiler.is_compiling() or torch.compiler.is_exporting():
+                return self._answer(inputs, reduce)
+            if not bool(inputs.isfinite().all()):
+                raise InputError("the inputs hold NaN or inf; clean or drop those rows")
+            parts = [self._answer(part, reduce) for part in self._parts(inputs)]
+        if len(parts) == 1:
+            return parts[0]
+        if reduce is None:
+            return torch.cat(parts, 1)  # type: ignore[arg-type]
+        return AveragePrediction(torch.cat([p.mean for p in parts]), torch.cat([p.aleatoric for p in parts]))  # type: ignore[misc, union-attr]
+
+    def _parts(self, inputs: Tensor) -> list[Tensor]:
+        if len(inputs) <= 1:
+            return [inputs]
+        if self._row_bytes == 0:
+            self._row_bytes = self.program.largest_value(inputs[:1])
+        rows = max(1, WORKING_BYTES // self._row_bytes)
+        return [inputs] if len(inputs) <= rows else list(inputs.split(rows))
+
+    def _answer(self, inputs: Tensor, reduce: str | None) -> Tensor | AveragePrediction:
+        if reduce is None:
+            outputs = self.program(inputs)
+            return outputs.unflatten(0, (self.num_samples, inputs.shape[0]))
+        steps, wires, output = self.program.steps, self.program.wires, self.program.output
+        last = steps[output - 1]
+        if isinstance(last, PackedLinear) and last.activation == "none":
+            before = self.program.run(inputs, wires[output - 1][0])
+            if before.dim() == 2:
+                return AveragePrediction(*last.predictive(before))
+        logits = self._answer(inputs, None)
+        assert isinstance(logits, Tensor)
+        if logits.dim() != 3:
+            shape = tuple(logits.shape[1:])
+            raise InputError(f"reduce='mean' takes classifiers, with outputs N×C; these have shape {shape}")
+        log_probs = logits.log_softmax(-1)
+        probs = log_probs.exp()
+        return AveragePrediction(probs.mean(0), -torch.special.xlogy(probs, probs).sum(-1).mean(0))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """As torch's, but `half` and `double` change nothing: bits have no precision and the rest is float32."""
+
+        def moved(tensor: Tensor) -> Tensor:
+            result = fn(tensor)
+            return result if result.dtype == tensor.dtype else tensor.to(result.device)
+
+        return super()._apply(moved, recurse)
+
+    def member(self, s: int) -> nn.Module:
+        """Network `s` as a plain float module with ±1 weights."""
+        if not 0 <= s < self.num_samples:
+            raise InputError(f"this ensemble has networks 0 … {self.num_samples - 1}, got {s}")
+        return self.program.member(s)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors it holds."""
+        tensors = {t.data_ptr(): t.numel() * t.element_size() for t in (*self.buffers(), *self.parameters())}
+        return sum(tensors.values())
+
+    def extra_repr(self) -> str:
+        return f"{self.num_samples} networks, {self.nbytes:,} bytes"

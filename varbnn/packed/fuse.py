@@ -1,0 +1,205 @@
+"""Make a plan shorter: batch norm and activations into the packed layers before them, signs as bits between layers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from varbnn.packed.call import Call, Constant, Real
+from varbnn.packed.steps import Affine, PackedConv, PackedLinear, PackedProduct, PackSigns, Spread
+from varbnn.packed.trace import Plan
+
+KEEP_SIGNS = (nn.Flatten, nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AdaptiveMaxPool2d, nn.Unflatten)
+KEEP_SIGNS_CALLS = frozenset({"flatten", "view", "reshape", "max_pool1d", "max_pool2d", "max_pool3d", "contiguous"})
+"""What turns ±1 into ±1."""
+
+SIZES = frozenset({"size", "dim"})
+
+
+def fused(plan: Plan, num_samples: int) -> Plan:
+    """The same program in fewer steps, with every packed layer told whether the networks share its input."""
+    return spread(join_signs(insert_bits(fold(plan))), num_samples)
+
+
+@dataclass
+class _Rewrite:
+    """Copies a plan step by step, leaving out or putting in."""
+
+    old: Plan
+
+    def __post_init__(self) -> None:
+        self.new, self.values = Plan(), {0: 0}
+        self.uses = [0] * (len(self.old.steps) + 1)
+        for wire in [*self.old.wires, (self.old.output,)]:
+            for value in wire:
+                self.uses[value] += 1
+
+    def only_use(self, value: int) -> bool:
+        return self.uses[value] == 1
+
+    def producer(self, value: int) -> nn.Module | None:
+        return None if value == 0 else self.old.steps[value - 1]
+
+    def keep(self, index: int, step: nn.Module, *inputs: int) -> int:
+        """Copy step `index`, as `step`; returns its new value."""
+        wire = inputs or tuple(self.values[value] for value in self.old.wires[index])
+        self.values[index + 1] = self.new.add(step, *wire)
+        return self.values[index + 1]
+
+    def merge(self, index: int) -> None:
+        """Leave step `index` out: its value is that of its input."""
+        self.values[index + 1] = self.values[self.old.wires[index][0]]
+
+    def done(self) -> Plan:
+        self.new.output = self.values[self.old.output]
+        return self.new
+
+
+def fold(plan: Plan) -> Plan:
+    """Scale, shift and ReLU into the packed layer or the scale and shift before them, where nothing else looks on."""
+    work = _Rewrite(plan)
+    for index, (step, wire) in enumerate(zip(plan.steps, plan.wires, strict=True)):
+        before = work.new.steps[work.values[wire[0]] - 1] if wire and work.values[wire[0]] else None
+        if isinstance(step, Affine) and work.only_use(wire[0]) and _takes(before, step):
+            assert isinstance(before, Affine | PackedProduct)
+            absorb(before, step)
+            work.merge(index)
+        else:
+            work.keep(index, step)
+    return work.done()
+
+
+def _takes(before: nn.Module | None, step: Affine) -> bool:
+    plain = step.scale is None and step.shift is None
+    if isinstance(before, Affine):
+        return before.activation == "none"
+    if not isinstance(before, PackedProduct) or before.activation != "none" or step.activation == "sign":
+        return False
+    return plain or all(t is None or t.shape[1] == before.width for t in (step.scale, step.shift))
+
+
+def absorb(before: Affine | PackedProduct, step: Affine) -> None:
+    """Let `before` do what `step` would do after it."""
+    scale, shift = before.scale, before.shift
+    if step.scale is not None:
+        scale = step.scale if scale is None else scale * step.scale
+        shift = None if shift is None else (shift.double() * step.scale.double()).float()
+    if step.shift is not None:
+        shift = step.shift if shift is None else shift + step.shift
+    if isinstance(before, PackedLinear) and not (step.scale is None and step.shift is None):
+        before.flat = True
+    before.scale, before.shift, before.activation = scale, shift, step.activation
+
+
+def insert_bits(plan: Plan) -> Plan:
+    """Let packed layers whose input is ±1 for certain take it as bits."""
+    work, signs, packed = _Rewrite(plan), set[int](), dict[tuple[int, bool], int]()
+    for index, (step, wire) in enumerate(zip(plan.steps, plan.wires, strict=True)):
+        if _gives_signs(step, wire, signs):
+            signs.add(index + 1)
+        if isinstance(step, PackedProduct) and wire[0] in signs and _takes_bits(step):
+            key = (work.values[wire[0]], isinstance(step, PackedConv))
+            if key not in packed:
+                packed[key] = work.new.add(PackSigns(key[1]), key[0])
+            work.keep(index, step, packed[key])
+        else:
+            work.keep(index, step)
+    return work.done()
+
+
+def _gives_signs(step: nn.Module, wire: tuple[int, ...], signs: set[int]) -> bool:
+    if isinstance(step, Affine):
+        return step.activation == "sign"
+    if not wire or wire[0] not in signs:
+        return False
+    if isinstance(step, Real):
+        return isinstance(step.module, KEEP_SIGNS)
+    name = step.target if isinstance(step, Call) else None
+    return (name if isinstance(name, str) else getattr(name, "__name__", "")) in KEEP_SIGNS_CALLS
+
+
+def _takes_bits(step: PackedProduct) -> bool:
+    return not isinstance(step, PackedConv) or step.channels[0] // step.groups % 32 == 0
+
+
+def join_signs(plan: Plan) -> Plan:
+    """A sign that is only ever packed: let the packed layer before it give bits."""
+    work = _Rewrite(plan)
+    for index, (step, wire) in enumerate(zip(plan.steps, plan.wires, strict=True)):
+        sign = work.producer(wire[0]) if isinstance(step, PackSigns) else None
+        if isinstance(sign, Affine) and sign.activation == "sign" and work.only_use(wire[0]):
+            before = plan.wires[wire[0] - 1][0]
+            product = work.producer(before)
+            conv = isinstance(product, PackedConv)
+            if (
+                isinstance(product, PackedProduct)
+                and product.activation == "none"
+                and work.only_use(before)
+                and conv == step.channels_first
+                and all(t is None or t.shape[1] == product.width for t in (sign.scale, sign.shift))
+            ):
+                # the sign step was copied a moment ago, and nothing but this step uses it
+                copied = work.values[wire[0]]
+                assert copied == len(work.new.steps)
+                work.new.steps.pop()
+                work.new.wires.pop()
+                absorb(product, sign)
+                work.values[index + 1] = work.values[before]
+                continue
+        work.keep(index, step)
+    return work.done()
+
+
+def spread(plan: Plan, num_samples: int) -> Plan:
+    """Mark which packed layers share their input, and repeat shared rows where they meet rows of their own."""
+    result = _spread(plan, num_samples, everywhere=False)
+    return result if result is not None else _spread(plan, num_samples, everywhere=True) or plan
+
+
+def _spread(plan: Plan, num_samples: int, everywhere: bool) -> Plan | None:
+    """None where the size of a shared batch is used on rows of the networks' own: then all have to be their own."""
+    work = _Rewrite(plan)
+    own, sizes, constants = [False], [False], [False]
+    repeated = dict[int, int]()
+    if everywhere:
+        work.values[0] = work.new.add(Spread(num_samples), 0)
+        own = [True]
+
+    def repeat(value: int) -> int:
+        new = work.values[value]
+        if own[value] or sizes[value] or constants[value]:
+            return new
+        if new not in repeated:
+            repeated[new] = work.new.add(Spread(num_samples), new)
+        return repeated[new]
+
+    for index, (step, wire) in enumerate(zip(plan.steps, plan.wires, strict=True)):
+        per_network = isinstance(step, Affine) and not _is_plain(step) and step.rows() > 1
+        size = _gives_size(step, [sizes[value] for value in wire])
+        mine = not size and (per_network or any(own[value] and not sizes[value] for value in wire))
+        if mine and num_samples > 1 and any(sizes[value] and not own[value] for value in wire):
+            return None
+        if isinstance(step, PackedProduct):
+            step.shared = not own[wire[0]]
+        product = isinstance(step, PackedProduct)
+        if mine and not product:
+            work.keep(index, step, *(repeat(value) for value in wire))
+        else:
+            work.keep(index, step)
+        own.append(product or mine or (size and any(own[value] for value in wire)))
+        sizes.append(size)
+        constants.append(isinstance(step, Constant))
+    return work.done()
+
+
+def _is_plain(step: Affine) -> bool:
+    return step.scale is None and step.shift is None
+
+
+def _gives_size(step: nn.Module, inputs_are_sizes: list[bool]) -> bool:
+    if not isinstance(step, Call):
+        return False
+    if step.target in SIZES or (step.target is getattr and step.args[1] != "T"):
+        return True
+    return bool(inputs_are_sizes) and all(inputs_are_sizes)

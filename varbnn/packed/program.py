@@ -1,0 +1,71 @@
+"""A program that runs: steps in order, each taking the values of earlier ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from varbnn.packed.trace import Plan
+
+
+class Program(nn.Module):
+    """Runs its steps in order.
+
+    Args:
+        steps: modules; step i gives value i + 1.
+        wires: for each step the numbers of the values it takes; value 0 is the input.
+        output: the value that is the answer.
+    """
+
+    def __init__(self, steps: Sequence[nn.Module], wires: Sequence[Sequence[int]], output: int) -> None:
+        super().__init__()
+        self.steps = nn.ModuleList(steps)
+        self.wires = [tuple(wire) for wire in wires]
+        self.output = output
+        used = {value: index for index, wire in enumerate(self.wires) for value in wire}
+        # values that no later step takes are let go at once
+        self._last = [[v for v in set(wire) if used[v] == index and v != output] for index, wire in enumerate(wires)]
+
+    @classmethod
+    def of(cls, plan: Plan) -> Program:
+        return cls(plan.steps, plan.wires, plan.output)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self.run(input, self.output)
+
+    def run(self, input: Tensor, wanted: int) -> Any:
+        """The value `wanted` for `input`."""
+        values: dict[int, Any] = {0: input}
+        for index, step in enumerate(self.steps[:wanted]):
+            values[index + 1] = step(*(values[value] for value in self.wires[index]))
+            for value in self._last[index]:
+                if value != wanted:
+                    del values[value]
+        return values[wanted]
+
+    def largest_value(self, input: Tensor) -> int:
+        """Bytes of the largest tensor that a run on `input` makes."""
+        sizes = [input.numel() * input.element_size()]
+
+        def note(module: nn.Module, args: Any, result: Any) -> None:
+            if isinstance(result, Tensor):
+                sizes.append(result.numel() * result.element_size())
+
+        hooks = [step.register_forward_hook(note) for step in self.steps]
+        try:
+            self(input)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return max(sizes)
+
+    def member(self, s: int) -> nn.Module:
+        """Network `s` in plain torch modules: a `torch.nn.Sequential` where each step follows the one before."""
+        parts = [step.member(s) for step in self.steps]  # type: ignore[operator]
+        chain = all(wire == (index,) for index, wire in enumerate(self.wires)) and self.output == len(self.wires)
+        if chain:
+            return nn.Sequential(*(module for part in parts for module in part)).eval()
+        return Program([nn.Sequential(*part) if len(part) != 1 else part[0] for part in parts],
+                       self.wires, self.output).eval()  # fmt: skip

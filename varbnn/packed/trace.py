@@ -1,0 +1,210 @@
+"""From a model to a packed program: what the model computes, read by torch.fx, with packed layers in place."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from varbnn.errors import InputError
+from varbnn.nn import Sign
+from varbnn.nn.conv import BinaryConv1d, BinaryConv2d, BinaryConv3d
+from varbnn.nn.draws import evaluating
+from varbnn.nn.layer import BinaryLayer
+from varbnn.nn.linear import BinaryLinear
+from varbnn.packed.call import Call, Constant, Real, Ref
+from varbnn.packed.steps import Affine, PackedConv, PackedLinear
+
+SKIPPED = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
+"""Modules that do nothing in prediction."""
+
+PAD_MODES = {"zeros": "constant", "reflect": "reflect", "replicate": "replicate", "circular": "circular"}
+
+
+@dataclass
+class Plan:
+    """A program in the making: each step with the numbers of the values it takes; value 0 is the input.
+
+    The value that step i gives has the number i + 1.
+    """
+
+    steps: list[nn.Module] = field(default_factory=list)
+    wires: list[tuple[int, ...]] = field(default_factory=list)
+    output: int = 0
+
+    def add(self, step: nn.Module, *inputs: int) -> int:
+        self.steps.append(step)
+        self.wires.append(inputs)
+        return len(self.steps)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What differs between the S networks.
+
+    Attributes:
+        weights: blocks (S, outputs / 16, inputs / 32, 16) of each binary layer, inputs in the order of its weight.
+        statistics: running mean and variance of each batch-norm layer, (S or 1, C).
+    """
+
+    weights: Mapping[nn.Module, Tensor]
+    statistics: Mapping[nn.Module, tuple[Tensor, Tensor]]
+
+
+class _Tracer(fx.Tracer):
+    def is_leaf_module(self, module: nn.Module, name: str) -> bool:
+        return isinstance(module, BinaryLayer | Sign | _BatchNorm) or super().is_leaf_module(module, name)
+
+
+def traced(model: nn.Module) -> tuple[nn.Module, fx.Graph]:
+    """The graph of `model` in eval mode, and the module that its names belong to.
+
+    Raises:
+        InputError: the model's forward cannot be traced, or takes more than one input.
+    """
+    root = nn.Sequential(model) if _Tracer().is_leaf_module(model, "") else model
+    try:
+        with evaluating(model):
+            graph = _Tracer().trace(root)
+    except InputError:
+        raise
+    except Exception as error:  # whatever the model's own code raises when it is shown a stand-in for its input
+        raise InputError(
+            f"the forward of {type(model).__name__} cannot be packed, because torch.fx cannot trace it ({error}); "
+            "it must not decide by the values of its input. varbnn.predict runs any model"
+        ) from error
+    given = [node for node in graph.nodes if node.op == "placeholder"]
+    if len(given) != 1:
+        names = ", ".join(node.name for node in given)
+        raise InputError(f"packing takes models with one input, {type(model).__name__} has {len(given)}: {names}")
+    return root, graph
+
+
+def plan(model: nn.Module, drawn: Drawn) -> Plan:
+    """The program of `model`, one step per operation, nothing folded yet."""
+    root, graph = traced(model)
+    result, values = Plan(), dict[fx.Node, int]()
+    for node in graph.nodes:
+        if node.op == "placeholder":
+            values[node] = 0
+        elif node.op == "output":
+            (answer,) = node.args
+            if not isinstance(answer, fx.Node):
+                raise InputError(f"packing takes models that return one tensor, got {answer}")
+            result.output = values[answer]
+        elif node.op == "get_attr":
+            values[node] = result.add(Constant(_attribute(root, str(node.target)).detach().clone()))
+        elif node.op == "call_module":
+            values[node] = _add_module(result, root.get_submodule(str(node.target)), node, values, drawn)
+        else:
+            values[node] = _add_call(result, node, values)
+    return result
+
+
+def _attribute(root: nn.Module, path: str) -> Tensor:
+    owner, _, name = path.rpartition(".")
+    value = getattr(root.get_submodule(owner), name)
+    if not isinstance(value, Tensor):
+        raise InputError(f"{path} of the model is a {type(value).__name__}; packing takes tensors")
+    return value
+
+
+def _add_call(result: Plan, node: fx.Node, values: Mapping[fx.Node, int]) -> int:
+    inputs: list[fx.Node] = []
+
+    def reference(other: fx.Node) -> Any:
+        if other not in inputs:
+            inputs.append(other)
+        return Ref(inputs.index(other))
+
+    args = _plain(fx.node.map_arg(node.args, reference))
+    kwargs = _plain(fx.node.map_arg(node.kwargs, reference))
+    target = node.target
+    if node.op == "call_function" and getattr(target, "__name__", "") == "dropout":
+        return values[inputs[0]]
+    return result.add(Call(target, args, kwargs), *(values[other] for other in inputs))
+
+
+def _plain(value: Any) -> Any:
+    """Without fx's immutable containers."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return tuple(_plain(item) for item in value)
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _add_module(result: Plan, module: nn.Module, node: fx.Node, values: Mapping[fx.Node, int], drawn: Drawn) -> int:
+    inputs = [values[arg] for arg in node.args if isinstance(arg, fx.Node)]
+    if len(inputs) != len(node.args) or node.kwargs:
+        raise InputError(f"{node.target} is called with options; packing takes modules that are called with tensors")
+    if isinstance(module, SKIPPED):
+        return inputs[0]
+    if isinstance(module, BinaryLinear):
+        return result.add(_packed_linear(module, drawn.weights[module]), *inputs)
+    if isinstance(module, BinaryConv1d | BinaryConv2d | BinaryConv3d):
+        return _add_conv(result, module, drawn.weights[module], *inputs)
+    if isinstance(module, _BatchNorm):
+        return result.add(batchnorm(module, drawn.statistics.get(module), str(node.target)), *inputs)
+    if isinstance(module, Sign):
+        shift = None if module.shift is None else -module.shift.detach().float().reshape(1, -1)
+        return result.add(Affine(None, shift, "sign"), *inputs)
+    if isinstance(module, nn.ReLU):
+        return result.add(Affine(None, None, "relu"), *inputs)
+    kept = copy.deepcopy(module).float().eval().requires_grad_(False)
+    for option in kept.modules():
+        if getattr(option, "inplace", False):
+            option.inplace = False  # type: ignore[assignment]  # another step may still need the value
+    return result.add(Real(kept), *inputs)
+
+
+def batchnorm(module: _BatchNorm, statistics: tuple[Tensor, Tensor] | None, name: str) -> Affine:
+    """Batch norm with fixed statistics, as scale and shift; computed in float64."""
+    if statistics is None:
+        raise InputError(
+            f"{name} normalises by the statistics of each batch (track_running_stats=False), which mix examples; "
+            "packing takes batch norm with running statistics"
+        )
+    mean, variance = (t.double() for t in statistics)
+    scale = (variance + module.eps).rsqrt()
+    if module.weight is not None:
+        scale = scale * module.weight.detach().double()
+    shift = -mean * scale
+    if module.bias is not None:
+        shift = shift + module.bias.detach().double()
+    scale, shift = (t[:1] if bool((t == t[:1]).all()) else t for t in (scale, shift))
+    return Affine(scale.float(), shift.float())
+
+
+def _bias(module: BinaryLayer) -> Tensor | None:
+    bias = module.bias
+    return None if bias is None else bias.detach().float().reshape(1, -1)  # type: ignore[operator]
+
+
+def _packed_linear(module: BinaryLinear, weight: Tensor) -> PackedLinear:
+    return PackedLinear(weight, module.in_features, module.out_features, shift=_bias(module))
+
+
+def _add_conv(result: Plan, module: Any, weight: Tensor, value: int) -> int:
+    dims = len(module.kernel_size)
+    both = module._reversed_padding_repeated_twice
+    # torch keeps them last dimension first: (before, after) pairs from the end
+    pairs = list(zip(both[::2], both[1::2], strict=True))
+    margins = [margin for pair in reversed(pairs) for margin in pair]
+    if module.padding_mode != "zeros" and any(margins):
+        options = {"mode": PAD_MODES[module.padding_mode]}
+        given = [margin for pair in pairs for margin in pair]
+        value = result.add(Call(torch.nn.functional.pad, (Ref(0), given), options), value)
+        margins = [0] * (2 * dims)
+    step = PackedConv(
+        weight, (module.in_channels, module.out_channels), module.kernel_size, module.stride, margins,
+        module.dilation, module.groups, shift=_bias(module),
+    )  # fmt: skip
+    return result.add(step, value)
