@@ -1,0 +1,89 @@
+// varbnn_sample_blocks and varbnn_draw: the tiles of a matrix shared out among threads.
+#include "sampling.h"
+
+#include <atomic>
+
+namespace varbnn {
+namespace {
+
+struct Kernels {
+  bool (*sample)(const SignTile&, const Stream&, uint32_t, int64_t, uint32_t*, int64_t);
+  void (*draw)(const SignTile&, const Stream&, uint32_t, float*);
+};
+
+Kernels kernels() {
+  switch (active_level()) {
+#ifdef VARBNN_HAS_AVX512
+    case AVX512:
+      return {avx512::sample_tile, avx512::draw_tile};
+#endif
+#ifdef VARBNN_HAS_AVX2
+    case AVX2:
+      return {avx2::sample_tile, avx2::draw_tile};
+#endif
+#ifdef VARBNN_HAS_NEON
+    case NEON:
+      return {neon::sample_tile, neon::draw_tile};
+#endif
+    default:
+      return {baseline::sample_tile, baseline::draw_tile};
+  }
+}
+
+struct Matrix {
+  const float* natural;
+  int64_t outputs, inputs;
+
+  int64_t across() const { return ceil_div(inputs, TILE); }
+  int64_t tiles() const { return ceil_div(outputs, BLOCK) * across(); }
+
+  SignTile tile(int64_t block, int64_t group) const {
+    const int64_t row = block * BLOCK, column = group * TILE;
+    return {natural + row * inputs + column,
+            inputs,
+            static_cast<int>(outputs - row < BLOCK ? outputs - row : BLOCK),
+            static_cast<int>(inputs - column < TILE ? inputs - column : TILE),
+            static_cast<uint32_t>(row),
+            static_cast<uint32_t>(group * 16)};
+  }
+};
+
+}  // namespace
+}  // namespace varbnn
+
+using namespace varbnn;
+
+// blocks: int32 (count, ceil(N / 16), ceil(K / 32), 16). FOUND_NAN leaves them unfinished.
+VARBNN_API int varbnn_sample_blocks(const float* natural, int64_t outputs, int64_t inputs, int64_t seed, int64_t layer,
+                                    int64_t first, int64_t count, uint32_t* blocks, int threads) {
+  const Matrix matrix{natural, outputs, inputs};
+  const Stream stream = make_stream(static_cast<uint64_t>(seed), static_cast<uint32_t>(layer));
+  const Kernels level = kernels();
+  const int64_t tiles = matrix.tiles(), across = matrix.across(), words = ceil_div(inputs, WORD);
+  const int64_t stride = ceil_div(outputs, BLOCK) * words * BLOCK;
+  std::atomic<bool> found_nan{false};
+#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1 && tiles > 1)
+  for (int64_t t = 0; t < tiles; ++t) {
+    const int64_t block = t / across, group = t % across;
+    uint32_t* place = blocks + (block * words + group * TILE_WORDS) * BLOCK;
+    if (!level.sample(matrix.tile(block, group), stream, static_cast<uint32_t>(first), count, place, stride))
+      found_nan.store(true, std::memory_order_relaxed);
+  }
+  return found_nan ? FOUND_NAN : OK;
+}
+
+// signs: float32 (N, K), ±1, or NaN where the belief is.
+VARBNN_API int varbnn_draw(const float* natural, int64_t outputs, int64_t inputs, int64_t seed, int64_t layer,
+                           int64_t sample, float* signs, int threads) {
+  const Matrix matrix{natural, outputs, inputs};
+  const Stream stream = make_stream(static_cast<uint64_t>(seed), static_cast<uint32_t>(layer));
+  const Kernels level = kernels();
+  const int64_t tiles = matrix.tiles(), across = matrix.across();
+#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1 && tiles > 1)
+  for (int64_t t = 0; t < tiles; ++t) {
+    const int64_t block = t / across, group = t % across;
+    level.draw(matrix.tile(block, group), stream, static_cast<uint32_t>(sample),
+               signs + block * BLOCK * inputs + group * TILE);
+  }
+  return OK;
+}
