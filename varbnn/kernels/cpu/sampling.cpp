@@ -1,10 +1,13 @@
-// varbnn_sample_blocks and varbnn_draw: the tiles of a matrix shared out among threads.
+// varbnn_cpu_sample_blocks and varbnn_cpu_draw: the tiles of a matrix shared out among threads.
 #include "sampling.h"
 
-#include <atomic>
+#include "threads.h"
 
 namespace varbnn {
 namespace {
+
+// One drawn weight takes about as long as this many multiply-adds.
+constexpr double COST = 25;
 
 struct Kernels {
   bool (*sample)(const SignTile&, const Stream&, uint32_t, int64_t, uint32_t*, int64_t);
@@ -54,36 +57,41 @@ struct Matrix {
 using namespace varbnn;
 
 // blocks: int32 (count, ceil(N / 16), ceil(K / 32), 16). FOUND_NAN leaves them unfinished.
-VARBNN_API int varbnn_sample_blocks(const float* natural, int64_t outputs, int64_t inputs, int64_t seed, int64_t layer,
-                                    int64_t first, int64_t count, uint32_t* blocks, int threads) {
+VARBNN_API int varbnn_cpu_sample_blocks(const float* natural, int64_t outputs, int64_t inputs, int64_t seed,
+                                        int64_t layer, int64_t first, int64_t count, uint32_t* blocks, int threads) {
   const Matrix matrix{natural, outputs, inputs};
   const Stream stream = make_stream(static_cast<uint64_t>(seed), static_cast<uint32_t>(layer));
   const Kernels level = kernels();
-  const int64_t tiles = matrix.tiles(), across = matrix.across(), words = ceil_div(inputs, WORD);
+  const int64_t across = matrix.across(), words = ceil_div(inputs, WORD);
   const int64_t stride = ceil_div(outputs, BLOCK) * words * BLOCK;
-  std::atomic<bool> found_nan{false};
-#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1 && tiles > 1)
-  for (int64_t t = 0; t < tiles; ++t) {
-    const int64_t block = t / across, group = t % across;
-    uint32_t* place = blocks + (block * words + group * TILE_WORDS) * BLOCK;
-    if (!level.sample(matrix.tile(block, group), stream, static_cast<uint32_t>(first), count, place, stride))
-      found_nan.store(true, std::memory_order_relaxed);
-  }
-  return found_nan ? FOUND_NAN : OK;
+  const auto body = [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t) {
+      const int64_t block = t / across, group = t % across;
+      uint32_t* place = blocks + (block * words + group * TILE_WORDS) * BLOCK;
+      if (!level.sample(matrix.tile(block, group), stream, static_cast<uint32_t>(first), count, place, stride))
+        return int(FOUND_NAN);
+    }
+    return int(OK);
+  };
+  const double work = COST * double(count) * double(outputs) * double(inputs);
+  return over_threads(useful_threads(threads, work, matrix.tiles()), matrix.tiles(), body);
 }
 
 // signs: float32 (N, K), ±1, or NaN where the belief is.
-VARBNN_API int varbnn_draw(const float* natural, int64_t outputs, int64_t inputs, int64_t seed, int64_t layer,
-                           int64_t sample, float* signs, int threads) {
+VARBNN_API int varbnn_cpu_draw(const float* natural, int64_t outputs, int64_t inputs, int64_t seed, int64_t layer,
+                               int64_t sample, float* signs, int threads) {
   const Matrix matrix{natural, outputs, inputs};
   const Stream stream = make_stream(static_cast<uint64_t>(seed), static_cast<uint32_t>(layer));
   const Kernels level = kernels();
-  const int64_t tiles = matrix.tiles(), across = matrix.across();
-#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1 && tiles > 1)
-  for (int64_t t = 0; t < tiles; ++t) {
-    const int64_t block = t / across, group = t % across;
-    level.draw(matrix.tile(block, group), stream, static_cast<uint32_t>(sample),
-               signs + block * BLOCK * inputs + group * TILE);
-  }
-  return OK;
+  const int64_t across = matrix.across();
+  const auto body = [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t) {
+      const int64_t block = t / across, group = t % across;
+      float* place = signs + block * BLOCK * inputs + group * TILE;
+      level.draw(matrix.tile(block, group), stream, static_cast<uint32_t>(sample), place);
+    }
+    return int(OK);
+  };
+  const double work = COST * double(outputs) * double(inputs);
+  return over_threads(useful_threads(threads, work, matrix.tiles()), matrix.tiles(), body);
 }

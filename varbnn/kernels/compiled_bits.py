@@ -1,0 +1,40 @@
+"""Drawing signs, and packing them, by the compiled CPU library: see `varbnn.kernels.plain` for what each does."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from varbnn.bits import BLOCK, blocks, words
+from varbnn.errors import InputError
+from varbnn.kernels import native
+
+
+def sample_blocks(natural: Tensor, seed: Tensor, layer: int, first: int, count: int) -> Tensor:
+    """Samples `first` to `first + count` of ±1 weights (N, K), as blocks."""
+    outputs, inputs = natural.shape
+    drawn = torch.empty((count, blocks(outputs), words(inputs), BLOCK), dtype=torch.int32)
+    status = native.library().varbnn_cpu_sample_blocks(
+        native.pointer(natural),
+        *native.integers(outputs, inputs, int(seed), layer, first, count),
+        native.pointer(drawn),
+        native.threads(),
+    )
+    if status == native.FOUND_NAN:
+        raise InputError("beliefs hold NaN, which has no sign; look at varbnn.health(model)")
+    native.check(status, "beliefs")
+    return drawn
+
+
+def draw(natural: Tensor, seed: Tensor, layer: int, sample: int) -> Tensor:
+    """One sample as ±1 floats (N, K); a NaN belief draws NaN."""
+    outputs, inputs = natural.shape
+    drawn = torch.empty((outputs, inputs))
+    status = native.library().varbnn_cpu_draw(
+        native.pointer(natural),
+        *native.integers(outputs, inputs, int(seed), layer, sample),
+        native.pointer(drawn),
+        native.threads(),
+    )
+    native.check(status, "beliefs")
+    return drawn
