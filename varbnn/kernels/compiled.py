@@ -8,9 +8,10 @@ from torch import Tensor
 from varbnn.kernels import native, plain
 from varbnn.kernels.checks import result
 from varbnn.kernels.compiled_bits import draw, sample_blocks
+from varbnn.kernels.compiled_places import conv, predictive
 
 # The functions below this line are not compiled yet; each goes when its own is written.
-from varbnn.kernels.plain import conv, pack_signs, predictive
+from varbnn.kernels.plain import pack_signs
 
 __all__ = ["conv", "draw", "linear", "linear_int8", "pack_signs", "predictive", "sample_blocks"]
 

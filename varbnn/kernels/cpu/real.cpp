@@ -7,9 +7,9 @@
 namespace varbnn {
 namespace {
 
-constexpr int64_t CHUNK = 32;      // words of inputs multiplied at a time, so that prepared rows stay in a near cache
-constexpr int64_t PREPARED = 256;  // words of inputs prepared at a time, so that they stay in the second cache
-constexpr int64_t FEW_BLOCKS = 8;  // least blocks of outputs in a unit of work
+constexpr int64_t CHUNK = 16;     // words of inputs multiplied at a time, so that prepared rows stay in the nearest cache
+constexpr int64_t PREPARED = 256; // words of inputs prepared at a time, so that they stay in the second cache
+constexpr int64_t FEW_BLOCKS = 8; // least blocks of outputs in a unit of work
 
 // Activations, weights and results of S networks. `own_*` are 1 where each network has its own, 0 where they share one.
 template <class Value>
@@ -66,11 +66,11 @@ struct Units {
 
 // Units `first` to `last`, on one thread. `finish(sums, input row, Finish, outputs, result)` completes one row.
 template <class Value, class Prepared, class Sum, class Kernel, class FinishRow>
-int compute(const Problem<Value>& p, const Kernel& kernel, const Units& units, int64_t first, int64_t last,
-            FinishRow finish) {
+int compute(const Problem<Value>& p, const Kernel& kernel, int64_t per_word, const Units& units, int64_t first,
+            int64_t last, FinishRow finish) {
   const int64_t words = p.words(), at_once = words < PREPARED ? words : PREPARED;
   const int64_t width = units.blocks_of_part * BLOCK;
-  Buffer<Prepared> prepared(at_once * kernel.size(kernel.rows));
+  Buffer<Prepared> prepared(kernel.rows * at_once * per_word);
   Buffer<Sum> sums(kernel.rows * width);
   if (!prepared.get() || !sums.get()) return OUT_OF_MEMORY;
   int status = OK;
@@ -92,7 +92,7 @@ int compute(const Problem<Value>& p, const Kernel& kernel, const Units& units, i
       }
       for (int64_t j = from; j < end; j += CHUNK) {
         const int64_t count = end - j < CHUNK ? end - j : CHUNK;
-        kernel.multiply({prepared.get() + (j - from) * kernel.size(rows), rows, weight + j * BLOCK, count, blocks,
+        kernel.multiply({prepared.get() + (j - from) * per_word * rows, rows, weight + j * BLOCK, count, blocks,
                          words * BLOCK, sums.get(), width, j == 0});
       }
     }
@@ -112,7 +112,7 @@ int linear(const Problem<float>& p, int threads) {
     return kernel.finish(sums, outputs, f, out);
   };
   return over_threads(useful_threads(threads, p.work(), units.count()), units.count(), [&](int64_t first, int64_t last) {
-    return compute<float, float, float>(p, kernel, units, first, last, finish);
+    return compute<float, float, float>(p, kernel, kernel.floats, units, first, last, finish);
   });
 }
 
@@ -154,7 +154,7 @@ int linear_int8(const Problem<float>& real, int threads) {
     return kernel.finish(sums, unit.get()[row], outputs, f, out);
   };
   return over_threads(useful_threads(threads, p.work(), units.count()), units.count(), [&](int64_t first, int64_t last) {
-    return compute<int8_t, int32_t, int32_t>(p, kernel, units, first, last, finish);
+    return compute<int8_t, int16_t, int32_t>(p, kernel, kernel.shorts, units, first, last, finish);
   });
 }
 

@@ -73,18 +73,13 @@ inline void tile(const RealTile& t, int64_t block, __m512 one) {
     for (int v = 0; v < V; ++v) _mm512_store_ps(sums + r * t.sums_stride + v * BLOCK, total[r][v]);
 }
 
-// As many times V blocks as there are, and what is left by halves.
-template <int R, int V>
-inline void from_block(const RealTile& t, int64_t block, __m512 one) {
-  for (; block + V <= t.blocks; block += V) tile<R, V>(t, block, one);
-  if constexpr (V > 1) from_block<R, V / 2>(t, block, one);
-}
-
 template <int R, int V>
 void rows_of(const RealTile& t) {
   __m512 one = _mm512_set1_ps(1.0f);
   asm("" : "+v"(one));  // or the compiler would turn the fused multiply-adds back into additions
-  from_block<R, V>(t, 0, one);
+  int64_t block = 0;
+  for (; block + V <= t.blocks; block += V) tile<R, V>(t, block, one);
+  for (; block < t.blocks; ++block) tile<R, 1>(t, block, one);
 }
 
 void multiply(const RealTile& t) {
@@ -96,11 +91,9 @@ void multiply(const RealTile& t) {
   }
 }
 
-int64_t size(int64_t rows) { return rows * TABLES * BLOCK; }
-
 }  // namespace
 
-extern const RealKernel REAL = {ROWS, size, prepare, multiply, finish_real};
+extern const RealKernel REAL = {ROWS, TABLES * BLOCK, prepare, multiply, finish_real};
 
 }  // namespace avx512
 }  // namespace varbnn
