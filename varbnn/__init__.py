@@ -5,7 +5,7 @@ from importlib.metadata import version
 from varbnn import bits, nn, optim, posteriors
 from varbnn.kernels import backend_info
 from varbnn.nn import antithetic, binarize, freeze, health, refresh_batchnorm, sampled, summary
-from varbnn.packed import AveragePrediction, PackedEnsemble, pack
+from varbnn.packed import AveragePrediction, PackedEnsemble, Predictor, load_packed, pack
 from varbnn.posteriors import as_prior
 from varbnn.predict import Prediction, RegressionPrediction, TemperatureScaling, evaluate, plots, predict
 from varbnn.training import fit
@@ -16,6 +16,7 @@ __all__ = [
     "AveragePrediction",
     "PackedEnsemble",
     "Prediction",
+    "Predictor",
     "RegressionPrediction",
     "TemperatureScaling",
     "antithetic",
@@ -27,6 +28,7 @@ __all__ = [
     "fit",
     "freeze",
     "health",
+    "load_packed",
     "nn",
     "optim",
     "pack",

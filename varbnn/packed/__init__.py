@@ -2,5 +2,7 @@
 
 from varbnn.packed.build import pack
 from varbnn.packed.ensemble import AveragePrediction, PackedEnsemble
+from varbnn.packed.load import load_packed
+from varbnn.packed.predictor import Predictor
 
-__all__ = ["AveragePrediction", "PackedEnsemble", "pack"]
+__all__ = ["AveragePrediction", "PackedEnsemble", "Predictor", "load_packed", "pack"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Self, overload
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from varbnn.errors import InputError
+from varbnn.packed.file import save
 from varbnn.packed.program import Program
 from varbnn.packed.steps import PackedLinear
 
@@ -129,6 +131,17 @@ class PackedEnsemble(nn.Module):
         if not 0 <= s < self.num_samples:
             raise InputError(f"this ensemble has networks 0 … {self.num_samples - 1}, got {s}")
         return self.program.member(s)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the networks to a file that `varbnn.load_packed` and `varbnn.Predictor` open, usually ``*.vbnn``.
+
+        The file appears whole or not at all; docs/packed-file.md says what is in it.
+
+        Raises:
+            InputError: a function or layer that a file cannot hold (it keeps no code), numbers that are not finite,
+                or a path that cannot be written to. A file that was there is then as it was.
+        """
+        save(self.program, self.num_samples, path)
 
     @property
     def nbytes(self) -> int:

@@ -47,18 +47,16 @@ class Program(nn.Module):
 
     def largest_value(self, input: Tensor) -> int:
         """Bytes of the largest tensor that a run on `input` makes."""
+        # without hooks on the modules: several threads may run a program at once
+        values: dict[int, Any] = {0: input}
         sizes = [input.numel() * input.element_size()]
-
-        def note(module: nn.Module, args: Any, result: Any) -> None:
+        for index, step in enumerate(self.steps):
+            result = step(*(values[value] for value in self.wires[index]))
             if isinstance(result, Tensor):
                 sizes.append(result.numel() * result.element_size())
-
-        hooks = [step.register_forward_hook(note) for step in self.steps]
-        try:
-            self(input)
-        finally:
-            for hook in hooks:
-                hook.remove()
+            values[index + 1] = result
+            for value in self._last[index]:
+                del values[value]
         return max(sizes)
 
     def member(self, s: int) -> nn.Module:
