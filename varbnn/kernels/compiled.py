@@ -7,11 +7,8 @@ from torch import Tensor
 
 from varbnn.kernels import native, plain
 from varbnn.kernels.checks import result
-from varbnn.kernels.compiled_bits import draw, sample_blocks
+from varbnn.kernels.compiled_bits import draw, pack_signs, sample_blocks
 from varbnn.kernels.compiled_places import conv, predictive
-
-# The functions below this line are not compiled yet; each goes when its own is written.
-from varbnn.kernels.plain import pack_signs
 
 __all__ = ["conv", "draw", "linear", "linear_int8", "pack_signs", "predictive", "sample_blocks"]
 
@@ -30,8 +27,8 @@ def linear(
 ) -> Tensor:
     """activation((values · weight) · scale + shift) for each of S networks."""
     if values.dtype == torch.int32:
-        return plain.linear(values, weight, in_features, out_features, scale, shift, activation)
-    return _real("varbnn_cpu_linear", values, weight, in_features, out_features, scale, shift, activation)
+        return _product("varbnn_cpu_linear_signs", values, weight, in_features, out_features, scale, shift, activation)
+    return _product("varbnn_cpu_linear", values, weight, in_features, out_features, scale, shift, activation)
 
 
 def linear_int8(
@@ -46,10 +43,10 @@ def linear_int8(
     """As `linear`, with each row of real `values` rounded to 8 bits by its largest magnitude; integers are exact."""
     if in_features > INT8_INPUTS:
         return plain.linear_int8(values, weight, in_features, out_features, scale, shift, activation)
-    return _real("varbnn_cpu_linear_int8", values, weight, in_features, out_features, scale, shift, activation)
+    return _product("varbnn_cpu_linear_int8", values, weight, in_features, out_features, scale, shift, activation)
 
 
-def _real(
+def _product(
     function: str,
     values: Tensor,
     weight: Tensor,

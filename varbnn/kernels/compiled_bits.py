@@ -38,3 +38,19 @@ def draw(natural: Tensor, seed: Tensor, layer: int, sample: int) -> Tensor:
     )
     native.check(status, "beliefs")
     return drawn
+
+
+def pack_signs(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Signs of the last dimension packed to words (+1 where ≥ 0), and how many of each row are +1."""
+    *rows, length = values.shape
+    packed = torch.empty((*rows, words(length)), dtype=torch.int32)
+    counts = torch.empty(rows, dtype=torch.int32)
+    status = native.library().varbnn_cpu_pack_signs(
+        native.pointer(values),
+        *native.integers(counts.numel(), length),
+        native.pointer(packed),
+        native.pointer(counts),
+        native.threads(),
+    )
+    native.check(status, "activations")
+    return packed, counts

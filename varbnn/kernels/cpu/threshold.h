@@ -1,23 +1,12 @@
 // Thresholds of signs, in the float32 steps that varbnn/kernels/philox.py fixes, for vectors of any width.
 #pragma once
-#include <cstdint>
-#include <cstring>
+#include "vectors.h"
 
 namespace varbnn {
 
 constexpr uint32_t NEVER = 0xFFFFFFFFu;  // the threshold of a weight that is -1 for sure
 
 namespace {  // each level compiles its own copy with its own flags, and none may be merged with another
-
-// Vectors of `BYTES` bytes, in the compiler's own notation.
-template <int BYTES>
-struct Vectors {
-  typedef float Floats __attribute__((vector_size(BYTES)));
-  typedef int32_t Ints __attribute__((vector_size(BYTES)));
-  typedef uint32_t Words __attribute__((vector_size(BYTES)));
-  typedef uint16_t Halves __attribute__((vector_size(BYTES / 2)));
-  static constexpr int LANES = BYTES / 4;
-};
 
 // t(natural) = P(-1) * 2^32; every operation is rounded to nearest even by itself. A NaN gives an unspecified one.
 template <int BYTES>
