@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from varbnn.bits import sign
-from varbnn.optim.parts import Group
+from varbnn.optim.parts import Compiled, Group
 
 
 class Decision:
@@ -24,6 +24,10 @@ class Decision:
         """Change `beliefs` in place by `scale` times `directions`; `scale` is 1 unless the filter was skipped."""
         raise NotImplementedError
 
+    def compiled(self, group: Group) -> Compiled | None:
+        """The same for the compiled step, where it knows how."""
+        return None
+
 
 class Descend(Decision):
     """A step of group["lr"] against the direction."""
@@ -32,6 +36,9 @@ class Descend(Decision):
 
     def __call__(self, beliefs: list[Tensor], directions: list[Tensor], group: Group, scale: float) -> None:
         torch._foreach_add_(beliefs, directions, alpha=-group["lr"] * scale)
+
+    def compiled(self, group: Group) -> Compiled | None:
+        return Compiled({"decision": "descend", "lr": group["lr"]})
 
 
 class DescendInBox(Descend):
@@ -45,6 +52,11 @@ class DescendInBox(Descend):
         if clip is not None:
             torch._foreach_clamp_min_(beliefs, -clip)
             torch._foreach_clamp_max_(beliefs, clip)
+
+    def compiled(self, group: Group) -> Compiled | None:
+        if group["clip"] is None:
+            return super().compiled(group)
+        return Compiled({"decision": "box", "lr": group["lr"], "low": -group["clip"], "high": group["clip"]})
 
 
 class DescendByPrecision(Decision):
@@ -69,6 +81,9 @@ class DescendByPrecision(Decision):
         torch._foreach_mul_(precisions, growth)
         torch._foreach_addcdiv_(beliefs[0::2], directions[0::2], precisions, -lr * scale)
 
+    def compiled(self, group: Group) -> Compiled | None:
+        return Compiled({"decision": "descend", "lr": group["lr"]}, pair=True)
+
 
 class Flip(Decision):
     """No step at all: the weight itself is kept, and flips where the evidence against it passes the threshold.
@@ -83,6 +98,10 @@ class Flip(Decision):
         for weight, evidence in zip(beliefs, directions, strict=True):
             decide_(weight, evidence, group["threshold"], group["ties"])
 
+    def compiled(self, group: Group) -> Compiled | None:
+        kind = "flip" if group["ties"] == "keep" else "flip-larq"
+        return Compiled({"decision": kind, "threshold": group["threshold"]})
+
 
 class FlipAtZero(Decision):
     """Flips where the evidence is against the weight at all; at 0 the weight stays."""
@@ -92,6 +111,9 @@ class FlipAtZero(Decision):
     def __call__(self, beliefs: list[Tensor], directions: list[Tensor], group: Group, scale: float) -> None:
         for weight, evidence in zip(beliefs, directions, strict=True):
             decide_(weight, evidence, 0.0, "keep")
+
+    def compiled(self, group: Group) -> Compiled | None:
+        return Compiled({"decision": "flip", "threshold": 0.0})
 
 
 def decide_(weight: Tensor, evidence: Tensor, threshold: float, ties: str) -> None:

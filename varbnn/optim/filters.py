@@ -7,11 +7,12 @@ group at every step, state is named tensors in the optimizer's state of each par
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from varbnn.optim.parts import Group, States
+from varbnn.optim.parts import Compiled, Group, States
 from varbnn.optim.precision import full
 
 
@@ -39,6 +40,10 @@ class Filter:
         """The directions of the weights at hand, which may be a block of a parameter; `gradients` stay as they are."""
         raise NotImplementedError
 
+    def compiled(self, state: dict[str, Any], group: Group) -> Compiled | None:
+        """The same for the compiled step, where it knows how; `names` are its tensors, two at most."""
+        return None
+
 
 class Momentum(Filter):
     """An average of past gradients, with the start-up bias divided out (Kingma & Ba 2015, algorithm 1).
@@ -63,6 +68,10 @@ class Momentum(Filter):
         torch._foreach_lerp_(average, gradients, 1 - group["momentum"])
         return [m / state["weight"][0] for m, state in zip(average, states, strict=True)]
 
+    def compiled(self, state: dict[str, Any], group: Group) -> Compiled | None:
+        rate, divisor = 1 - group["momentum"], float(state["weight"])
+        return Compiled({"filter": "average", "rate": rate, "divisor": divisor})
+
 
 class HeavyBall(Filter):
     """Momentum as torch's SGD has it (Polyak 1964), with β = group["momentum"], δ = group["dampening"].
@@ -83,6 +92,9 @@ class HeavyBall(Filter):
         torch._foreach_mul_(velocity, group["momentum"])
         torch._foreach_add_(velocity, gradients, alpha=1 - group["dampening"])
         return velocity
+
+    def compiled(self, state: dict[str, Any], group: Group) -> Compiled | None:
+        return Compiled({"filter": "heavy-ball", "rate": group["momentum"], "rate2": 1 - group["dampening"]})
 
 
 class AdamDirection(Filter):
@@ -109,6 +121,10 @@ class AdamDirection(Filter):
         every = zip(first, second, states, strict=True)
         return [quotient(m, v, state["weight"][0], state["weight_sq"][0], group["eps"]) for m, v, state in every]
 
+    def compiled(self, state: dict[str, Any], group: Group) -> Compiled | None:
+        beta1, beta2 = group["betas"]
+        return _compiled_quotient(1 - beta1, 1 - beta2, float(state["weight"]), float(state["weight_sq"]), group["eps"])
+
 
 class Average(Filter):
     """An exponential average of the gradients, γ = lr · group["gamma"]; it starts at 0 and stays uncorrected."""
@@ -122,6 +138,9 @@ class Average(Filter):
         average = [state["exp_avg"] for state in states]
         torch._foreach_lerp_(average, gradients, group["lr"] * group["gamma"])
         return average
+
+    def compiled(self, state: dict[str, Any], group: Group) -> Compiled | None:
+        return Compiled({"filter": "average", "rate": group["lr"] * group["gamma"]})
 
 
 class NormalisedAverage(Filter):
@@ -160,6 +179,13 @@ class NormalisedAverage(Filter):
         every = zip(first, second, corrections, strict=True)
         return [quotient(m, v, c1, c2, self.eps) for m, v, (c1, c2) in every]
 
+    def compiled(self, state: dict[str, Any], group: Group) -> Compiled | None:
+        gamma, sigma = group["lr"] * group["gamma"], group["sigma"]
+        c1, c2 = (gamma, sigma) if group["bias_correction"] == "released" else (1.0, 1.0)
+        if group["bias_correction"] == "adam":
+            c1, c2 = float(state["weight"]), float(state["weight_sq"])
+        return _compiled_quotient(gamma, sigma, c1, c2, self.eps)
+
 
 class Cascade(Filter):
     """The average of an average: γ = group["gamma"] for the gradients, α = lr · group["alpha"] for their average."""
@@ -175,11 +201,19 @@ class Cascade(Filter):
         torch._foreach_lerp_(slow, fast, group["lr"] * group["alpha"])
         return slow
 
+    def compiled(self, state: dict[str, Any], group: Group) -> Compiled | None:
+        return Compiled({"filter": "cascade", "rate": group["gamma"], "rate2": group["lr"] * group["alpha"]})
+
 
 def quotient(m: Tensor, v: Tensor, c1: Tensor | float, c2: Tensor | float, eps: float) -> Tensor:
     """(m / c₁) / (√(v / c₂) + ε), with the corrections moved to where they cost one pass instead of two."""
     root = c2.sqrt() if isinstance(c2, Tensor) else math.sqrt(c2)
     return m / v.sqrt().mul_(c1 / root).add_(eps * c1)
+
+
+def _compiled_quotient(rate: float, rate2: float, c1: float, c2: float, eps: float) -> Compiled:
+    scales = {"scale": c1 / math.sqrt(c2), "eps": eps * c1}
+    return Compiled({"filter": "quotient", "rate": rate, "rate2": rate2, **scales})
 
 
 def weigh(beliefs: list[Tensor], states: States, **rates: float) -> None:

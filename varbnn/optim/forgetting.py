@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from varbnn.optim.parts import Group, States
+from varbnn.optim.parts import Compiled, Group, States
 from varbnn.posteriors.gaussian import log_odds, natural_window
 
 
@@ -29,6 +29,10 @@ class Forgetting:
 
     def at_step_(self, beliefs: list[Tensor], states: States, group: Group) -> None:
         """Move `beliefs` by lr times the pull: what a coupled pull does too where the filter is the identity."""
+
+    def compiled(self, group: Group, coupled: bool) -> Compiled | None:
+        """The same for the compiled step, where it knows how; `coupled` as `add_to_`, else as `at_step_`."""
+        return Compiled({"pull": "none"}) if type(self) is Forgetting else None
 
 
 class PriorPull(Forgetting):
@@ -63,6 +67,11 @@ class PriorPull(Forgetting):
             elif prior != 0:
                 belief.add_(share * prior)
 
+    def compiled(self, group: Group, coupled: bool) -> Compiled | None:
+        strength = self.strength(group) if coupled else group["lr"] * self.strength(group)
+        settings = {"pull": "coupled" if coupled else "at-step", "strength": strength, "prior": group["prior"]}
+        return Compiled(settings, prior=True)
+
 
 class LatentPull(PriorPull):
     """s₀ (m - m₀), the same for the normal law of a latent: s₀ = group["prior_precision"]."""
@@ -91,6 +100,10 @@ class PairPull(Forgetting):
             gradients[2 * index].add_((beliefs[2 * index] - mean).mul_(strength))
             gradients[2 * index + 1].add_(strength)
 
+    def compiled(self, group: Group, coupled: bool) -> Compiled | None:
+        settings = {"pull": "coupled", "strength": group["prior_precision"], "prior": group["prior"]}
+        return Compiled(settings, pair=True, prior=True)
+
 
 class CoinPull(Forgetting):
     """f(u) (λ(u) - λ₀), the pull to the prior's coin in the coordinate u; its natural gradient, as f says.
@@ -108,6 +121,11 @@ class CoinPull(Forgetting):
 
     def at_step_(self, beliefs: list[Tensor], states: States, group: Group) -> None:
         torch._foreach_add_(beliefs, self._pulls(beliefs, states, group), alpha=-group["lr"])
+
+    def compiled(self, group: Group, coupled: bool) -> Compiled | None:
+        # through the filter or past it: without a filter both are the same step
+        strength = math.sqrt(group["prior_precision"])
+        return Compiled({"pull": "coin", "strength": strength, "prior": group["prior"]}, prior=True)
 
     def _pulls(self, beliefs: list[Tensor], states: States, group: Group) -> list[Tensor]:
         pulls = []
@@ -139,3 +157,11 @@ class WeightDecay(Forgetting):
     def at_step_(self, beliefs: list[Tensor], states: States, group: Group) -> None:
         if group["weight_decay"] != 0:
             torch._foreach_mul_(beliefs, 1 - group["lr"] * group["weight_decay"])
+
+    def compiled(self, group: Group, coupled: bool) -> Compiled | None:
+        decay = group["weight_decay"]
+        if decay == 0:
+            return Compiled({"pull": "none"})
+        if coupled:
+            return Compiled({"pull": "coupled", "strength": decay})
+        return Compiled({"pull": "at-step", "strength": group["lr"] * decay})

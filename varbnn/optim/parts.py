@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from varbnn.errors import InputError
@@ -11,6 +12,21 @@ Group = dict[str, Any]
 States = list[dict[str, Any]]
 
 Part = TypeVar("Part")
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """How the compiled step (`varbnn.kernels.steps`) says one part of a rule.
+
+    Attributes:
+        settings: its choice and numbers.
+        pair: whether it moves a location and its precision together.
+        prior: whether it pulls to state["prior"] where there is one.
+    """
+
+    settings: dict[str, Any]
+    pair: bool = False
+    prior: bool = False
 
 
 class OneOf(Generic[Part]):

@@ -15,6 +15,7 @@ from varbnn.optim.blocks import blocks
 from varbnn.optim.decisions import Decision
 from varbnn.optim.filters import Filter
 from varbnn.optim.forgetting import Forgetting
+from varbnn.optim.fused import step_fused
 from varbnn.optim.parts import Group, OneOf, chosen, must_be
 from varbnn.optim.precision import full, narrow_, restore_wide, widened
 from varbnn.optim.real import check_real, step_real
@@ -214,6 +215,9 @@ class Rule(torch.optim.Optimizer):
                         state[name] = torch.zeros_like(p, dtype=full(p.dtype), memory_format=torch.preserve_format)
         coupled = forgetting.coupled(group) and not (skip and decision.linear)
         given: list[Tensor] = [p.grad for p in params if p.grad is not None]
+        parts = (filter, forgetting, decision)
+        if step_fused(parts, params, given, states, group, skip=skip, coupled=coupled, gain=gain):
+            return
         for own, gradients, kept in blocks(params, given, states, self.together(group)):
             # where nothing is remembered the gain goes into the step: a copy of the gradient costs a third of it
             beliefs, directions = widened(own), widened(gradients)

@@ -1,0 +1,2 @@
+#define VARBNN_LEVEL avx2
+#include "steps.inc.h"

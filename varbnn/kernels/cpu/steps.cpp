@@ -1,0 +1,53 @@
+// Steps of the optimizers: cuts the tensors into parts for the threads.
+#include "steps.h"
+
+#include "threads.h"
+
+namespace varbnn {
+namespace {
+
+constexpr int64_t PART = 1 << 16;  // entries; a second thread pays from two parts on
+
+const Steps& steps() {
+  switch (active_level()) {
+#ifdef VARBNN_HAS_AVX2
+    case AVX2: return avx2::STEPS;
+#endif
+#ifdef VARBNN_HAS_AVX512
+    case AVX512: return avx512::STEPS;
+#endif
+#ifdef VARBNN_HAS_NEON
+    case NEON: return neon::STEPS;
+#endif
+    default: return baseline::STEPS;
+  }
+}
+
+template <class Body>
+void in_parts(int64_t count, int threads, Body body) {
+  const int64_t parts = ceil_div(count, PART);
+  over_threads(threads < parts ? threads : parts ? parts : 1, parts, [&](int64_t first, int64_t last) {
+    const int64_t end = last * PART < count ? last * PART : count;
+    if (first < last) body(first * PART, end);
+    return OK;
+  });
+}
+
+}  // namespace
+}  // namespace varbnn
+
+VARBNN_API int varbnn_cpu_step(const varbnn::Settings* settings, const varbnn::Tensors* tensors, int64_t count,
+                               int threads) {
+  const varbnn::Steps& steps = varbnn::steps();
+  varbnn::in_parts(count, threads,
+                   [&](int64_t begin, int64_t end) { steps.one(*settings, *tensors, begin, end); });
+  return varbnn::OK;
+}
+
+VARBNN_API int varbnn_cpu_step_pair(const varbnn::Settings* settings, const varbnn::Tensors* location,
+                                    const varbnn::Tensors* precision, int64_t count, int threads) {
+  const varbnn::Steps& steps = varbnn::steps();
+  varbnn::in_parts(count, threads,
+                   [&](int64_t begin, int64_t end) { steps.pair(*settings, *location, *precision, begin, end); });
+  return varbnn::OK;
+}
