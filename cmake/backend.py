@@ -1,6 +1,6 @@
 """scikit-build-core, which also goes on without CMake or a build tool: varbnn is then installed in plain torch.
 
-Its own override `if.failed` (pyproject.toml) answers a compilation that fails; a CMake that is absent or too old, without
+Its own override `if.failed` (pyproject.toml) answers a compilation that fails; a CMake absent or too old, without
 build isolation to bring one, is answered here.
 """
 

@@ -7,10 +7,17 @@ import torch
 from torch import nn
 
 from tests.contracts.rule import beliefs, members
+from varbnn.kernels import using_backend
 from varbnn.optim import blocks
 
 SETTINGS = [pytest.param(member, s, id=f"{member}-{i}") for member in members() for i, s in enumerate(member.settings)]
 SIZE = 64  # of a block in these tests: a multiple of every vector unit's width
+
+
+@pytest.fixture(autouse=True)
+def in_torch():
+    with using_backend("reference"):  # the compiled step needs no blocks
+        yield
 
 
 @pytest.fixture
