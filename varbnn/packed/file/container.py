@@ -196,9 +196,9 @@ def write(path: str | os.PathLike[str], metadata: Mapping[str, str], tensors: Ma
         at = end
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-(8 + len(text)) % ALIGNMENT)
-    target = Path(os.path.realpath(path))
-    draft = target.with_name(f".{target.name[:100]}.{secrets.token_hex(4)}.draft")
     try:
+        target = Path(os.path.realpath(path))
+        draft = target.with_name(f".{target.name[:100]}.{secrets.token_hex(4)}.draft")
         try:
             with open(draft, "xb") as file:
                 file.write(struct.pack("<Q", len(text)) + text)

@@ -1,0 +1,116 @@
+"""A predictor maps its file, answers from several threads, and does not mind what happens to the name of the file."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import varbnn as vb
+from tests.packed.mutations import packed
+from varbnn.errors import CheckpointError, InputError
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A path, the ensemble that is saved there, and inputs."""
+    ensemble, x = packed("linear", num_samples=3)
+    ensemble.save(tmp_path / "a.vbnn")
+    return tmp_path / "a.vbnn", ensemble, x
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_it_answers_as_the_ensemble_does(saved, verify):
+    path, ensemble, x = saved
+    predictor = vb.Predictor(path, verify=verify)
+    assert predictor.num_samples == 3
+    assert torch.equal(predictor(x), ensemble(x))
+    assert torch.equal(predictor(x, reduce="mean").mean, ensemble(x, reduce="mean").mean)
+    assert torch.equal(predictor(x, reduce="mean").aleatoric, ensemble(x, reduce="mean").aleatoric)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16, ">f4"])
+def test_it_takes_arrays_of_any_layout(saved, dtype):
+    path, ensemble, x = saved
+    array = np.asfortranarray(x.numpy().astype(np.float16).astype(dtype))
+    array.flags.writeable = False
+    assert torch.equal(vb.Predictor(path)(array), ensemble(x.half()))
+
+
+@pytest.mark.parametrize("inputs", [np.zeros((2, 33), int), np.array([["a"]]), np.array(["2020"], "datetime64[D]")])
+def test_an_array_of_other_things_is_refused(saved, inputs):
+    with pytest.raises(InputError, match=f"takes floating inputs, got an array of {re.escape(str(inputs.dtype))}"):
+        vb.Predictor(saved[0])(inputs)
+
+
+def test_after_closing_it_says_so(saved):
+    path, _, x = saved
+    with vb.Predictor(path) as predictor:
+        predictor(x)
+        assert repr(predictor) == f"Predictor({str(path)!r}, 3 networks)"
+    assert repr(predictor) == f"Predictor({str(path)!r}, closed)"
+    with pytest.raises(InputError, match=r"a\.vbnn was closed; open another"):
+        predictor(x)
+    predictor.close()
+
+
+def test_several_threads_may_ask_at_once(saved):
+    path, ensemble, _ = saved
+    inputs = [torch.randn(n, 33) for n in range(1, 30)]
+    with vb.Predictor(path) as predictor, ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(predictor, inputs * 4))
+    for x, answer in zip(inputs * 4, answers, strict=True):
+        assert torch.equal(answer, ensemble(x))
+
+
+@pytest.mark.parametrize("happens", ["replaced", "removed"])
+def test_the_file_may_be_replaced_or_removed_meanwhile(saved, happens):
+    path, ensemble, x = saved
+    predictor = vb.Predictor(path, verify=False)
+    if happens == "replaced":
+        packed("images")[0].save(path)
+    else:
+        path.unlink()
+    assert torch.equal(predictor(x), ensemble(x))
+    if happens == "replaced":
+        assert vb.Predictor(path)(torch.randn(2, 2, 4, 6)).shape == (2, 2, 4)
+
+
+def test_writing_to_mapped_weights_does_not_change_the_file(saved):
+    path, _, _ = saved
+    before = path.read_bytes()
+    predictor = vb.Predictor(path)
+    for buffer in predictor.ensemble.buffers():
+        buffer.zero_()
+    assert path.read_bytes() == before
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_the_weights_stay_in_pages_that_processes_share(tmp_path):
+    model = vb.binarize(nn.Sequential(nn.Linear(512, 2048), nn.ReLU(), nn.Linear(2048, 10)))
+    vb.pack(model, 16).save(tmp_path / "a.vbnn")
+    with vb.Predictor(tmp_path / "a.vbnn") as predictor:
+        predictor(torch.randn(3, 512), reduce="mean")
+        text = Path("/proc/self/smaps").read_text(encoding="utf-8")
+        ours = re.search(rf"{re.escape(str(tmp_path / 'a.vbnn'))}\n(.*?)VmFlags", text, re.DOTALL)
+        pages = {name: int(size) for name, size in re.findall(r"(\w+): +(\d+) kB", ours.group(1))}
+    assert pages["Size"] * 1024 >= (tmp_path / "a.vbnn").stat().st_size
+    assert pages["Private_Dirty"] == 0
+
+
+def test_what_is_no_packed_file_is_refused(saved, tmp_path):
+    with pytest.raises(CheckpointError, match="no such file"):
+        vb.Predictor(tmp_path / "missing")
+    path = saved[0]
+    shutil.copy(path, tmp_path / "b.vbnn")
+    with open(tmp_path / "b.vbnn", "r+b") as file:
+        file.truncate(path.stat().st_size - 4)
+    with pytest.raises(CheckpointError, match="it was cut short or extended"):
+        vb.Predictor(tmp_path / "b.vbnn", verify=False)
