@@ -2,8 +2,8 @@
 // the kernels of each instruction set compute one tile.
 //
 // A kernel first prepares its rows (tables of partial sums, or only a copy padded with zeros), then multiplies them
-// with as many blocks of weights as there are. How rows are prepared is the kernel's own affair; only the size is known:
-// `floats` (or, with 8-bit activations, `shorts`) for each row and word of 32 inputs.
+// with as many blocks of weights as there are. How rows are prepared is the kernel's own affair; only `size` is known,
+// the numbers prepared of a word of 32 inputs of all rows of a tile; those of word j begin at j * size(rows).
 #pragma once
 #include "level.h"
 
@@ -24,7 +24,7 @@ struct Tile {
   bool first;
 };
 using RealTile = Tile<float, float>;
-using Int8Tile = Tile<int16_t, int32_t>;
+using Int8Tile = Tile<int32_t, int32_t>;
 
 // What follows a product, for one network; scale and shift are null where there is none.
 struct Finish {
@@ -38,8 +38,8 @@ using FinishReal = int (*)(const float* sums, int64_t outputs, const Finish& fin
 using FinishInt8 = int (*)(const int32_t* sums, float unit, int64_t outputs, const Finish& finish, void* out);
 
 struct RealKernel {
-  int64_t rows;    // most rows of one tile
-  int64_t floats;  // prepared, of one row and word
+  int64_t rows;  // most rows of one tile
+  int64_t (*size)(int64_t rows);
   // `rows` rows of `inputs` activations, `stride` apart; inputs beyond the last count as 0
   void (*prepare)(const float* values, int64_t stride, int64_t rows, int64_t inputs, float* prepared);
   void (*multiply)(const RealTile&);
@@ -48,8 +48,8 @@ struct RealKernel {
 
 struct Int8Kernel {
   int64_t rows;
-  int64_t shorts;
-  void (*prepare)(const int8_t* values, int64_t stride, int64_t rows, int64_t inputs, int16_t* prepared);
+  int64_t (*size)(int64_t rows);
+  void (*prepare)(const int8_t* values, int64_t stride, int64_t rows, int64_t inputs, int32_t* prepared);
   void (*multiply)(const Int8Tile&);
   FinishInt8 finish;
 };

@@ -1,5 +1,6 @@
 // Linear layers of real activations, for S networks in one call: cuts the work into tiles, and finishes them.
 #include <cmath>
+#include <cstring>
 
 #include "products.h"
 #include "threads.h"
@@ -7,9 +8,9 @@
 namespace varbnn {
 namespace {
 
-constexpr int64_t CHUNK = 16;     // words of inputs multiplied at a time, so that prepared rows stay in the nearest cache
-constexpr int64_t PREPARED = 256; // words of inputs prepared at a time, so that they stay in the second cache
-constexpr int64_t FEW_BLOCKS = 8; // least blocks of outputs in a unit of work
+constexpr int64_t CHUNK = 32;      // words of inputs multiplied at a time, so that prepared rows stay in a near cache
+constexpr int64_t PREPARED = 256;  // words of inputs prepared at a time, so that they stay in the second cache
+constexpr int64_t FEW_BLOCKS = 8;  // least blocks of outputs in a unit of work
 
 // Activations, weights and results of S networks. `own_*` are 1 where each network has its own, 0 where they share one.
 template <class Value>
@@ -66,11 +67,11 @@ struct Units {
 
 // Units `first` to `last`, on one thread. `finish(sums, input row, Finish, outputs, result)` completes one row.
 template <class Value, class Prepared, class Sum, class Kernel, class FinishRow>
-int compute(const Problem<Value>& p, const Kernel& kernel, int64_t per_word, const Units& units, int64_t first,
-            int64_t last, FinishRow finish) {
+int compute(const Problem<Value>& p, const Kernel& kernel, const Units& units, int64_t first, int64_t last,
+            FinishRow finish) {
   const int64_t words = p.words(), at_once = words < PREPARED ? words : PREPARED;
   const int64_t width = units.blocks_of_part * BLOCK;
-  Buffer<Prepared> prepared(kernel.rows * at_once * per_word);
+  Buffer<Prepared> prepared(at_once * kernel.size(kernel.rows));
   Buffer<Sum> sums(kernel.rows * width);
   if (!prepared.get() || !sums.get()) return OUT_OF_MEMORY;
   int status = OK;
@@ -92,7 +93,7 @@ int compute(const Problem<Value>& p, const Kernel& kernel, int64_t per_word, con
       }
       for (int64_t j = from; j < end; j += CHUNK) {
         const int64_t count = end - j < CHUNK ? end - j : CHUNK;
-        kernel.multiply({prepared.get() + (j - from) * per_word * rows, rows, weight + j * BLOCK, count, blocks,
+        kernel.multiply({prepared.get() + (j - from) * kernel.size(rows), rows, weight + j * BLOCK, count, blocks,
                          words * BLOCK, sums.get(), width, j == 0});
       }
     }
@@ -112,27 +113,36 @@ int linear(const Problem<float>& p, int threads) {
     return kernel.finish(sums, outputs, f, out);
   };
   return over_threads(useful_threads(threads, p.work(), units.count()), units.count(), [&](int64_t first, int64_t last) {
-    return compute<float, float, float>(p, kernel, kernel.floats, units, first, last, finish);
+    return compute<float, float, float>(p, kernel, units, first, last, finish);
   });
 }
 
 // One row as whole numbers from -127 to 127, and the size of one: 0 for a row of zeros, NaN where it holds NaN or inf.
 float quantise(const float* values, int64_t count, int8_t* whole) {
-  float largest = 0;
-  bool finite = true;
+  constexpr int32_t INFINITE = 0x7f800000;  // as whole numbers, sizes of floats keep their order, NaN the largest
+  int32_t size = 0;
   for (int64_t k = 0; k < count; ++k) {
-    const float size = std::fabs(values[k]);
-    finite &= size <= 3.402823466e38f;  // false for NaN too
-    largest = size > largest ? size : largest;
+    int32_t bits;
+    std::memcpy(&bits, values + k, sizeof bits);
+    bits &= 0x7fffffff;
+    size = bits > size ? bits : size;
   }
+  float largest;
+  std::memcpy(&largest, &size, sizeof largest);
   const float unit = largest / 127.0f, factor = 127.0f / largest;
-  const bool usable = finite && unit > 0;
-  for (int64_t k = 0; k < count; ++k) {
-    float scaled = std::nearbyint(values[k] * factor);
-    scaled = scaled > 127 ? 127 : scaled < -127 ? -127 : scaled;
-    whole[k] = usable && scaled == scaled ? int8_t(scaled) : 0;
+  if (size >= INFINITE || unit == 0) {
+    std::memset(whole, 0, count);
+    return size >= INFINITE ? NAN : 0.0f;
   }
-  return usable || (finite && unit == 0) ? unit : NAN;
+  constexpr float ROUND = 12582912.0f;  // 1.5 * 2^23: adding it leaves no place for a fraction
+  for (int64_t k = 0; k < count; ++k) {
+    float scaled = values[k] * factor + ROUND - ROUND;
+    scaled = scaled == scaled ? scaled : 0.0f;  // 0 * inf, beside numbers so small that 127 of them overflow `factor`
+    scaled = scaled > 127.0f ? 127.0f : scaled;
+    scaled = scaled < -127.0f ? -127.0f : scaled;
+    whole[k] = int8_t(int32_t(scaled));
+  }
+  return unit;
 }
 
 int linear_int8(const Problem<float>& real, int threads) {
@@ -141,7 +151,7 @@ int linear_int8(const Problem<float>& real, int threads) {
   Buffer<int8_t> whole(rows * real.inputs);
   Buffer<float> unit(rows);
   if (!whole.get() || !unit.get()) return OUT_OF_MEMORY;
-  const double passes = double(rows) * double(real.inputs) * 32;  // rounding one number costs about 32 multiply-adds
+  const double passes = double(rows) * double(real.inputs) * 32;  // what it costs to round
   over_threads(useful_threads(threads, passes, rows), rows, [&](int64_t first, int64_t last) {
     for (int64_t r = first; r < last; ++r)
       unit.get()[r] = quantise(real.values + r * real.inputs, real.inputs, whole.get() + r * real.inputs);
@@ -154,7 +164,7 @@ int linear_int8(const Problem<float>& real, int threads) {
     return kernel.finish(sums, unit.get()[row], outputs, f, out);
   };
   return over_threads(useful_threads(threads, p.work(), units.count()), units.count(), [&](int64_t first, int64_t last) {
-    return compute<int8_t, int16_t, int32_t>(p, kernel, kernel.shorts, units, first, last, finish);
+    return compute<int8_t, int32_t, int32_t>(p, kernel, units, first, last, finish);
   });
 }
 

@@ -47,13 +47,21 @@ inline void tile(const RealTile& t, int64_t block, __m512 one) {
   const uint32_t* weight = t.weight + block * t.block_stride;
   const float* prepared = t.prepared;
   float* sums = t.sums + block * BLOCK;
+  const int64_t ahead = V * t.block_stride * int64_t(sizeof(uint32_t));
   __m512 total[R][V];
+#pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
     for (int v = 0; v < V; ++v)
       total[r][v] = t.first ? _mm512_setzero_ps() : _mm512_load_ps(sums + r * t.sums_stride + v * BLOCK);
   for (int64_t j = 0; j < t.words; ++j, weight += BLOCK, prepared += TABLES * R * BLOCK) {
     __m512i w[V];
-    for (int v = 0; v < V; ++v) w[v] = _mm512_loadu_si512(weight + v * t.block_stride);
+#pragma GCC unroll 8
+    for (int v = 0; v < V; ++v) {
+      w[v] = _mm512_loadu_si512(weight + v * t.block_stride);
+      // few rows wait for weights, and the processor does not foresee where the next blocks lie
+      if (R < 4) _mm_prefetch(reinterpret_cast<const char*>(weight + v * t.block_stride) + ahead, _MM_HINT_T0);
+    }
 #pragma GCC unroll 8
     for (int q = 0; q < TABLES; ++q) {
 #pragma GCC unroll 8
@@ -69,17 +77,24 @@ inline void tile(const RealTile& t, int64_t block, __m512 one) {
       for (int v = 0; v < V; ++v) w[v] = _mm512_srli_epi32(w[v], 4);
     }
   }
+#pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
     for (int v = 0; v < V; ++v) _mm512_store_ps(sums + r * t.sums_stride + v * BLOCK, total[r][v]);
+}
+
+// As many times V blocks as there are, and what is left by halves.
+template <int R, int V>
+inline void from_block(const RealTile& t, int64_t block, __m512 one) {
+  for (; block + V <= t.blocks; block += V) tile<R, V>(t, block, one);
+  if constexpr (V > 1) from_block<R, V / 2>(t, block, one);
 }
 
 template <int R, int V>
 void rows_of(const RealTile& t) {
   __m512 one = _mm512_set1_ps(1.0f);
   asm("" : "+v"(one));  // or the compiler would turn the fused multiply-adds back into additions
-  int64_t block = 0;
-  for (; block + V <= t.blocks; block += V) tile<R, V>(t, block, one);
-  for (; block < t.blocks; ++block) tile<R, 1>(t, block, one);
+  from_block<R, V>(t, 0, one);
 }
 
 void multiply(const RealTile& t) {
@@ -91,9 +106,11 @@ void multiply(const RealTile& t) {
   }
 }
 
+int64_t size(int64_t rows) { return rows * TABLES * BLOCK; }
+
 }  // namespace
 
-extern const RealKernel REAL = {ROWS, TABLES * BLOCK, prepare, multiply, finish_real};
+extern const RealKernel REAL = {ROWS, size, prepare, multiply, finish_real};
 
 }  // namespace avx512
 }  // namespace varbnn

@@ -1,7 +1,6 @@
 // Real activations in plain C++: sums of ±x, the sign applied to the float's own sign bit.
-#include <cstring>
-
 #include "../finish.h"
+#include "quads.h"
 
 namespace varbnn {
 namespace baseline {
@@ -17,47 +16,52 @@ void prepare(const float* values, int64_t stride, int64_t rows, int64_t inputs, 
   for (int64_t i = inputs * rows; i < padded * rows; ++i) prepared[i] = 0;
 }
 
-inline float flipped(float value, uint32_t sign) {
-  uint32_t bits;
-  std::memcpy(&bits, &value, sizeof bits);
-  bits ^= sign;
-  std::memcpy(&value, &bits, sizeof bits);
-  return value;
+// R rows times V vectors of outputs, beginning at `output`.
+template <int R, int V>
+inline void tile(const RealTile& t, int64_t output) {
+  const uint32_t* weight = t.weight + output / BLOCK * t.block_stride + output % BLOCK;
+  const float* prepared = t.prepared;
+  float* sums = t.sums + output;
+  Floats total[R][V];
+  for (int r = 0; r < R; ++r)
+    for (int v = 0; v < V; ++v)
+      total[r][v] = t.first ? Floats{} : load<Floats>(sums + r * t.sums_stride + v * LANES);
+  for (int64_t j = 0; j < t.words; ++j, weight += BLOCK) {
+    Bits minus[V];  // the bit of the next input in front, set where the weight is -1
+    for (int v = 0; v < V; ++v) minus[v] = ~load<Bits>(weight + v * LANES);
+    for (int i = 0; i < WORD; ++i, prepared += R)
+      for (int v = 0; v < V; ++v) {
+        const Bits sign = minus[v] << 31;
+        minus[v] >>= 1;
+        for (int r = 0; r < R; ++r) {
+          const float x = prepared[r];
+          total[r][v] += Floats(Bits(Floats{x, x, x, x}) ^ sign);
+        }
+      }
+  }
+  for (int r = 0; r < R; ++r)
+    for (int v = 0; v < V; ++v) store(sums + r * t.sums_stride + v * LANES, total[r][v]);
 }
 
-template <int R>
+template <int R, int V>
 void rows_of(const RealTile& t) {
-  for (int64_t b = 0; b < t.blocks; ++b) {
-    const uint32_t* weight = t.weight + b * t.block_stride;
-    float* sums = t.sums + b * BLOCK;
-    float total[R][BLOCK] = {};
-    if (!t.first)
-      for (int r = 0; r < R; ++r) std::memcpy(total[r], sums + r * t.sums_stride, sizeof total[r]);
-    for (int64_t j = 0; j < t.words; ++j, weight += BLOCK) {
-      const float* x = t.prepared + j * WORD * R;
-      for (int i = 0; i < WORD; ++i) {
-        uint32_t sign[BLOCK];
-        for (int o = 0; o < BLOCK; ++o) sign[o] = (~weight[o] >> i) << 31;
-        for (int r = 0; r < R; ++r)
-          for (int o = 0; o < BLOCK; ++o) total[r][o] += flipped(x[i * R + r], sign[o]);
-      }
-    }
-    for (int r = 0; r < R; ++r) std::memcpy(sums + r * t.sums_stride, total[r], sizeof total[r]);
-  }
+  for (int64_t output = 0; output < t.blocks * BLOCK; output += V * LANES) tile<R, V>(t, output);
 }
 
 void multiply(const RealTile& t) {
   switch (t.rows) {
-    case 1: return rows_of<1>(t);
-    case 2: return rows_of<2>(t);
-    case 3: return rows_of<3>(t);
-    default: return rows_of<4>(t);
+    case 1: return rows_of<1, 4>(t);
+    case 2: return rows_of<2, 2>(t);
+    case 3: return rows_of<3, 2>(t);
+    default: return rows_of<4, 2>(t);
   }
 }
 
+int64_t size(int64_t rows) { return rows * WORD; }
+
 }  // namespace
 
-extern const RealKernel REAL = {ROWS, WORD, prepare, multiply, finish_real};
+extern const RealKernel REAL = {ROWS, size, prepare, multiply, finish_real};
 
 }  // namespace baseline
 }  // namespace varbnn
