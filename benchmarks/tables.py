@@ -93,10 +93,11 @@ def settings_table(results: dict[str, Any]) -> str:
 
 def steps_table(results: dict[str, Any]) -> str:
     """Processor time of every rule's step beside fused Adam's in the same run."""
-    lines = ["| step of 10 M weights | ms | × fused Adam | × fused Adam, compiled |", "|---|---:|---:|---:|"]
+    kinds = ("as it is", "plain torch", "torch.compile")
+    lines = ["| step of 10 M weights | ms | × fused Adam | plain torch | torch.compile |", "|---|---:|---:|---:|---:|"]
     for name, row in results["table"].items():
-        ratios = " | ".join(f"{row[kind]['ratio_to_fused_adam']:.2f}" for kind in ("eager", "compiled"))
-        lines.append(f"| {name} | {row['eager']['median_ms']:.1f} | {ratios} |")
+        ratios = " | ".join(f"{row[kind]['ratio_to_fused_adam']:.2f}" for kind in kinds)
+        lines.append(f"| {name} | {row['as it is']['median_ms']:.1f} | {ratios} |")
     return "\n".join(lines)
 
 

@@ -6,6 +6,8 @@ namespace varbnn {
 namespace VARBNN_LEVEL {
 namespace {
 
+constexpr int64_t PART = 1024;  // entries that share a choice of formula
+
 VARBNN_INLINE float lerp(float from, float to, float rate) { return from + rate * (to - from); }
 
 // The sign of a latent as torch forms it: sign(-0) is +1, and NaN stays NaN.
@@ -71,13 +73,14 @@ void loop(const Settings& given, const Tensors& t, int64_t begin, int64_t end) {
 // The pull to a fair coin, cheaper in parts where no belief is far out.
 template <int FILTER, int DECISION>
 void to_fair_coin(const Settings& s, const Tensors& t, int64_t begin, int64_t end) {
-  constexpr int64_t PART = 1024;
   for (int64_t from = begin; from < end; from += PART) {
     const int64_t to = end - from < PART ? end : from + PART;
-    float largest = 0.0f;
-#pragma omp simd reduction(max : largest)
-    for (int64_t i = from; i < to; ++i) largest = std::fabs(t.belief[i]) > largest ? std::fabs(t.belief[i]) : largest;
-    if (largest <= NEAR)
+    int32_t largest = 0;  // as bits, which are ordered like the sizes: whole numbers have a vectorised maximum
+    for (int64_t i = from; i < to; ++i) {
+      const int32_t size = to_bits(t.belief[i]) & 0x7fffffff;
+      largest = size > largest ? size : largest;
+    }
+    if (largest <= to_bits(NEAR))
       loop<FILTER, FAIR_COIN_NEAR, DECISION, false>(s, t, from, to);
     else
       loop<FILTER, COIN, DECISION, false>(s, t, from, to);
