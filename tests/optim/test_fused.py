@@ -176,6 +176,20 @@ def test_other_tensors_take_the_path_through_torch(kind: str) -> None:
     assert torch.equal(*results)
 
 
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_one_bad_entry_anywhere_is_found(level: str, value: float) -> None:
+    with using_backend(level):
+        for count in (1, 3, 67, 200_000):
+            tensor = torch.full((count,), 3e38)
+            assert steps.all_finite(tensor)
+            for place in {0, count // 4, count // 2, 3 * count // 4, count - 1}:
+                tensor[place] = value
+                assert steps.all_finite(tensor) is False
+                tensor[place] = -3e38
+        assert steps.all_finite(tensor.double()) is None
+
+
 def test_a_part_without_a_compiled_form_still_steps() -> None:
     class Doubled(Bop):
         class filter(type(Bop.filter)):  # type: ignore[misc, name-defined]

@@ -54,6 +54,14 @@ class Memory:
         return _Tensors(*(native.pointer(t) for t in (self.belief, self.gradient, first, second, self.prior)))
 
 
+def all_finite(tensor: Tensor) -> bool | None:
+    """Whether no entry is NaN or infinite; None for a tensor that the compiled library does not take."""
+    if active_backend() == REFERENCE or not _fits(tensor, tensor.shape):
+        return None
+    count = ctypes.c_int64(tensor.numel())
+    return not native.library().varbnn_cpu_finite(native.pointer(tensor), count, native.threads())
+
+
 def can_step(memories: Sequence[Memory]) -> bool:
     """Whether the compiled library takes them: plain, contiguous float32 tensors on the CPU, outside torch.compile."""
     if torch.compiler.is_compiling() or active_backend() == REFERENCE:

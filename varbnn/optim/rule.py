@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from varbnn.errors import InputError, VarbnnWarning
+from varbnn.kernels.steps import all_finite
 from varbnn.optim.blocks import blocks
 from varbnn.optim.decisions import Decision
 from varbnn.optim.filters import Filter
@@ -266,6 +267,9 @@ class Rule(torch.optim.Optimizer):
 
 def refuse_nonfinite(gradients: list[Tensor]) -> None:
     """Raise InputError when a gradient has NaN or infinite entries."""
+    every, gradients = len(gradients), [g for g in gradients if not all_finite(g)]
+    if not gradients:
+        return
     # one sum per tensor is 30 times cheaper than isfinite; a finite sum proves the tensor finite, any other asks again
     devices = {g.device for g in gradients}
     sums = [torch.stack([_whole(g.sum()).float() for g in gradients if g.device == d]).sum() for d in devices]
@@ -275,7 +279,7 @@ def refuse_nonfinite(gradients: list[Tensor]) -> None:
     if bad:
         shapes = ", ".join(str(tuple(g.shape)) for g in bad[:3])
         raise InputError(
-            f"{len(bad)} of {len(gradients)} gradients have NaN or infinite entries (shapes {shapes}); nothing was "
+            f"{len(bad)} of {every} gradients have NaN or infinite entries (shapes {shapes}); nothing was "
             "changed. Look for NaN in the inputs, an empty batch or an overflowing loss; with float16 use "
             "torch.amp.GradScaler"
         )

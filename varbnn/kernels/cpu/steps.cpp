@@ -23,13 +23,13 @@ const Steps& steps() {
   }
 }
 
+// body(begin, end) over 0 … count, once for each thread; returns the largest status.
 template <class Body>
-void in_parts(int64_t count, int threads, Body body) {
+int in_parts(int64_t count, int threads, Body body) {
   const int64_t parts = ceil_div(count, PART);
-  over_threads(threads < parts ? threads : parts ? parts : 1, parts, [&](int64_t first, int64_t last) {
+  return over_threads(threads < parts ? threads : parts ? parts : 1, parts, [&](int64_t first, int64_t last) -> int {
     const int64_t end = last * PART < count ? last * PART : count;
-    if (first < last) body(first * PART, end);
-    return OK;
+    return first < last ? body(first * PART, end) : int(OK);
   });
 }
 
@@ -39,15 +39,25 @@ void in_parts(int64_t count, int threads, Body body) {
 VARBNN_API int varbnn_cpu_step(const varbnn::Settings* settings, const varbnn::Tensors* tensors, int64_t count,
                                int threads) {
   const varbnn::Steps& steps = varbnn::steps();
-  varbnn::in_parts(count, threads,
-                   [&](int64_t begin, int64_t end) { steps.one(*settings, *tensors, begin, end); });
-  return varbnn::OK;
+  return varbnn::in_parts(count, threads, [&](int64_t begin, int64_t end) -> int {
+    steps.one(*settings, *tensors, begin, end);
+    return varbnn::OK;
+  });
 }
 
 VARBNN_API int varbnn_cpu_step_pair(const varbnn::Settings* settings, const varbnn::Tensors* location,
                                     const varbnn::Tensors* precision, int64_t count, int threads) {
   const varbnn::Steps& steps = varbnn::steps();
-  varbnn::in_parts(count, threads,
-                   [&](int64_t begin, int64_t end) { steps.pair(*settings, *location, *precision, begin, end); });
-  return varbnn::OK;
+  return varbnn::in_parts(count, threads, [&](int64_t begin, int64_t end) -> int {
+    steps.pair(*settings, *location, *precision, begin, end);
+    return varbnn::OK;
+  });
+}
+
+// 0 where every value is finite.
+VARBNN_API int varbnn_cpu_finite(const float* values, int64_t count, int threads) {
+  const varbnn::Steps& steps = varbnn::steps();
+  return varbnn::in_parts(count, threads, [&](int64_t begin, int64_t end) -> int {
+    return steps.finite(values + begin, end - begin) ? varbnn::OK : varbnn::FOUND_NAN;
+  });
 }

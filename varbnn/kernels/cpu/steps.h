@@ -32,6 +32,7 @@ struct Tensors {
 struct Steps {
   void (*one)(const Settings&, const Tensors&, int64_t begin, int64_t end);
   void (*pair)(const Settings&, const Tensors& location, const Tensors& precision, int64_t begin, int64_t end);
+  bool (*finite)(const float* values, int64_t count);
 };
 
 namespace baseline { extern const Steps STEPS; }
