@@ -1,0 +1,83 @@
+"""Draws for training: by the compiled operation where it may be used and pays, by torch's own noise elsewhere."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from varbnn.kernels import backend, ops, reference
+
+LEAST = 1024
+"""Weights from which on the compiled draw is the faster one; below, calling it costs as much as torch's passes."""
+
+SEEDS = 1 << 62
+"""Seeds are drawn below this: the largest power of two that every generator takes."""
+
+
+def draw_signs(natural: Tensor, noise: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
+    """Draw ±1 with P(+1) = sigmoid(2 λ), as +1 where noise ≥ sigmoid(-2 λ).
+
+    Larger noise never turns a +1 into a -1, so `1 - noise` is the antithetic draw. A NaN belief draws NaN. The result
+    has no gradient.
+
+    Without `noise`, the signs depend on the state of `generator` alone, which moves on with every draw; which signs a
+    state gives is not the same for every backend (`varbnn.backend_info`), number type and size.
+
+    Args:
+        natural: λ, any shape; the result has its dtype and device.
+        noise: uniform in [0, 1), broadcastable shape; drawn fresh when absent.
+        generator: source of the fresh noise; torch's global one when absent.
+
+    >>> draw_signs(torch.tensor([-50.0, 0.0, 50.0]), noise=torch.tensor(0.5))
+    tensor([-1.,  1.,  1.])
+    """
+    if noise is None and _pays(natural):
+        return _drawn(natural, generator)
+    return reference.draw_signs(natural, noise, generator)
+
+
+def signs_from(threshold: Tensor, noise: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
+    """Draw ±1 with P(-1) = `threshold`, as +1 where noise ≥ threshold; the rest as in `draw_signs`."""
+    if noise is None and _pays(threshold):
+        return _drawn(torch.logit(threshold.detach()).mul_(-0.5), generator)
+    return reference.signs_from(threshold, noise, generator)
+
+
+def _pays(natural: Tensor) -> bool:
+    """Whether the compiled operation is there for this tensor, and faster."""
+    return (
+        natural.dtype == torch.float32
+        and natural.device.type == "cpu"
+        and natural.numel() >= LEAST
+        and _compiled_is_active()
+    )
+
+
+@torch.compiler.assume_constant_result  # reads the environment and the library, which a compiled graph cannot
+def _compiled_is_active() -> bool:
+    return backend.active_backend() != backend.REFERENCE
+
+
+def _drawn(natural: Tensor, generator: torch.Generator | None) -> Tensor:
+    # the seed is a tensor drawn by torch: all that holds for torch's random numbers (manual_seed, fork_rng, saved and
+    # resumed states, a fresh draw from every call of a compiled graph) so holds for the signs
+    seed = torch.randint(SEEDS, (), generator=generator)
+    matrix = natural.detach().reshape(natural.shape[0] if natural.dim() > 1 else 1, -1)
+    return ops.draw(matrix, seed).reshape(natural.shape)
+
+
+def _draw_batch(
+    info: Any, dims: tuple[int | None, ...], natural: Tensor, seed: Tensor, layer: int, sample: int
+) -> tuple[Tensor, int]:
+    """`ops.draw` under ``torch.vmap``: a seed for each (randomness="different"), or one seed for all ("same")."""
+
+    def own(tensor: Tensor, dim: int | None, i: int) -> Tensor:
+        return tensor if dim is None else tensor.select(dim, i)
+
+    draws = [ops.draw(own(natural, dims[0], i), own(seed, dims[1], i), layer, sample) for i in range(info.batch_size)]
+    return torch.stack(draws), 0
+
+
+torch.library.register_vmap("varbnn::draw", _draw_batch, lib=ops.LIBRARY)
