@@ -110,53 +110,71 @@ def refresh_batchnorm(model: nn.Module, data: Data) -> int:
     50
     """
     layers = batchnorms(model)
-    momenta, pools, total = [layer.momentum for layer in layers], [_Pool() for _ in layers], 0
-    handles = [layer.register_forward_hook(pool.add) for layer, pool in zip(layers, pools, strict=True)]
+    momenta, pools, total = [layer.momentum for layer in layers], [Pool() for _ in layers], 0
+    handles = [layer.register_forward_hook(pool.look) for layer, pool in zip(layers, pools, strict=True)]
     try:
         with batchnorm_preserved(model), evaluating(model), torch.no_grad():
             for layer in layers:
                 layer.reset_running_stats()
                 layer.momentum = 1.0  # the running statistics are then those of the batch, for the pool to read
                 layer.train()
-            for x in input_batches(_even_parts(in_precision_of(model, data)), BATCH_SIZE):
+            for x in mixed_batches(model, data):
                 total += len(x)
-                _forward(model, x)
+                forward_with_variance(model, x)
     finally:
         for handle in handles:
             handle.remove()
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.momentum = momentum
-    if total == 0:
-        raise InputError("there is nothing to re-estimate batch-norm statistics from: the data yielded no batch")
     for layer, pool in zip(layers, pools, strict=True):
         if pool.count:
-            pool.write(layer)
+            assert layer.running_mean is not None
+            assert layer.running_var is not None
+            mean, variance = pool.read()
+            layer.running_mean.copy_(mean)
+            layer.running_var.copy_(variance)
     return total
 
 
-class _Pool:
-    """Mean and variance of everything that went through one batch-norm layer."""
+def mixed_batches(model: nn.Module, data: Data) -> Iterator[Tensor]:
+    """The batches that statistics are estimated from, on the device of `model`.
+
+    Raises:
+        InputError: no batch, an empty one, or NaN or infinite inputs.
+    """
+    device, empty = device_of(model), True
+    for x in input_batches(_even_parts(in_precision_of(model, data)), BATCH_SIZE):
+        empty = False
+        yield x.to(device)
+    if empty:
+        raise InputError("there is nothing to re-estimate batch-norm statistics from: the data yielded no batch")
+
+
+class Pool:
+    """Mean and variance of everything that went through one batch-norm layer, of one network or of several at once."""
 
     def __init__(self) -> None:
         self.count, self.total, self.squares = 0, torch.zeros(()), torch.zeros(())
 
-    def add(self, layer: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+    def add(self, count: int, mean: Tensor, variance: Tensor) -> None:
+        """A batch of `count` values per channel, with its mean and unbiased variance, (C) or (networks, C)."""
+        mean = mean.double()
+        self.count += count
+        self.total = self.total + count * mean
+        self.squares = self.squares + (count - 1) * variance.double() + count * mean.square()
+
+    def look(self, layer: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+        """A forward hook."""
         assert isinstance(layer, _BatchNorm)
         assert layer.running_mean is not None
         assert layer.running_var is not None
-        count = args[0].numel() // args[0].shape[1]
-        mean = layer.running_mean.double()
-        self.count += count
-        self.total = self.total + count * mean
-        self.squares = self.squares + (count - 1) * layer.running_var.double() + count * mean.square()
+        self.add(args[0].numel() // args[0].shape[1], layer.running_mean, layer.running_var)
 
-    def write(self, layer: _BatchNorm) -> None:
-        assert layer.running_mean is not None
-        assert layer.running_var is not None
+    def read(self) -> tuple[Tensor, Tensor]:
+        """Mean and unbiased variance of all values together, ``float64``."""
         mean = self.total / self.count
-        layer.running_mean.copy_(mean)
         # squares minus their mean part cancel at worst to a small negative number
-        layer.running_var.copy_((self.squares - self.count * mean.square()).clamp_min(0) / max(self.count - 1, 1))
+        return mean, (self.squares - self.count * mean.square()).clamp_min(0) / max(self.count - 1, 1)
 
 
 def _even_parts(data: Data) -> Data:
@@ -167,9 +185,14 @@ def _even_parts(data: Data) -> Data:
     return [data[start::parts] for start in range(parts)]
 
 
-def _forward(model: nn.Module, x: Tensor) -> None:
+def forward_with_variance(model: nn.Module, x: Tensor) -> None:
+    """One batch through `model`, some batch norms of which take its statistics.
+
+    Raises:
+        InputError: the batch is too small to have a variance.
+    """
     try:
-        model(x.to(device_of(model)))
+        model(x)
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise

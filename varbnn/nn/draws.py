@@ -46,6 +46,11 @@ def forget_once_per_forward(model: nn.Module) -> None:
                 module._forward_hooks_always_called.pop(key, None)
 
 
+def draws_once(hook: object) -> bool:
+    """Whether `hook` is one of those that `draw_once_per_forward` puts on a model."""
+    return hook in (_open, _close)
+
+
 def _open(model: nn.Module, args: Any) -> None:
     here = id(model)
     for _, layer in binary_layers(model):

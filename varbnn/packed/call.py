@@ -68,6 +68,8 @@ class Call(nn.Module):
         args, kwargs: constants and `Ref`, also inside of tuples, lists, dicts and slices.
     """
 
+    foreign = True  # code that does not know of the networks in its rows
+
     def __init__(self, target: Callable[..., Any] | str, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
         super().__init__()
         if not isinstance(target, str):
@@ -117,6 +119,12 @@ class Call(nn.Module):
             raise InputError(f"a packed file may not call {name!r}")
         return cls(FUNCTIONS[name], args, kwargs)
 
+    def written(self) -> str:
+        """The call as one would write it."""
+        name = self.target if isinstance(self.target, str) else getattr(self.target, "__name__", repr(self.target))
+        options = [f"{key}={value}" for key, value in self.kwargs.items()]
+        return f"{name}({', '.join(['…', *map(str, self.args[1:]), *options])})"
+
     def extra_repr(self) -> str:
         name = self.target if isinstance(self.target, str) else getattr(self.target, "__name__", repr(self.target))
         return f"{name}, {self.args[1:]}" + (f", {self.kwargs}" if self.kwargs else "")
@@ -155,6 +163,8 @@ class Constant(nn.Module):
 
 class Real(nn.Module):
     """A module of the model that stayed as it is."""
+
+    foreign = True
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()

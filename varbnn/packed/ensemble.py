@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from varbnn.errors import InputError
 from varbnn.packed.file import save
 from varbnn.packed.program import Program
+from varbnn.packed.rows import Probe
 from varbnn.packed.steps import PackedLinear
 
 WORKING_BYTES = 2**25
@@ -53,7 +54,7 @@ class PackedEnsemble(nn.Module):
         super().__init__()
         self.program = program
         self.num_samples = num_samples
-        self._row_bytes = 0  # of the largest value for one input, found out at the first call
+        self._row_bytes = 0  # of the largest value for one input; 0 until the first call has looked
 
     @overload
     def forward(self, inputs: Tensor, reduce: None = None) -> Tensor: ...
@@ -83,6 +84,8 @@ class PackedEnsemble(nn.Module):
                 return self._answer(inputs, reduce)
             if not bool(inputs.isfinite().all()):
                 raise InputError("the inputs hold NaN or inf; clean or drop those rows")
+            if len(inputs) == 0:  # one made up and left out: a reshape of nothing to (0, -1) has no answer
+                return _first(0, self.forward(inputs.new_zeros(1, *inputs.shape[1:]), reduce))
             parts = [self._answer(part, reduce) for part in self._parts(inputs)]
         if len(parts) == 1:
             return parts[0]
@@ -91,20 +94,32 @@ class PackedEnsemble(nn.Module):
         return AveragePrediction(torch.cat([p.mean for p in parts]), torch.cat([p.aleatoric for p in parts]))  # type: ignore[misc, union-attr]
 
     def _parts(self, inputs: Tensor) -> list[Tensor]:
-        if len(inputs) <= 1:
-            return [inputs]
-        if self._row_bytes == 0:
-            self._row_bytes = self.program.largest_value(inputs[:1])
+        if self._row_bytes == 0 and (problem := self.examine(inputs)) is not None:
+            raise InputError(problem)
         rows = max(1, WORKING_BYTES // self._row_bytes)
         return [inputs] if len(inputs) <= rows else list(inputs.split(rows))
+
+    def examine(self, inputs: Tensor) -> str | None:
+        """Run two of `inputs` and see whether every step treats them independently; done by itself at the first call.
+
+        Returns:
+            What does not, in a sentence; None where all is well.
+        """
+        with torch.no_grad():
+            probe = Probe(self.program.steps, self.program.wires, self.num_samples).run(inputs.float())
+        self._row_bytes = probe.row_bytes if probe.problem is None else 0
+        return probe.problem
 
     def _answer(self, inputs: Tensor, reduce: str | None) -> Tensor | AveragePrediction:
         if reduce is None:
             outputs = self.program(inputs)
-            return outputs.unflatten(0, (self.num_samples, inputs.shape[0]))
+            rows = self.num_samples * inputs.shape[0]
+            if not isinstance(outputs, Tensor) or outputs.dim() == 0 or outputs.shape[0] != rows:
+                raise InputError(f"the model must return one row per input, got {_shape(outputs, self.num_samples)}")
+            return outputs.float().unflatten(0, (self.num_samples, inputs.shape[0]))
         steps, wires, output = self.program.steps, self.program.wires, self.program.output
         last = steps[output - 1]
-        if isinstance(last, PackedLinear) and last.activation == "none":
+        if isinstance(last, PackedLinear) and last.activation == "none" and not last.int8:
             before = self.program.run(inputs, wires[output - 1][0])
             if before.dim() == 2:
                 return AveragePrediction(*last.predictive(before))
@@ -151,3 +166,15 @@ class PackedEnsemble(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.num_samples} networks, {self.nbytes:,} bytes"
+
+
+def _first(count: int, answer: Tensor | AveragePrediction) -> Tensor | AveragePrediction:
+    if isinstance(answer, Tensor):
+        return answer[:, :count]
+    return AveragePrediction(answer.mean[:count], answer.aleatoric[:count])
+
+
+def _shape(outputs: object, num_samples: int) -> str:
+    if not isinstance(outputs, Tensor):
+        return type(outputs).__name__
+    return f"shape {tuple(outputs.shape)} for {num_samples} networks together"

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from torch import nn
 
 from varbnn.packed.call import Call, Constant, Real
+from varbnn.packed.norms import MeasuredNorm
+from varbnn.packed.sizes import asks_size
 from varbnn.packed.steps import Affine, PackedConv, PackedLinear, PackedProduct, PackSigns, Spread
 from varbnn.packed.trace import Plan
 
 KEEP_SIGNS = (nn.Flatten, nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AdaptiveMaxPool2d, nn.Unflatten)
 KEEP_SIGNS_CALLS = frozenset({"flatten", "view", "reshape", "max_pool1d", "max_pool2d", "max_pool3d", "contiguous"})
 """What turns ±1 into ±1."""
-
-SIZES = frozenset({"size", "dim"})
 
 
 def fused(plan: Plan, num_samples: int) -> Plan:
@@ -126,29 +126,39 @@ def _takes_bits(step: PackedProduct) -> bool:
 def join_signs(plan: Plan) -> Plan:
     """A sign that is only ever packed: let the packed layer before it give bits."""
     work = _Rewrite(plan)
+    joined = {
+        wire[0] - 1
+        for step, wire in zip(plan.steps, plan.wires, strict=True)
+        if isinstance(step, PackSigns) and _joins(work, wire[0], step)
+    }
     for index, (step, wire) in enumerate(zip(plan.steps, plan.wires, strict=True)):
-        sign = work.producer(wire[0]) if isinstance(step, PackSigns) else None
-        if isinstance(sign, Affine) and sign.activation == "sign" and work.only_use(wire[0]):
-            before = plan.wires[wire[0] - 1][0]
-            product = work.producer(before)
-            conv = isinstance(product, PackedConv)
-            if (
-                isinstance(product, PackedProduct)
-                and product.activation == "none"
-                and work.only_use(before)
-                and conv == step.channels_first
-                and all(t is None or t.shape[1] == product.width for t in (sign.scale, sign.shift))
-            ):
-                # the sign step was copied a moment ago, and nothing but this step uses it
-                copied = work.values[wire[0]]
-                assert copied == len(work.new.steps)
-                work.new.steps.pop()
-                work.new.wires.pop()
-                absorb(product, sign)
-                work.values[index + 1] = work.values[before]
-                continue
-        work.keep(index, step)
+        if index in joined:
+            product = work.producer(wire[0])
+            assert isinstance(product, PackedProduct)
+            assert isinstance(step, Affine)
+            absorb(product, step)
+            work.merge(index)
+        elif isinstance(step, PackSigns) and wire[0] - 1 in joined:
+            work.merge(index)
+        else:
+            work.keep(index, step)
     return work.done()
+
+
+def _joins(work: _Rewrite, value: int, packing: PackSigns) -> bool:
+    """Whether `value`, which is packed, is the sign of a packed layer's output, and nothing else looks on."""
+    sign = work.producer(value)
+    if not isinstance(sign, Affine) or sign.activation != "sign" or not work.only_use(value):
+        return False
+    (before,) = work.old.wires[value - 1]
+    product = work.producer(before)
+    return (
+        isinstance(product, PackedProduct)
+        and product.activation == "none"
+        and work.only_use(before)
+        and isinstance(product, PackedConv) == packing.channels_first
+        and all(t is None or t.shape[1] == product.width for t in (sign.scale, sign.shift))
+    )
 
 
 def spread(plan: Plan, num_samples: int) -> Plan:
@@ -175,12 +185,12 @@ def _spread(plan: Plan, num_samples: int, everywhere: bool) -> Plan | None:
         return repeated[new]
 
     for index, (step, wire) in enumerate(zip(plan.steps, plan.wires, strict=True)):
-        per_network = isinstance(step, Affine) and not _is_plain(step) and step.rows() > 1
+        per_network = isinstance(step, Affine) and step.per_network
         size = _gives_size(step, [sizes[value] for value in wire])
-        mine = not size and (per_network or any(own[value] and not sizes[value] for value in wire))
+        mine = not size and (per_network or any(own[value] for value in wire))
         if mine and num_samples > 1 and any(sizes[value] and not own[value] for value in wire):
             return None
-        if isinstance(step, PackedProduct):
+        if isinstance(step, PackedProduct | MeasuredNorm):
             step.shared = not own[wire[0]]
         product = isinstance(step, PackedProduct)
         if mine and not product:
@@ -190,16 +200,14 @@ def _spread(plan: Plan, num_samples: int, everywhere: bool) -> Plan | None:
         own.append(product or mine or (size and any(own[value] for value in wire)))
         sizes.append(size)
         constants.append(isinstance(step, Constant))
+    if not own[plan.output]:  # the answer depends on no drawn weight
+        work.values[plan.output] = repeat(plan.output)
     return work.done()
-
-
-def _is_plain(step: Affine) -> bool:
-    return step.scale is None and step.shift is None
 
 
 def _gives_size(step: nn.Module, inputs_are_sizes: list[bool]) -> bool:
     if not isinstance(step, Call):
         return False
-    if step.target in SIZES or (step.target is getattr and step.args[1] != "T"):
+    if asks_size(step.target, step.args):
         return True
     return bool(inputs_are_sizes) and all(inputs_are_sizes)

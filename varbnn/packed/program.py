@@ -45,20 +45,6 @@ class Program(nn.Module):
                     del values[value]
         return values[wanted]
 
-    def largest_value(self, input: Tensor) -> int:
-        """Bytes of the largest tensor that a run on `input` makes."""
-        # without hooks on the modules: several threads may run a program at once
-        values: dict[int, Any] = {0: input}
-        sizes = [input.numel() * input.element_size()]
-        for index, step in enumerate(self.steps):
-            result = step(*(values[value] for value in self.wires[index]))
-            if isinstance(result, Tensor):
-                sizes.append(result.numel() * result.element_size())
-            values[index + 1] = result
-            for value in self._last[index]:
-                del values[value]
-        return max(sizes)
-
     def member(self, s: int) -> nn.Module:
         """Network `s` in plain torch modules: a `torch.nn.Sequential` where each step follows the one before."""
         parts = [step.member(s) for step in self.steps]  # type: ignore[operator]

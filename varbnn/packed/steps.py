@@ -28,6 +28,7 @@ class PackedProduct(nn.Module):
         shared: whether the S networks share the input.
     """
 
+    per_network = True
     weight: Tensor
     scale: Tensor | None
     shift: Tensor | None
@@ -58,7 +59,8 @@ class PackedProduct(nn.Module):
     def finish(self, s: int) -> list[nn.Module]:
         """Scale, shift and activation of network `s` as plain modules."""
         own = [None if t is None else t[s : s + 1] if len(t) > 1 else t for t in (self.scale, self.shift)]
-        affine: list[nn.Module] = [Affine(own[0], own[1], channel_last=False)] if own != [None, None] else []
+        linear = isinstance(self, PackedLinear)
+        affine: list[nn.Module] = [Affine(own[0], own[1], channel_last=linear)] if own != [None, None] else []
         ends: dict[str, list[nn.Module]] = {"relu": [nn.ReLU()], "sign": [Signs()]}
         return affine + ends.get(self.activation, [])
 
@@ -69,6 +71,7 @@ class PackedLinear(PackedProduct):
     def __init__(self, weight: Tensor, in_features: int, out_features: int, **finish: Any) -> None:
         super().__init__(weight, **{"scale": None, "shift": None, "activation": "none", "shared": False, **finish})
         self.in_features, self.out_features = in_features, out_features
+        self.int8 = False  # round real inputs to 8 bits
         self.flat = False  # holds a batch norm, whose channel is dimension 1: the last one only in flat inputs
 
     @property
@@ -81,8 +84,10 @@ class PackedLinear(PackedProduct):
                 f"a packed layer with batch norm folded in takes inputs (batch, {self.in_features}), got "
                 f"{tuple(input.shape)}"
             )
-        result = ops.linear(
-            self.arranged(input), self.weight, self.in_features, self.out_features, self.scale, self.shift,
+        values = self.arranged(input)
+        product = ops.linear_int8 if self.int8 and values.dtype == torch.float32 else ops.linear
+        result = product(
+            values, self.weight, self.in_features, self.out_features, self.scale, self.shift,
             self.activation,
         )  # fmt: skip
         if input.dim() == 2:
@@ -97,7 +102,8 @@ class PackedLinear(PackedProduct):
         )
 
     def arranged(self, input: Tensor) -> Tensor:
-        """The rows of `input`, shaped (S or 1, rows of each, K)."""
+        """The rows of `input`, shaped (S or 1, rows of each, K), in float32 unless they are bits."""
+        input = input.float() if input.is_floating_point() else input
         if input.dim() == 2:
             return input.unflatten(0, (self.leading(), input.shape[0] // self.leading()))
         count = 1
@@ -112,7 +118,8 @@ class PackedLinear(PackedProduct):
         return [layer, *self.finish(s)]
 
     def extra_repr(self) -> str:
-        return f"{self.num_samples} × {self.in_features} → {self.out_features}, {self.activation}"
+        int8 = ", int8" if self.int8 else ""
+        return f"{self.num_samples} × {self.in_features} → {self.out_features}, {self.activation}{int8}"
 
 
 class PackedConv(PackedProduct):
@@ -149,7 +156,7 @@ class PackedConv(PackedProduct):
 
     def forward(self, input: Tensor) -> Tensor:
         bits = input.dtype == torch.int32
-        last = input if bits else input.movedim(1, -1).contiguous()
+        last = input if bits else input.float().movedim(1, -1).contiguous()
         lead = self.leading()
         result = ops.conv(
             last.unflatten(0, (lead, last.shape[0] // lead)), self.weight, *self.channels, self.kernel, self.stride,
@@ -196,9 +203,10 @@ class Affine(nn.Module):
         self.register_buffer("shift", shift)
         self.activation, self.channel_last = activation, channel_last
 
-    def rows(self) -> int:
-        """How many networks the scales and shifts tell apart."""
-        return max(len(t) for t in (self.scale, self.shift) if t is not None)
+    @property
+    def per_network(self) -> bool:
+        """Whether the networks have scales or shifts of their own."""
+        return any(len(t) > 1 for t in (self.scale, self.shift) if t is not None)
 
     def forward(self, input: Tensor) -> Tensor:
         value = input
@@ -236,7 +244,7 @@ class PackSigns(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         values = input.movedim(1, -1) if self.channels_first else input
-        return ops.pack_signs(values.contiguous())[0]
+        return ops.pack_signs(values.float().contiguous())[0]
 
     def member(self, s: int) -> list[nn.Module]:
         return []
@@ -244,6 +252,8 @@ class PackSigns(nn.Module):
 
 class Spread(nn.Module):
     """Rows that the networks share, repeated for each of them."""
+
+    per_network = True
 
     def __init__(self, num_samples: int) -> None:
         super().__init__()

@@ -14,10 +14,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from varbnn.errors import InputError
 from varbnn.nn import Sign
 from varbnn.nn.conv import BinaryConv1d, BinaryConv2d, BinaryConv3d
-from varbnn.nn.draws import evaluating
 from varbnn.nn.layer import BinaryLayer
 from varbnn.nn.linear import BinaryLinear
 from varbnn.packed.call import Call, Constant, Real, Ref
+from varbnn.packed.graph import attribute, traced
 from varbnn.packed.steps import Affine, PackedConv, PackedLinear
 
 SKIPPED = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
@@ -50,39 +50,12 @@ class Drawn:
     Attributes:
         weights: blocks (S, outputs / 16, inputs / 32, 16) of each binary layer, inputs in the order of its weight.
         statistics: running mean and variance of each batch-norm layer, (S or 1, C).
+        norms: what takes the place of batch-norm layers instead.
     """
 
     weights: Mapping[nn.Module, Tensor]
     statistics: Mapping[nn.Module, tuple[Tensor, Tensor]]
-
-
-class _Tracer(fx.Tracer):
-    def is_leaf_module(self, module: nn.Module, name: str) -> bool:
-        return isinstance(module, BinaryLayer | Sign | _BatchNorm) or super().is_leaf_module(module, name)
-
-
-def traced(model: nn.Module) -> tuple[nn.Module, fx.Graph]:
-    """The graph of `model` in eval mode, and the module that its names belong to.
-
-    Raises:
-        InputError: the model's forward cannot be traced, or takes more than one input.
-    """
-    root = nn.Sequential(model) if _Tracer().is_leaf_module(model, "") else model
-    try:
-        with evaluating(model):
-            graph = _Tracer().trace(root)
-    except InputError:
-        raise
-    except Exception as error:  # whatever the model's own code raises when it is shown a stand-in for its input
-        raise InputError(
-            f"the forward of {type(model).__name__} cannot be packed, because torch.fx cannot trace it ({error}); "
-            "it must not decide by the values of its input. varbnn.predict runs any model"
-        ) from error
-    given = [node for node in graph.nodes if node.op == "placeholder"]
-    if len(given) != 1:
-        names = ", ".join(node.name for node in given)
-        raise InputError(f"packing takes models with one input, {type(model).__name__} has {len(given)}: {names}")
-    return root, graph
+    norms: Mapping[nn.Module, nn.Module] = field(default_factory=dict)
 
 
 def plan(model: nn.Module, drawn: Drawn) -> Plan:
@@ -98,20 +71,12 @@ def plan(model: nn.Module, drawn: Drawn) -> Plan:
                 raise InputError(f"packing takes models that return one tensor, got {answer}")
             result.output = values[answer]
         elif node.op == "get_attr":
-            values[node] = result.add(Constant(_attribute(root, str(node.target)).detach().clone()))
+            values[node] = result.add(Constant(attribute(root, graph, str(node.target))))
         elif node.op == "call_module":
             values[node] = _add_module(result, root.get_submodule(str(node.target)), node, values, drawn)
         else:
             values[node] = _add_call(result, node, values)
     return result
-
-
-def _attribute(root: nn.Module, path: str) -> Tensor:
-    owner, _, name = path.rpartition(".")
-    value = getattr(root.get_submodule(owner), name)
-    if not isinstance(value, Tensor):
-        raise InputError(f"{path} of the model is a {type(value).__name__}; packing takes tensors")
-    return value
 
 
 def _add_call(result: Plan, node: fx.Node, values: Mapping[fx.Node, int]) -> int:
@@ -125,7 +90,7 @@ def _add_call(result: Plan, node: fx.Node, values: Mapping[fx.Node, int]) -> int
     args = _plain(fx.node.map_arg(node.args, reference))
     kwargs = _plain(fx.node.map_arg(node.kwargs, reference))
     target = node.target
-    if node.op == "call_function" and getattr(target, "__name__", "") == "dropout":
+    if node.kwargs.get("training") is False and "dropout" in getattr(target, "__name__", ""):
         return values[inputs[0]]
     return result.add(Call(target, args, kwargs), *(values[other] for other in inputs))
 
@@ -151,6 +116,8 @@ def _add_module(result: Plan, module: nn.Module, node: fx.Node, values: Mapping[
         return result.add(_packed_linear(module, drawn.weights[module]), *inputs)
     if isinstance(module, BinaryConv1d | BinaryConv2d | BinaryConv3d):
         return _add_conv(result, module, drawn.weights[module], *inputs)
+    if module in drawn.norms:
+        return result.add(drawn.norms[module], *inputs)
     if isinstance(module, _BatchNorm):
         return result.add(batchnorm(module, drawn.statistics.get(module), str(node.target)), *inputs)
     if isinstance(module, Sign):

@@ -92,7 +92,7 @@ def _finished(fields: Fields, scope: Scope, width: int) -> dict[str, Any]:
 
 
 def _linear(step: PackedLinear, name: Name) -> dict[str, Any]:
-    own = {"in_features": step.in_features, "out_features": step.out_features, "flat": step.flat}
+    own = {"in_features": step.in_features, "out_features": step.out_features, "flat": step.flat, "int8": step.int8}
     return own | _finish(step, name)
 
 
@@ -100,7 +100,7 @@ def _make_linear(fields: Fields, scope: Scope) -> PackedLinear:
     inputs, outputs = (fields.integer(key, 1, LARGEST) for key in ("in_features", "out_features"))
     weight = scope.blocks(fields, blocks(outputs), inputs)
     step = PackedLinear(weight, inputs, outputs, **_finished(fields, scope, outputs))
-    step.flat = fields.flag("flat")
+    step.flat, step.int8 = fields.flag("flat"), fields.flag("int8")
     return step
 
 

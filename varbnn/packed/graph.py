@@ -1,0 +1,114 @@
+"""What a model computes, read by torch.fx, and what of it cannot be packed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from torch import Tensor, fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from varbnn.errors import InputError
+from varbnn.nn import Sign
+from varbnn.nn.conv import BinaryConv1d, BinaryConv2d, BinaryConv3d
+from varbnn.nn.draws import binary_layers, draws_once, evaluating, holding
+from varbnn.nn.layer import BinaryLayer
+from varbnn.nn.linear import BinaryLinear
+from varbnn.packed.rows import mixing
+
+KNOWN = (BinaryLinear, BinaryConv1d, BinaryConv2d, BinaryConv3d, Sign, _BatchNorm)
+"""Modules that become steps of their own: what they compute is known, and their forward is not looked at."""
+
+
+class _Tracer(fx.Tracer):
+    def is_leaf_module(self, module: nn.Module, name: str) -> bool:
+        return isinstance(module, KNOWN) or super().is_leaf_module(module, name)
+
+
+def traced(model: nn.Module) -> tuple[nn.Module, fx.Graph]:
+    """The graph of `model` in eval mode, and the module that its names belong to.
+
+    Raises:
+        InputError: the forward cannot be traced, takes more than one input, mixes the rows of a batch or uses the
+            weight of a binary layer by itself; a module has a forward or a hook of its own that would be left out.
+    """
+    root = nn.Sequential(model) if _Tracer().is_leaf_module(model, "") else model
+    _refuse_own_code(model)
+    layers = [layer for _, layer in binary_layers(model)]
+    attributes = set(root.__dict__)
+    try:
+        with evaluating(model), holding(layers, [_Untouchable.over(layer) for layer in layers]):
+            graph = _Tracer().trace(root)
+            constants = {name: root.__dict__.pop(name) for name in set(root.__dict__) - attributes}
+    except InputError:
+        raise
+    except Exception as error:  # whatever the model's own code raises when it is shown a stand-in for its input
+        raise InputError(
+            f"the forward of {type(model).__name__} cannot be packed, because torch.fx cannot trace it ({error}); "
+            "it must not decide by the values of its input. varbnn.predict runs any model"
+        ) from error
+    if any(isinstance(value, _Untouchable) for value in constants.values()):
+        raise _uses_weight()
+    given = [node for node in graph.nodes if node.op == "placeholder"]
+    if len(given) != 1:
+        names = ", ".join(node.name for node in given)
+        raise InputError(f"packing takes models with one input, {type(model).__name__} has {len(given)}: {names}")
+    graph.constants = constants  # type: ignore[attr-defined]  # tensors that the forward made itself
+    mixes = mixing(root, graph)
+    if mixes is not None:
+        raise InputError(mixes)
+    return root, graph
+
+
+class _Untouchable(Tensor):
+    """Stands where a binary layer's weight is while its model is traced; any use of it is refused."""
+
+    @staticmethod
+    def over(layer: BinaryLayer) -> Tensor:
+        return layer.belief[0].detach().as_subclass(_Untouchable)
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        raise _uses_weight()
+
+
+def _uses_weight() -> InputError:
+    return InputError(
+        "the model's forward uses the weight of a binary layer directly, not by calling the layer; packing cannot give "
+        "each network its own there. varbnn.predict runs any model"
+    )
+
+
+def _refuse_own_code(model: nn.Module) -> None:
+    for name, module in model.named_modules():
+        where = f"{name or 'the model'} ({type(module).__name__})"
+        known = next((kind for kind in KNOWN if isinstance(module, kind)), None)
+        if known is not None and _forward_of(type(module)) not in _forwards(known):
+            raise InputError(f"{where} has a forward of its own, which packing would leave out")
+        if (known is not None or module is model) and any(_foreign_hooks(module)):
+            raise InputError(f"{where} has a forward hook, which packing would leave out; remove the hook first")
+
+
+def _forward_of(kind: type) -> Any:
+    return getattr(kind, "forward", None)
+
+
+def _forwards(known: type) -> list[Any]:
+    own = [_forward_of(known)]
+    return [*own, nn.SyncBatchNorm.forward] if known is _BatchNorm else own
+
+
+def _foreign_hooks(module: nn.Module) -> Iterator[Any]:
+    hooks: Iterable[Any] = [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]
+    yield from (hook for hook in hooks if not draws_once(hook))
+
+
+def attribute(root: nn.Module, graph: fx.Graph, path: str) -> Tensor:
+    """The tensor that the forward calls `path`."""
+    constants: dict[str, Any] = graph.constants  # type: ignore[attr-defined]
+    owner, _, name = path.rpartition(".")
+    value = constants[path] if path in constants else getattr(root.get_submodule(owner), name)
+    if not isinstance(value, Tensor):
+        raise InputError(f"{path} of the model is a {type(value).__name__}; packing takes tensors")
+    value = value.detach().clone()
+    return value.float() if value.is_floating_point() else value
