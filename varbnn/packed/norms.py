@@ -35,7 +35,7 @@ class MeasuredNorm(nn.Module):
             return input
         input = input.float()
         networks = 1 if self.shared else self.num_samples
-        means, variances = input.new_empty(2, networks, input.shape[1])
+        means, variances = input.new_zeros(2, networks, input.shape[1])
         results = [
             # with momentum 1 the "running" statistics are those of these rows
             F.batch_norm(rows, means[s], variances[s], self.weight, self.bias, True, 1.0, self.eps)

@@ -57,8 +57,8 @@ def _module_mixes(module: nn.Module) -> bool:
     if isinstance(module, _RECURRENT):
         attention: Any = getattr(module, "self_attn", module)
         return not attention.batch_first
-    softmax = nn.Softmax | nn.LogSoftmax | nn.Softmin
-    return isinstance(module, softmax) and module.dim in (0, None)
+    dim: Any = getattr(module, "dim", None)
+    return isinstance(module, nn.Softmax | nn.LogSoftmax | nn.Softmin) and dim in (0, None)
 
 
 def _call_mixes(node: fx.Node) -> bool:
