@@ -72,7 +72,7 @@ def pack(
 def packed(
     model: nn.Module, weights: Mapping[nn.Module, Tensor], refresh_bn: Data | None, int8: bool, progress: bool
 ) -> PackedEnsemble:
-    """The ensemble of networks already drawn: `weights` are the blocks of each binary layer; `model` is in eval mode."""
+    """The ensemble of networks already drawn: `weights` are the blocks of each layer; `model` is in eval mode."""
     num_samples = len(next(iter(weights.values())))
     statistics, rows = now(model), None
     if refresh_bn is not None and statistics:

@@ -58,7 +58,7 @@ def _module_mixes(module: nn.Module) -> bool:
         attention: Any = getattr(module, "self_attn", module)
         return not attention.batch_first
     dim: Any = getattr(module, "dim", None)
-    return isinstance(module, nn.Softmax | nn.LogSoftmax | nn.Softmin) and dim in (0, None)
+    return isinstance(module, nn.Softmax | nn.LogSoftmax | nn.Softmin) and (dim is None or dim == 0)
 
 
 def _call_mixes(node: fx.Node) -> bool:
@@ -72,7 +72,7 @@ def _call_mixes(node: fx.Node) -> bool:
     if name in ("transpose", "swapaxes"):
         return 0 in node.args[1:3]
     if name == "permute":
-        dims = node.args[1] if isinstance(node.args[1], tuple | list) else node.args[1:]
+        dims: Any = node.args[1] if isinstance(node.args[1], tuple | list) else node.args[1:]
         return bool(dims) and dims[0] != 0
     if name == "t":
         return True
