@@ -15,6 +15,7 @@ import pytest
 
 import varbnn
 from varbnn import cli
+from varbnn.cli import about
 from varbnn.errors import VarbnnWarning
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -143,12 +144,12 @@ def test_info_names_versions_threads_backend_and_every_extra(capsys):
     assert re.search(rf"^varbnn +{re.escape(varbnn.__version__)}$", text, re.MULTILINE)
     assert re.search(r"^threads +\d+ of \d+ cores$", text, re.MULTILINE)
     assert textwrap.indent(str(varbnn.backend_info()), "  ") in text
-    for extra in cli.EXTRAS:
+    for extra in about.EXTRAS:
         assert re.search(rf"^  {extra} +\S", text, re.MULTILINE)
 
 
 def test_info_says_how_to_get_an_absent_extra(monkeypatch, capsys):
-    monkeypatch.setattr(cli, "_version", lambda name: None if name == "pillow" else "1.0")
+    monkeypatch.setattr(about, "_version", lambda name: None if name == "pillow" else "1.0")
     cli.main(["info"])
     text = capsys.readouterr().out
     assert '  demo       - pillow absent: pip install "varbnn[demo]"' in text
@@ -158,7 +159,7 @@ def test_info_says_how_to_get_an_absent_extra(monkeypatch, capsys):
 def test_the_extras_are_those_of_the_package():
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     ours = {name: tuple(items) for name, items in declared.items() if name not in ("all", "test", "docs")}
-    assert ours == cli.EXTRAS
+    assert ours == about.EXTRAS
 
 
 def test_without_a_command_the_help_is_shown(capsys):
@@ -166,7 +167,10 @@ def test_without_a_command_the_help_is_shown(capsys):
     assert "demo" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["demo", "--help"], ["info", "--help"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--version"], ["--help"], *([name, "--help"] for name in ("demo", "pack", "predict", "bench", "info"))],
+)
 def test_help_and_version_exit_with_0(arguments, capsys):
     with pytest.raises(SystemExit) as left:
         cli.main(arguments)

@@ -51,12 +51,21 @@ def test_the_report_has_every_measure_of_every_method_as_a_number(digits):
 
 def test_the_pictures_are_pictures_and_nothing_else_is_there(digits):
     out, report = digits
-    assert report["files"] == ["layers.png", "reliability.png", "training.png", "uncertainty.png"]
+    pictures = ["layers.png", "reliability.png", "training.png", "uncertainty.png"]
+    assert report["files"] == sorted([*pictures, "posterior.vbnn"])
     assert sorted(path.name for path in out.iterdir()) == sorted([*report["files"], "report.json"])
-    for name in report["files"]:
+    for name in pictures:
         content = (out / name).read_bytes()
         assert content.startswith(b"\x89PNG")
         assert len(content) > 5000
+
+
+def test_the_packed_networks_are_those_that_were_trained(digits):
+    out, report = digits
+    packed, data = vb.load_packed(out / "posterior.vbnn"), load("digits")
+    assert packed.num_samples == 2
+    right = packed(data.test_x, reduce="mean").mean.argmax(-1) == data.test_y
+    assert float(right.float().mean()) == pytest.approx(report["methods"]["posterior"]["accuracy"], abs=0.1)
 
 
 def test_the_same_seed_gives_the_same_numbers_and_leaves_the_global_state_alone(digits, tmp_path):
@@ -123,8 +132,8 @@ def test_without_matplotlib_the_extra_is_named_and_the_report_is_written(tmp_pat
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     report = demo.run("moons", out=str(tmp_path), epochs=1, num_samples=1)
-    assert report["files"] == []
-    assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
+    assert report["files"] == ["posterior.vbnn"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["posterior.vbnn", "report.json"]
     assert 'pip install "varbnn[plot]"' in capsys.readouterr().out
 
 
@@ -288,14 +297,18 @@ def test_every_measure_has_a_column_and_every_data_set_a_recipe():
         assert set(recipe.settings) == set(demo.METHODS)
 
 
+@pytest.mark.parametrize("packed", [[], ["posterior.vbnn"]])
 @pytest.mark.parametrize("data, data_dir", [("digits", None), ("moons", None), ("mnist", "files")])
-def test_three_commands_are_suggested_and_all_can_be_typed(data, data_dir):
-    from varbnn.cli import _parser
+def test_three_commands_are_suggested_and_all_can_be_typed(data, data_dir, packed):
+    from varbnn.cli.program import _parser
 
-    commands = [line.split("   ")[0].split() for line in suggestions(data, data_dir, "out").splitlines()[1:]]
+    text = suggestions(data, data_dir, "out", packed)
+    commands = [line.split("   ")[0].split() for line in text.splitlines()[1:]]
     commands = [[word for word in command if word] for command in commands]
     assert len(commands) == 3
     for program, *arguments in commands:
         assert program == "varbnn"
-        known = arguments[: next((i for i, word in enumerate(arguments) if word in ("see", "another", "versions")), 99)]
+        known = arguments[
+            : next((i for i, word in enumerate(arguments) if word in ("see", "another", "versions", "the")), 99)
+        ]
         _parser().parse_args(known)

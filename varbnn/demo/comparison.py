@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -13,12 +13,12 @@ from typing import Any
 import torch
 
 import varbnn as vb
-from varbnn.data import load
+from varbnn.data import Dataset, load
 from varbnn.demo import words
 from varbnn.demo.methods import METHODS, Outcome, train
 from varbnn.demo.output import REPORT, output
 from varbnn.demo.pictures import draw
-from varbnn.demo.recipes import RECIPES
+from varbnn.demo.recipes import RECIPES, Recipe
 from varbnn.errors import InputError, MissingExtraError
 
 
@@ -33,7 +33,7 @@ def run(
     out: str = "varbnn-demo",
     quiet: bool = False,
 ) -> dict[str, Any]:
-    """Train `methods` with the same budget, compare them, and write pictures and `report.json` to the directory `out`.
+    """Train `methods` with the same budget, compare them, and write pictures, packed networks and `report.json`.
 
     Args:
         data: see `varbnn.data.load`.
@@ -42,7 +42,7 @@ def run(
         num_samples: networks that a posterior predicts with.
         epochs: instead of the recipe's.
         seed: of initial weights, batches and draws.
-        out: made if need be; files of an earlier run in it are replaced, and only when everything is done.
+        out: a directory, made if need be; files of an earlier run in it are replaced, and only when everything is done.
         quiet: print the table and the files, nothing else.
 
     Returns:
@@ -78,13 +78,27 @@ def run(
                 draw(dataset, outcomes, num_samples, place.draft)
             except MissingExtraError as error:
                 say(f"\nNo pictures: {error}")
-            pictures = sorted(path.name for path in place.draft.iterdir())
-            report = words.report(recipe, dataset, seed, num_samples, outcomes, pictures)
+            packed = _pack(outcomes, dataset, recipe, num_samples, seed, place.draft)
+            made = sorted(path.name for path in place.draft.iterdir())
+            report = words.report(recipe, dataset, seed, num_samples, outcomes, made)
             (place.draft / REPORT).write_text(_json(report), encoding="utf-8")
             files = place.publish()
     print(f"\nWritten to {out}: {', '.join(files)}")
-    say(f"\n{words.suggestions(data, data_dir, out)}")
+    say(f"\n{words.suggestions(data, data_dir, out, packed)}")
     return report
+
+
+def _pack(
+    outcomes: Mapping[str, Outcome], data: Dataset, recipe: Recipe, num_samples: int, seed: int, folder: Path
+) -> list[str]:
+    """Write the sampled networks of every method that draws; returns the names of the files."""
+    drawing = [name for name in outcomes if METHODS[name].draws]
+    for name in drawing:
+        generator = torch.Generator().manual_seed(seed)
+        inputs = data.train_x[: recipe.refresh]
+        packed = vb.pack(outcomes[name].model, num_samples, refresh_bn=inputs, generator=generator)
+        packed.save(folder / f"{name}.vbnn")
+    return [f"{name}.vbnn" for name in drawing]
 
 
 @contextmanager

@@ -80,4 +80,6 @@ def _reported(report: Path) -> list[str]:
         files = list(json.loads(report.read_text(encoding="utf-8"))["files"])
     except (OSError, ValueError, KeyError, TypeError):
         return []
-    return [name for name in files if isinstance(name, str) and name.endswith(".png") and Path(name).name == name]
+    return [
+        name for name in files if isinstance(name, str) and name.endswith((".png", ".vbnn")) and Path(name).name == name
+    ]

@@ -95,7 +95,7 @@ def listed(names: Sequence[str]) -> str:
 
 
 def report(
-    recipe: Recipe, data: Dataset, seed: int, num_samples: int, outcomes: Mapping[str, Outcome], pictures: list[str]
+    recipe: Recipe, data: Dataset, seed: int, num_samples: int, outcomes: Mapping[str, Outcome], files: list[str]
 ) -> dict[str, Any]:
     """The content of report.json: plain numbers, strings and lists."""
     return {
@@ -117,11 +117,11 @@ def report(
             "python": platform.python_version(),
         },
         "history": {name: outcome.history for name, outcome in outcomes.items()},
-        "files": pictures,
+        "files": files,
     }
 
 
-def suggestions(data: str, data_dir: str | None, out: str) -> str:
+def suggestions(data: str, data_dir: str | None, out: str, packed: Sequence[str] = ()) -> str:
     """Three commands to go on with."""
     out = out.rstrip("/")
     again = "" if data == "digits" else f" --data {data}"
@@ -133,10 +133,14 @@ def suggestions(data: str, data_dir: str | None, out: str) -> str:
             f"varbnn demo{again} --samples 2 --out {shlex.quote(out + '-2')}",
             "how much the number of networks matters",
         )
+    if packed:
+        about = (f"varbnn info {shlex.quote(f'{out}/{packed[-1]}')}", "the sampled networks, 1 bit per weight")
+    else:
+        about = ("varbnn info", "versions, threads, optional extras")
     rows = [
         other,
         (f"varbnn demo{again} --seed 1 --samples 128 --out {shlex.quote(out + '-1')}", "another seed, more networks"),
-        ("varbnn info", "versions, threads, optional extras"),
+        about,
     ]
     width = max(len(command) for command, _ in rows)
     return "\n".join(["Next:", *(f"  {command.ljust(width)}  {why}" for command, why in rows)])

@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
+
 from varbnn.errors import CheckpointError, InputError
 from varbnn.packed.file.container import Container, opened
 from varbnn.packed.file.contents import verify_contents
@@ -21,13 +23,27 @@ class Opened:
         program: ready to run.
         num_samples: S.
         document: the header as JSON, see docs/packed-file.md.
+        tensors: by their names in the file; those of the program.
         size: of the file in bytes.
     """
 
     program: Program
     num_samples: int
     document: dict[str, Any]
+    tensors: dict[str, Tensor]
     size: int
+
+    def verify(self, path: str | os.PathLike[str]) -> None:
+        """Compare checksums and look at the numbers, for which all of the file is read.
+
+        Raises:
+            CheckpointError: one is wrong; the message names the file `path` and the tensor or step.
+        """
+        try:
+            verify_checksums(self.document, self.tensors)
+            verify_contents(self.program, self.tensors)
+        except CheckpointError as error:
+            raise CheckpointError(f"cannot load {os.fspath(path)}: {error}") from None
 
 
 def read(path: str | os.PathLike[str], mmap: bool = False, verify: bool = True) -> Opened:
@@ -49,12 +65,12 @@ def read(path: str | os.PathLike[str], mmap: bool = False, verify: bool = True) 
             program_of(document, {name: entry.meta() for name, entry in container.entries.items()})
             tensors = container.map(file) if mmap else container.read(file)
             program, num_samples = program_of(document, tensors)
-            if verify:
-                verify_checksums(document, tensors)
-                verify_contents(program, tensors)
         except (CheckpointError, InputError) as error:
             raise CheckpointError(f"cannot load {os.fspath(path)}: {error}") from None
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
             raise CheckpointError(f"cannot read {os.fspath(path)}: {reason}") from None
-        return Opened(program, num_samples, document, os.fstat(file.fileno()).st_size)
+        found = Opened(program, num_samples, document, tensors, os.fstat(file.fileno()).st_size)
+    if verify:
+        found.verify(path)
+    return found

@@ -1,0 +1,220 @@
+"""The commands around packed files: pack, predict, info and bench."""
+
+from __future__ import annotations
+
+import csv
+import sys
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+import varbnn as vb
+from varbnn import cli
+
+MODEL = """
+from torch import nn
+import varbnn as vb
+
+def model():
+    return vb.binarize(nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3)))
+
+def word():
+    return "model"
+
+value = 3
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder with a module, checkpoints of its model, inputs, and a packed file; the working directory."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    (tmp_path / "mine.py").write_text(MODEL)
+    namespace: dict = {}
+    exec(MODEL, namespace)
+    model = namespace["model"]()
+    torch.save(model.state_dict(), "model.pt")
+    torch.save({"model": model.state_dict(), "history": []}, "run.pt")
+    torch.save([1, 2], "list.pt")
+    safetensors.torch.save_file({"more": torch.zeros(1), **model.state_dict()}, "more.safetensors")
+    safetensors.torch.save_file(model.state_dict(), "model.safetensors")
+    wide = torch.nn.Sequential(*(model[i] for i in range(3)), vb.nn.BinaryLinear(8, 5)).state_dict()
+    torch.save(wide, "wide.pt")
+    x = np.random.default_rng(0).normal(size=(30, 4))
+    np.save("x.npy", x)
+    np.savez("x.npz", x_test=x, y=np.arange(30))
+    np.savez("two.npz", a=x, b=x)
+    np.save("words.npy", np.array(["a"]))
+    np.save("objects.npy", np.array([object()]), allow_pickle=True)
+    np.save("nan.npy", np.full((2, 4), np.nan))
+    np.save("wide.npy", np.zeros((2, 5)))
+    vb.pack(model, 5, refresh_bn=torch.from_numpy(x).float()).save("a.vbnn")
+    (tmp_path / "cut.vbnn").write_bytes((tmp_path / "a.vbnn").read_bytes()[:-4])
+    flipped = bytearray((tmp_path / "a.vbnn").read_bytes())
+    flipped[-1] ^= 1
+    (tmp_path / "flipped.vbnn").write_bytes(flipped)
+    return tmp_path
+
+
+def run(capsys, line: str) -> str:
+    """What a command that goes well prints."""
+    assert cli.main(line.split()) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    return captured.out
+
+
+@pytest.mark.parametrize("checkpoint", ["model.pt", "run.pt", "model.safetensors"])
+def test_pack_draws_from_a_checkpoint(checkpoint, folder, capsys):
+    out = run(capsys, f"pack mine:model {checkpoint} --samples 3 --seed 1 --refresh-bn x.npz --out b.vbnn")
+    assert out.startswith("b.vbnn: 3 sampled networks, ")
+    assert out.endswith("batch norms re-estimated from 30 inputs\n")
+    x = torch.from_numpy(np.load("x.npy")).float()
+    model = sys.modules["mine"].model()
+    model.load_state_dict(torch.load("model.pt"))
+    expected = vb.pack(model, 3, refresh_bn=x, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(vb.load_packed("b.vbnn")(x), expected(x))
+
+
+def test_pack_without_samples_takes_the_mode(folder, capsys):
+    assert "b.vbnn: the mode as 1 network, " in run(capsys, "pack mine:model model.pt --samples 0 --out b.vbnn")
+    assert vb.load_packed("b.vbnn").num_samples == 1
+
+
+@pytest.mark.parametrize("inputs", ["x.npy", "x.npz", "two.npz --key b"])
+def test_predict_writes_probabilities_and_uncertainty(inputs, folder, capsys):
+    answer = vb.load_packed("a.vbnn")(torch.from_numpy(np.load("x.npy")).float(), reduce="mean")
+    expected = {"class": answer.mean.argmax(1), "probs": answer.mean, "total": answer.total}
+    expected |= {"aleatoric": answer.aleatoric, "epistemic": answer.epistemic}
+    out = run(capsys, f"predict a.vbnn {inputs} --out p.npz --threads 1")
+    assert out.startswith("a.vbnn: 5 networks, 30 inputs, ")
+    found = np.load("p.npz")
+    assert set(found.files) == set(expected)
+    for name, values in expected.items():
+        np.testing.assert_array_equal(found[name], values.numpy())
+    run(capsys, f"predict a.vbnn {inputs} --out p.csv")
+    with open("p.csv", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["input", "class", "total", "aleatoric", "epistemic", "p0", "p1", "p2"]
+    for name, values in expected.items():
+        if name != "probs":
+            np.testing.assert_array_equal(np.float32([row[name] for row in rows]), np.float32(values))
+    np.testing.assert_array_equal(np.float32([[row[f"p{c}"] for c in range(3)] for row in rows]), answer.mean)
+
+
+def test_predict_can_write_what_each_network_says(folder, capsys):
+    run(capsys, "predict a.vbnn x.npy --reduce none --out p.npz")
+    expected = vb.load_packed("a.vbnn")(torch.from_numpy(np.load("x.npy")).float())
+    np.testing.assert_array_equal(np.load("p.npz")["outputs"], expected.numpy())
+
+
+def test_predict_shows_the_first_inputs(folder, capsys):
+    lines = run(capsys, "predict a.vbnn x.npy").splitlines()
+    assert lines[2].split() == ["input", "class", "probability", "total", "aleatoric", "epistemic"]
+    assert [line.split()[0] for line in lines[3:14]] == [*map(str, range(10)), "mean"]
+    assert lines[-1] == "uncertainty in nats; 20 inputs more: write all with --out FILE.csv or FILE.npz"
+    assert torch.get_num_threads() == 1
+
+
+def test_info_shows_what_is_in_a_file(folder, capsys):
+    out = run(capsys, "info a.vbnn")
+    for line in (
+        f"written by varbnn {vb.__version__}\n",
+        "networks   5\n",
+        "input      N × 4\n",
+        "weights    56 binary in each network, 1 bit each\n",
+        "checksums  5 tensors, all right\n",
+        "1     linear  input  4 → 8, scale, shift, relu",
+        "2     linear  1      8 → 3, shift",
+    ):
+        assert line in out
+
+
+def test_info_shows_every_kind_of_step(folder, capsys):
+    from tests.packed.mutations import networks, packed
+
+    for name in networks():
+        packed(name)[0].save("b.vbnn")
+        out = run(capsys, "info b.vbnn")
+        assert "all right" in out
+    assert "functional.pad" in out
+    assert "LayerNorm" in out
+
+
+def test_info_of_a_damaged_file_says_what_it_should_be_and_fails(folder, capsys):
+    assert cli.main(["info", "flipped.vbnn"]) == 2
+    captured = capsys.readouterr()
+    assert "networks   5\n" in captured.out
+    assert captured.err.startswith("varbnn: cannot load flipped.vbnn: the checksum of tensor ")
+    assert captured.err.count("\n") == 1
+
+
+def test_bench_compares_with_float(folder, capsys, monkeypatch):
+    monkeypatch.setattr("varbnn.cli.bench.SECONDS", 0.0)
+    before = torch.get_rng_state()
+    out = run(capsys, "bench --network 33-20-3 --samples 2 --batch 1 5 --threads 1")
+    assert "network  33-20-3 with batch norm and ReLU, 2 sampled networks\n" in out
+    assert [line.split()[0] for line in out.splitlines()[4:7]] == ["batch", "1", "5"]
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ("pack mine model.pt --out b", "MODEL must be module:function, for instance models:digits, got 'mine'"),
+        ("pack mine.py:model model.pt --out b", "MODEL must be module:function"),
+        ("pack absent:model model.pt --out b", "there is no module absent"),
+        ("pack mine.sub:model model.pt --out b", "there is no module mine.sub"),
+        ("pack mine:absent model.pt --out b", "mine has no function absent"),
+        ("pack mine:value model.pt --out b", "mine has no function value"),
+        ("pack mine:word model.pt --out b", "mine:word must return a torch.nn.Module, it returned str"),
+        ("pack mine:model absent.pt --out b", "cannot read absent.pt: no such file or directory"),
+        ("pack mine:model mine.py --out b", "mine.py is no checkpoint of torch or safetensors"),
+        ("pack mine:model x.npy --out b", "x.npy is no checkpoint of torch or safetensors"),
+        ("pack mine:model list.pt --out b", "list.pt holds a list, expected a state_dict"),
+        ("pack mine:model more.safetensors --out b", "more.safetensors has the unknown more; is it of another model?"),
+        ("pack mine:model wide.pt --out b", "wide.pt: 3.bias has shape (5,), that of the model has (3,)"),
+        ("pack mine:model model.pt --out b --samples -1", "argument --samples: must be at least 0, got -1"),
+        ("pack mine:model model.pt --out no/b.vbnn", "cannot write no/b.vbnn: no such file or directory"),
+        ("pack mine:model model.pt", "the following arguments are required: --out"),
+        ("pack mine:model model.pt --out b --refresh-bn two.npz", "two.npz holds a, b; choose one with --key"),
+        ("predict a.vbnn absent.npy", "cannot read absent.npy: no such file or directory"),
+        ("predict a.vbnn mine.py", "mine.py is no .npy or .npz file of numbers"),
+        ("predict a.vbnn objects.npy", "objects.npy is no .npy or .npz file of numbers"),
+        ("predict a.vbnn words.npy", "words.npy must hold numbers"),
+        ("predict a.vbnn x.npz --key z", "x.npz holds x_test, y; 'z' is none of them"),
+        ("predict a.vbnn x.npy --key z", "x.npy holds one array without a name; leave --key out"),
+        ("predict a.vbnn nan.npy", "the inputs hold NaN or inf"),
+        ("predict a.vbnn wide.npy", "inputs (batch, 4), got (2, 5)"),
+        ("predict a.vbnn x.npy --out p.txt", "--out must end in .npz or .csv, got p.txt"),
+        ("predict a.vbnn x.npy --out no/p.csv", "cannot write no/p.csv: no such file or directory"),
+        ("predict a.vbnn x.npy --reduce none --out p.csv", "write them with --out FILE.npz"),
+        ("predict absent.vbnn x.npy", "cannot read absent.vbnn: no such file or directory"),
+        ("predict cut.vbnn x.npy", "cannot load cut.vbnn: its tensors take"),
+        ("predict x.npy x.npy", "cannot load x.npy: its first 8 bytes announce a header"),
+        ("info cut.vbnn", "it was cut short or extended"),
+        ("info absent", "cannot read absent: no such file or directory"),
+        ("bench --network 784", "argument --network: must be widths up to 2**20 such as 784-512-10, got '784'"),
+        ("bench --network 100000-100000", "32 float networks would take 1280.0 GB, at most 4.3 GB are compared"),
+        ("bench --batch 0", "argument --batch: must be at least 1, got 0"),
+    ],
+)
+def test_every_mistake_is_one_line_and_leaves_nothing_behind(arguments, message, folder, capsys):
+    before = {path.name for path in folder.iterdir()}
+    assert cli.main(arguments.split()) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("varbnn: ")
+    assert captured.err.count("\n") == 1
+    assert message in captured.err
+    assert {path.name for path in folder.iterdir()} - {"__pycache__"} == before - {"__pycache__"}
+
+
+def test_a_mistake_in_the_users_own_code_shows_its_traceback(folder):
+    (folder / "mine.py").write_text("import no_such_package\n")
+    with pytest.raises(ModuleNotFoundError, match="no_such_package"):
+        cli.main(["pack", "mine:model", "model.pt", "--out", "b.vbnn"])

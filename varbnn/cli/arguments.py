@@ -1,0 +1,104 @@
+"""Values of arguments, and what they are read from."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import zipfile
+from collections.abc import Callable
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from varbnn.errors import InputError
+
+LARGEST_SEED = 2**63 - 1
+USUAL_NAMES = ("inputs", "x", "x_test", "x_train", "X")
+"""Of an array of inputs in an .npz file, by preference."""
+
+
+def at_least(smallest: int) -> Callable[[str], int]:
+    """A whole number from `smallest` on."""
+
+    def read(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"must be a whole number, got {text!r}") from None
+        if not smallest <= value <= LARGEST_SEED:
+            limit = " and below 2**63" if value > 0 else ""
+            raise argparse.ArgumentTypeError(f"must be at least {smallest}{limit}, got {text}")
+        return value
+
+    return read
+
+
+def widths(text: str) -> tuple[int, ...]:
+    """Layers of a network, such as 784-512-10."""
+    parts = text.split("-")
+    if len(parts) < 2 or not all(part.isdecimal() and 0 < int(part) <= 2**20 for part in parts):
+        raise argparse.ArgumentTypeError(f"must be widths up to 2**20 such as 784-512-10, got {text!r}")
+    return tuple(map(int, parts))
+
+
+def inputs(path: str, name: str | None) -> Tensor:
+    """The inputs in a .npy or .npz file, as float32 (whole numbers keep their values, nothing is scaled).
+
+    Args:
+        path: the file; nothing in it is unpickled.
+        name: which array of an .npz file; None for its only one, or one of `USUAL_NAMES`.
+
+    Raises:
+        InputError: it cannot be read, or holds no numbers; which arrays there are where `name` is none of them.
+    """
+    array = _array(path, name)
+    if array.ndim == 0 or array.dtype.kind not in "fiub":
+        raise InputError(f"{path} must hold numbers, inputs along the first axis; got {array.dtype} {array.shape}")
+    return torch.from_numpy(array.astype(np.float32, order="C"))
+
+
+def _array(path: str, name: str | None) -> np.ndarray[Any, Any]:
+    try:
+        with open(path, "rb") as file:
+            return _in(file, path, name)
+    except InputError:
+        raise
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from None
+    except (ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} is no .npy or .npz file of numbers: {str(error)[:100]}") from None
+
+
+def _in(file: BinaryIO, path: str, name: str | None) -> np.ndarray[Any, Any]:
+    loaded = np.load(file, allow_pickle=False)
+    if isinstance(loaded, np.ndarray):
+        if name is not None:
+            raise InputError(f"{path} holds one array without a name; leave --key out")
+        return loaded
+    held = list(loaded.files)
+    usual = [known for known in USUAL_NAMES if known in held]
+    chosen = name or (held[0] if len(held) == 1 else usual[0] if usual else None)
+    if chosen is None or chosen not in held:
+        wanted = "choose one with --key" if name is None else f"{name!r} is none of them"
+        names = ", ".join(held[:6]) + ("" if len(held) <= 6 else f" and {len(held) - 6} more")
+        raise InputError(f"{path} holds {names or 'nothing'}; {wanted}")
+    return np.asarray(loaded[chosen])
+
+
+def written(path: str, content: bytes) -> None:
+    """Write a file whole or not at all.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    draft = f"{path}.part"
+    try:
+        with open(draft, "wb") as file:
+            file.write(content)
+        os.replace(draft, path)
+    except OSError as error:
+        if os.path.isfile(draft):
+            os.unlink(draft)
+        raise InputError(f"cannot write {path}: {(error.strerror or str(error)).lower()}") from None

@@ -1,0 +1,102 @@
+"""`varbnn predict`: answers of a packed file."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import time
+from typing import Any
+
+import numpy as np
+import torch
+
+import varbnn as vb
+from varbnn.cli.arguments import at_least, inputs, written
+from varbnn.cli.text import plural, table
+from varbnn.errors import InputError
+
+SHOWN = 10
+"""Inputs in the terminal; the file has all."""
+
+Array = np.ndarray[Any, Any]
+
+
+def add(commands: Any) -> None:
+    about = "let the networks of a packed file predict: class probabilities and their uncertainty"
+    add = commands.add_parser("predict", help=about, description=about).add_argument
+    add("file", metavar="FILE", help="a packed file, usually *.vbnn")
+    add("inputs", metavar="INPUTS", help=".npy or .npz, inputs along the first axis")
+    add("--key", metavar="NAME", help="which array of an .npz file")
+    add("--out", metavar="FILE", help="write all to .npz or .csv; default: show the first in the terminal")
+    about = "mean: class probabilities and uncertainty; none: the outputs of each network, into .npz; default: mean"
+    add("--reduce", choices=["mean", "none"], default="mean", help=about)
+    add("--threads", type=at_least(1), metavar="N", help="default: those of torch")
+    commands.choices["predict"].set_defaults(command=_run)
+
+
+def _run(chosen: argparse.Namespace) -> None:
+    kind = "" if chosen.out is None else chosen.out.rpartition(".")[2].lower()
+    if chosen.out is not None and kind not in ("npz", "csv"):
+        raise InputError(f"--out must end in .npz or .csv, got {chosen.out}")
+    if chosen.reduce == "none" and kind != "npz":
+        raise InputError("--reduce none gives networks × inputs × outputs; write them with --out FILE.npz")
+    data = inputs(chosen.inputs, chosen.key)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(chosen.threads or before)
+        with vb.Predictor(chosen.file) as predictor:
+            start = time.perf_counter()
+            found = _found(predictor, data, chosen.reduce)
+            milliseconds = 1e3 * (time.perf_counter() - start)
+            who = plural(predictor.num_samples, "network")
+    finally:
+        torch.set_num_threads(before)
+    about = f"{chosen.file}: {who}, {plural(len(data), 'input')}, {milliseconds:,.1f} ms"
+    if chosen.out is None:
+        print(f"{about}\n\n{_shown(found)}")
+        return
+    written(chosen.out, _npz(found) if kind == "npz" else _csv(found))
+    print(f"{about}\n{chosen.out}: {', '.join(found)}")
+
+
+def _found(predictor: vb.Predictor, data: torch.Tensor, reduce: str) -> dict[str, Array]:
+    try:
+        if reduce == "none":
+            return {"outputs": predictor(data).numpy()}
+        answer = predictor(data, reduce="mean")
+    except RuntimeError as error:  # torch's, of layers that are not packed
+        raise InputError(f"inputs of shape {tuple(data.shape)} do not fit: {str(error).splitlines()[0]}") from None
+    uncertainty = {name: getattr(answer, name).numpy() for name in ("total", "aleatoric", "epistemic")}
+    return {"class": answer.mean.argmax(-1).numpy(), **uncertainty, "probs": answer.mean.numpy()}
+
+
+def _shown(found: dict[str, Array]) -> str:
+    names = ("total", "aleatoric", "epistemic")
+    rows = [["input", "class", "probability", *names]]
+    for index, label in enumerate(found["class"][:SHOWN]):
+        numbers = [found["probs"][index, label], *(found[name][index] for name in names)]
+        rows.append([str(index), str(label), *(f"{number:.4f}" for number in numbers)])
+    if len(found["class"]):
+        means = [found["probs"].max(-1), *(found[name] for name in names)]
+        rows.append(["mean", "", *(f"{values.mean():.4f}" for values in means)])
+    rest = len(found["class"]) - SHOWN
+    more = f"; {plural(rest, 'input')} more: write all with --out FILE.csv or FILE.npz" if rest > 0 else ""
+    return f"{table(rows, left=0)}\n\nuncertainty in nats{more}"
+
+
+def _npz(found: dict[str, Array]) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, **found)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def _csv(found: dict[str, Array]) -> bytes:
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    names = [name for name in found if name != "probs"]
+    rows.writerow(["input", *names, *(f"p{index}" for index in range(found["probs"].shape[1]))])
+    for index, probs in enumerate(found["probs"]):
+        numbers = [f"{found[name][index]:.9g}" for name in names]
+        rows.writerow([index, *numbers, *(f"{value:.9g}" for value in probs)])
+    return text.getvalue().encode()
