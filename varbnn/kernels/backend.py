@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -35,15 +36,39 @@ def implementation(device: torch.device) -> Any:
         InputError: ``VARBNN_BACKEND`` asks for what does not exist or cannot run here.
     """
     if device.type == "cuda":
-        return _cuda()
+        return _cuda(device.index)
     if device.type == "cpu" and active_backend() != REFERENCE:
         return compiled
     return plain
 
 
-def _cuda() -> Any:
-    """The CUDA kernels enter here."""
+def _cuda(index: int | None) -> Any:
+    """The CUDA kernels where they can run on this device, else plain torch, with one warning."""
+    if os.environ.get(VARIABLE) == REFERENCE:
+        return plain
+    from varbnn.kernels import cuda  # `import varbnn` loads nothing of it
+
+    reason = cuda.problem(index)
+    if reason is None:
+        return cuda
+    _report_missing_kernels(reason)
     return plain
+
+
+@cache
+def _report_missing_kernels(reason: str) -> None:
+    message = f"the CUDA kernels of varbnn cannot be used, plain torch is much slower: {reason}"
+    if os.environ.get(STRICT) == "1":
+        raise BackendError(message)
+    warnings.warn(f"{message}. {VARIABLE}={REFERENCE} asks for plain torch silently.", VarbnnWarning, stacklevel=2)
+
+
+def _cuda_state() -> str:
+    if os.environ.get(VARIABLE) == REFERENCE:
+        return f"plain torch: {VARIABLE}={REFERENCE} asks for it"
+    from varbnn.kernels import cuda
+
+    return cuda.state()
 
 
 def active_backend() -> str:
@@ -155,7 +180,7 @@ def backend_info() -> BackendInfo:
         openmp=bool(library and library.varbnn_cpu_openmp()),
         threads=torch.get_num_threads(),
         problem=problem,
-        cuda="plain torch",
+        cuda=_cuda_state(),
     )
 
 
