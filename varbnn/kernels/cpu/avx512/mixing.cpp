@@ -1,0 +1,2 @@
+#define VARBNN_LEVEL avx512
+#include "mixing.inc.h"

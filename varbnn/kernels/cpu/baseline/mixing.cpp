@@ -1,0 +1,2 @@
+#define VARBNN_LEVEL baseline
+#include "mixing.inc.h"

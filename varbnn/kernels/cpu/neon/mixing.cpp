@@ -1,0 +1,2 @@
+#define VARBNN_LEVEL neon
+#include "mixing.inc.h"
