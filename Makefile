@@ -4,7 +4,7 @@ BIN := .venv/bin
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1   # two test workers with one thread each, not two fighting pools
 PYTEST := $(ONE_THREAD) $(BIN)/python -m pytest -q -n 2
 
-.PHONY: help setup native demo test test-slow check fix docs bench
+.PHONY: help setup native demo test test-slow check fix docs bench fuzz
 help:
 	@echo "setup      install varbnn with its tools into .venv"
 	@echo "native     compile the CPU kernels again, after a change of varbnn/kernels/cpu"
@@ -15,6 +15,7 @@ help:
 	@echo "fix        format, and repair what lint can repair safely"
 	@echo "docs       build docs/_build/html"
 	@echo "bench      run the benchmarks"
+	@echo "fuzz       damaged files and random calls against kernels built with sanitizers (needs GCC); half an hour"
 
 setup: .venv/.dev
 
@@ -50,6 +51,14 @@ bench: .venv/.dev
 	@for name in step_time rule_steps reference_run accuracy ablations; do \
 	    echo "== $$name"; $(BIN)/python benchmarks/$$name.py || exit 1; \
 	done
+
+# ASan must be there before Python is; torch itself was not built with it.
+fuzz: .venv/.dev
+	@PATH="$(CURDIR)/$(BIN):$$PATH" && cmake -S . -B build/sanitize -DVARBNN_SANITIZE=ON && \
+	    cmake --build build/sanitize --parallel
+	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
+	    ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
+	    $(BIN)/python benchmarks/fuzz.py --library build/sanitize/_cpu.so
 
 # --- set-up: .demo is what a user needs, .dev adds the tools of the house ---
 # The CPU kernels are compiled on the way; cmake and ninja come from PyPI where the machine has no cmake. Without a C++

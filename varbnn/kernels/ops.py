@@ -210,11 +210,15 @@ def conv(
 
 def _run_sample_blocks(natural: Tensor, seed: Tensor, layer: int, first: int, count: int) -> Tensor:
     checks.sampling(natural, seed, layer, first, count)
+    if count == 0 or natural.numel() == 0:
+        return _fake_sample_blocks(natural, seed, layer, first, count)  # no word to fill
     return implementation(natural.device).sample_blocks(natural.contiguous(), seed, layer, first, count)
 
 
 def _run_draw(natural: Tensor, seed: Tensor, layer: int, sample: int) -> Tensor:
     checks.sampling(natural, seed, layer, sample, 1)
+    if natural.numel() == 0:
+        return _fake_draw(natural, seed, layer, sample)
     return implementation(natural.device).draw(natural.contiguous(), seed, layer, sample)
 
 

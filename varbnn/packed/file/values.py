@@ -95,7 +95,8 @@ class Fields:
     """
 
     def __init__(self, value: Any, where: str) -> None:
-        require(isinstance(value, dict), f"{where} must be an object, found {shown(value)}")
+        if not isinstance(value, dict):
+            raise CheckpointError(f"{where} must be an object, found {shown(value)}")
         self.left, self.where = dict(value), where
 
     def take(self, name: str) -> Any:
@@ -103,7 +104,8 @@ class Fields:
         return self.left.pop(name)
 
     def _check(self, name: str, value: Any, fits: bool, expected: str) -> None:
-        require(fits, f"{self.where}: {name} must be {expected}, found {shown(value)}")
+        if not fits:  # the message costs more than the check
+            raise CheckpointError(f"{self.where}: {name} must be {expected}, found {shown(value)}")
 
     def integer(self, name: str, low: int, high: int) -> int:
         value = self.take(name)
@@ -140,7 +142,8 @@ class Fields:
 
     def done(self) -> None:
         """Nothing may be left that nobody asked for."""
-        require(not self.left, f"{self.where} has the unknown field {shown(next(iter(self.left), None))}")
+        if self.left:
+            raise CheckpointError(f"{self.where} has the unknown field {shown(next(iter(self.left)))}")
 
 
 def encode(value: Any) -> Any:
