@@ -19,6 +19,9 @@ from varbnn.packed.rows import mixing
 KNOWN = (BinaryLinear, BinaryConv1d, BinaryConv2d, BinaryConv3d, Sign, _BatchNorm)
 """Modules that become steps of their own: what they compute is known, and their forward is not looked at."""
 
+SKIPPED = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
+"""Modules that do nothing in prediction."""
+
 
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
@@ -47,7 +50,7 @@ def traced(model: nn.Module) -> tuple[nn.Module, fx.Graph]:
             f"the forward of {type(model).__name__} cannot be packed, because torch.fx cannot trace it ({error}); "
             "it must not decide by the values of its input. varbnn.predict runs any model"
         ) from error
-    if any(isinstance(value, _Untouchable) for value in constants.values()):
+    if any(node.op == "get_attr" and str(node.target).rpartition(".")[2] == "_held" for node in graph.nodes):
         raise _uses_weight()
     given = [node for node in graph.nodes if node.op == "placeholder"]
     if len(given) != 1:
@@ -85,7 +88,8 @@ def _refuse_own_code(model: nn.Module) -> None:
         known = next((kind for kind in KNOWN if isinstance(module, kind)), None)
         if known is not None and _forward_of(type(module)) not in _forwards(known):
             raise InputError(f"{where} has a forward of its own, which packing would leave out")
-        if (known is not None or module is model) and any(_foreign_hooks(module)):
+        replaced = known is not None or isinstance(module, (nn.ReLU, *SKIPPED))
+        if (replaced or module is model) and any(_foreign_hooks(module)):
             raise InputError(f"{where} has a forward hook, which packing would leave out; remove the hook first")
 
 

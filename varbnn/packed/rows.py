@@ -35,7 +35,7 @@ def mixing(root: nn.Module, graph: fx.Graph) -> str | None:
             continue
         rows.add(node)
         module = root.get_submodule(str(node.target)) if node.op == "call_module" else None
-        if (_module_mixes(module) if module is not None else _call_mixes(node)) and node.op != "get_attr":
+        if (_module_mixes(module) if module is not None else _call_mixes(root, node)) and node.op != "get_attr":
             what = f"{node.target} ({module})" if module is not None else _written(node)
             return sentence(what)
     return None
@@ -61,12 +61,11 @@ def _module_mixes(module: nn.Module) -> bool:
     return isinstance(module, nn.Softmax | nn.LogSoftmax | nn.Softmin) and (dim is None or dim == 0)
 
 
-def _call_mixes(node: fx.Node) -> bool:
+def _call_mixes(root: nn.Module, node: fx.Node) -> bool:
     name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
     if name == "getitem":
         index = node.args[1][0] if isinstance(node.args[1], tuple) else node.args[1]
-        from_tuple = isinstance(node.args[0], fx.Node) and _gives_parts(node.args[0])
-        return not from_tuple and not (index is Ellipsis or index == slice(None))
+        return not _gives_parts(root, node.args[0]) and not (index is Ellipsis or index == slice(None))
     if name == "getattr":
         return node.args[1] == "T"
     if name in ("transpose", "swapaxes"):
@@ -83,11 +82,15 @@ def _call_mixes(node: fx.Node) -> bool:
     return not isinstance(dim, fx.Node) and (dim is None or 0 in (dim if isinstance(dim, tuple | list) else (dim,)))
 
 
-def _gives_parts(node: fx.Node) -> bool:
+def _gives_parts(root: nn.Module, node: Any) -> bool:
     """Whether the value is a tuple of tensors, so that an index picks one of them."""
+    if not isinstance(node, fx.Node):
+        return False
+    if node.op == "call_module":
+        module = root.get_submodule(str(node.target))
+        return isinstance(module, _RECURRENT) or bool(getattr(module, "return_indices", False))
     name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-    reduces = name in ("max", "min", "median", "sort", "topk", "std_mean", "var_mean")
-    return reduces or name in ("chunk", "split", "unbind", "tensor_split") or node.op == "call_module"
+    return name in ("max", "min", "median", "sort", "topk", "std_mean", "var_mean", "chunk", "split", "unbind")
 
 
 class Probe:

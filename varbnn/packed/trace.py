@@ -17,11 +17,8 @@ from varbnn.nn.conv import BinaryConv1d, BinaryConv2d, BinaryConv3d
 from varbnn.nn.layer import BinaryLayer
 from varbnn.nn.linear import BinaryLinear
 from varbnn.packed.call import Call, Constant, Real, Ref
-from varbnn.packed.graph import attribute, traced
+from varbnn.packed.graph import SKIPPED, attribute, traced
 from varbnn.packed.steps import Affine, PackedConv, PackedLinear
-
-SKIPPED = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
-"""Modules that do nothing in prediction."""
 
 PAD_MODES = {"zeros": "constant", "reflect": "reflect", "replicate": "replicate", "circular": "circular"}
 
