@@ -77,29 +77,30 @@ class Product:
         scale, shift = options[-2:] if name == "predictive" else options[-3:-1]
         if name == "conv":
             _conv(values, inputs, outputs, *options[:5])
-        require(
-            0 < inputs <= LARGEST and 0 <= outputs <= LARGEST, f"cannot multiply {inputs} inputs, {outputs} outputs"
-        )
+        # messages are formed where they are needed only: a small product takes less time than they do
+        if not (0 < inputs <= LARGEST and 0 <= outputs <= LARGEST):
+            raise InputError(f"cannot multiply {inputs} inputs, {outputs} outputs")
         fan_in = inputs // groups * math.prod(kernel)
         shape = (groups * blocks(outputs // groups), words(fan_in), BLOCK)
-        require(
-            weight.dtype == torch.int32 and weight.dim() == 4 and tuple(weight.shape[1:]) == shape,
-            f"{outputs} outputs of {fan_in} inputs take int32 blocks of shape (S, {', '.join(map(str, shape))}), got "
-            f"{weight.dtype} of shape {tuple(weight.shape)}; see varbnn.bits.pack_blocks",
-        )
+        if not (weight.dtype == torch.int32 and weight.dim() == 4 and weight.shape[1:] == shape):
+            raise InputError(
+                f"{outputs} outputs of {fan_in} inputs take int32 blocks of shape (S, {', '.join(map(str, shape))}), "
+                f"got {weight.dtype} of shape {tuple(weight.shape)}; see varbnn.bits.pack_blocks"
+            )
         samples = weight.shape[0]
         _values(name, values, samples, inputs, len(kernel))
         for what, tensor in (("scale", scale), ("shift", shift)):
-            require(
-                tensor is None
-                or (tensor.dtype == torch.float32 and tensor.dim() == 2 and _fits(tensor, samples, outputs)),
-                f"{what} must be float32 of shape (1 or {samples}, {outputs}), got "
-                f"{None if tensor is None else (tensor.dtype, tuple(tensor.shape))}",
-            )
-        devices = {t.device for t in (values, weight, scale, shift) if t is not None}
-        require(len(devices) == 1, f"all tensors must be on one device, got {', '.join(sorted(map(str, devices)))}")
+            if tensor is not None and not (tensor.dtype == torch.float32 and _fits(tensor, samples, outputs)):
+                raise InputError(
+                    f"{what} must be float32 of shape (1 or {samples}, {outputs}), got {tensor.dtype} of shape "
+                    f"{tuple(tensor.shape)}"
+                )
+        if any(t is not None and t.device != values.device for t in (weight, scale, shift)):
+            devices = sorted({str(t.device) for t in (values, weight, scale, shift) if t is not None})
+            raise InputError(f"all tensors must be on one device, got {', '.join(devices)}")
         if name != "predictive":
-            require(options[-1] in ACTIVATIONS, f"activation must be one of {ACTIVATIONS}, got {options[-1]!r}")
+            if options[-1] not in ACTIVATIONS:
+                raise InputError(f"activation must be one of {ACTIVATIONS}, got {options[-1]!r}")
         elif samples == 0 or outputs == 0:
             raise InputError(f"a prediction needs at least one network and one class, got {samples} and {outputs}")
         return cls(0 in (samples, outputs, *values.shape[1:-1]))
@@ -110,7 +111,7 @@ class Product:
 
 
 def _fits(tensor: Tensor, samples: int, width: int) -> bool:
-    return tensor.shape[0] in (1, samples) and tensor.shape[1] == width
+    return tensor.dim() == 2 and tensor.shape[0] in (1, samples) and tensor.shape[1] == width
 
 
 def _values(name: str, values: Tensor, samples: int, inputs: int, dims: int) -> None:
@@ -121,12 +122,13 @@ def _values(name: str, values: Tensor, samples: int, inputs: int, dims: int) -> 
         and values.shape[0] in (1, samples)
         and values.shape[-1] == kinds[values.dtype]
     )
+    if fits:
+        return
     space = ", *space" if dims else ""
     packed = "" if name == "linear_int8" else f" or int32 packed signs (1 or {samples}, M{space}, {words(inputs)})"
-    require(
-        fits,
+    raise InputError(
         f"activations must be float32 (1 or {samples}, M{space}, {inputs}){packed}, got {values.dtype} of shape "
-        f"{tuple(values.shape)}",
+        f"{tuple(values.shape)}"
     )
 
 

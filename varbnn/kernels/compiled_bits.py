@@ -16,7 +16,12 @@ def sample_blocks(natural: Tensor, seed: Tensor, layer: int, first: int, count: 
     drawn = torch.empty((count, blocks(outputs), words(inputs), BLOCK), dtype=torch.int32)
     status = native.library().varbnn_cpu_sample_blocks(
         native.pointer(natural),
-        *native.integers(outputs, inputs, int(seed), layer, first, count),
+        outputs,
+        inputs,
+        int(seed),
+        layer,
+        first,
+        count,
         native.pointer(drawn),
         native.threads(),
     )
@@ -32,7 +37,11 @@ def draw(natural: Tensor, seed: Tensor, layer: int, sample: int) -> Tensor:
     drawn = torch.empty((outputs, inputs))
     status = native.library().varbnn_cpu_draw(
         native.pointer(natural),
-        *native.integers(outputs, inputs, int(seed), layer, sample),
+        outputs,
+        inputs,
+        int(seed),
+        layer,
+        sample,
         native.pointer(drawn),
         native.threads(),
     )
@@ -47,7 +56,8 @@ def pack_signs(values: Tensor) -> tuple[Tensor, Tensor]:
     counts = torch.empty(rows, dtype=torch.int32)
     status = native.library().varbnn_cpu_pack_signs(
         native.pointer(values),
-        *native.integers(counts.numel(), length),
+        counts.numel(),
+        length,
         native.pointer(packed),
         native.pointer(counts),
         native.threads(),

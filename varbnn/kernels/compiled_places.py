@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from varbnn.kernels.checks import result
-from varbnn.kernels.native import ACTIVATIONS, check, integers, library, pointer, threads
+from varbnn.kernels.native import ACTIVATIONS, check, library, pointer, threads
 
 
 def conv(
@@ -38,14 +38,14 @@ def conv(
     sizes += [*[0] * len(ones), *padding[::2], *ones, *dilation]
     status = library().varbnn_cpu_conv(
         pointer(values),
-        ctypes.c_int(values.dtype == torch.int32),
+        values.dtype == torch.int32,
         pointer(weight),
         pointer(scale),
-        *integers(scale is not None and len(scale) > 1),
+        scale is not None and len(scale) > 1,
         pointer(shift),
-        *integers(shift is not None and len(shift) > 1),
+        shift is not None and len(shift) > 1,
         pointer(out),
-        ctypes.c_int(ACTIVATIONS[activation]),
+        ACTIVATIONS[activation],
         (ctypes.c_int64 * len(sizes))(*sizes),
         threads(),
     )
@@ -69,7 +69,7 @@ def predictive(
     sizes = [len(weight), values.shape[0], rows, in_features, out_features, *own]
     status = library().varbnn_cpu_predictive(
         pointer(values),
-        ctypes.c_int(values.dtype == torch.int32),
+        values.dtype == torch.int32,
         pointer(weight),
         pointer(scale),
         pointer(shift),

@@ -17,6 +17,24 @@ ABI = 7
 LEVELS = {"baseline": 0, "avx2": 1, "avx512": 2, "neon": 3}
 """Names of the instruction sets, and their numbers in `cpu/level.h`."""
 
+KINDS = {"p": ctypes.c_void_p, "q": ctypes.c_int64, "i": ctypes.c_int, "d": ctypes.c_double}
+
+SIGNATURES = {
+    "linear": "pq p qqqq pq pq i p i",
+    "linear_signs": "pq p qqqq pq pq i p i",
+    "linear_int8": "pq p qqqq pq pq i p i",
+    "sample_blocks": "p qqqqqq p i",
+    "draw": "p qqqqq p i",
+    "pack_signs": "p qq p p i",
+    "conv": "pi p pq pq p i p i",
+    "predictive": "pi p p p p p p i",
+    "step": "p p q i",
+    "step_pair": "p p p q i",
+    "finite": "p q i",
+    "mixing": "p p qqqq d d p p i",
+}
+"""Arguments of the library's functions, by the letters of `KINDS`: pointer, whole number of 64 bits, int, double."""
+
 ACTIVATIONS = {"none": 0, "relu": 1, "sign": 2}
 
 FOUND_NAN = 1
@@ -47,6 +65,9 @@ def open_library(path: Path | None) -> ctypes.CDLL:
     if abi != ABI:
         raise BackendError(f"{path} has interface {abi} where this varbnn needs {ABI}; {REBUILD}")
     loaded.varbnn_cpu_compiler.restype = ctypes.c_char_p
+    for name, arguments in SIGNATURES.items():
+        # declared once, plain numbers are converted in C, which costs a fraction of making ctypes objects for each call
+        getattr(loaded, f"varbnn_cpu_{name}").argtypes = [KINDS[letter] for letter in arguments.replace(" ", "")]
     return loaded
 
 
@@ -66,17 +87,14 @@ def library() -> ctypes.CDLL:
     return open_library(library_path())
 
 
-def pointer(tensor: Tensor | None) -> ctypes.c_void_p:
+def pointer(tensor: Tensor | None) -> int | None:
     """Address of a contiguous tensor's first element; null for None."""
-    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
+    return None if tensor is None else tensor.data_ptr()
 
 
-def integers(*values: int) -> tuple[ctypes.c_int64, ...]:
-    return tuple(ctypes.c_int64(value) for value in values)
-
-
-def threads() -> ctypes.c_int:
-    return ctypes.c_int(torch.get_num_threads())
+def threads() -> int:
+    """Threads to use, as many as torch does."""
+    return torch.get_num_threads()
 
 
 def check(status: int, what: str) -> None:

@@ -58,7 +58,7 @@ def all_finite(tensor: Tensor) -> bool | None:
     """Whether no entry is NaN or infinite; None for a tensor that the compiled library does not take."""
     if active_backend() == REFERENCE or not _fits(tensor, tensor.shape):
         return None
-    count = ctypes.c_int64(tensor.numel())
+    count = tensor.numel()
     return not native.library().varbnn_cpu_finite(native.pointer(tensor), count, native.threads())
 
 
@@ -83,7 +83,7 @@ def settings(filter: str, pull: str, decision: str, **numbers: float) -> Setting
 def step(how: Settings, memory: Memory) -> None:
     """Change one belief and its states in place."""
     function = native.library().varbnn_cpu_step
-    count = ctypes.c_int64(memory.belief.numel())
+    count = memory.belief.numel()
     function(ctypes.byref(how), ctypes.byref(memory.pointers()), count, native.threads())
     _changed(memory)
 
@@ -92,7 +92,7 @@ def step_pair(how: Settings, location: Memory, precision: Memory) -> None:
     """Change a location, its precision and their states in place."""
     function = native.library().varbnn_cpu_step_pair
     both = [ctypes.byref(memory.pointers()) for memory in (location, precision)]
-    function(ctypes.byref(how), *both, ctypes.c_int64(location.belief.numel()), native.threads())
+    function(ctypes.byref(how), *both, location.belief.numel(), native.threads())
     _changed(location)
     _changed(precision)
 

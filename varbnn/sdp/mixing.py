@@ -7,10 +7,7 @@ v_0 fixed: v_i ← -g / ‖g‖ with g = Σ_{j≠i} G_ij v_j + b_i v_0. No step 
 
 from __future__ import annotations
 
-import ctypes
-
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from varbnn.kernels import native
@@ -50,18 +47,18 @@ def sweep(
         return lengths
     programs, count, rank = vectors.shape
     status = native.library().varbnn_cpu_mixing(
-        _pointer(gram), _pointer(linear), *native.integers(programs, count, rank, sweeps),
-        ctypes.c_double(momentum), ctypes.c_double(tolerance), _pointer(vectors), _pointer(lengths),
-        ctypes.c_int(torch.get_num_threads()),
+        _pointer(gram), _pointer(linear), programs, count, rank, sweeps,
+        momentum, tolerance, _pointer(vectors), _pointer(lengths),
+        native.threads(),
     )  # fmt: skip
     native.check(status, "the programs")
     return lengths
 
 
-def _pointer(array: NDArray[np.float64]) -> ctypes.c_void_p:
+def _pointer(array: NDArray[np.float64]) -> int:
     assert array.flags.c_contiguous
     assert array.dtype == np.float64
-    return ctypes.c_void_p(array.ctypes.data)
+    return int(array.ctypes.data)
 
 
 def _in_numpy(

@@ -21,11 +21,7 @@ Kernels kernels() {
     case AVX2:
       return {avx2::multiply_signs, avx2::pack_signs};
 #endif
-#ifdef VARBNN_HAS_NEON
-    case NEON:
-      return {neon::multiply_signs, neon::pack_signs};
-#endif
-    default:
+    default:  // also NEON, for which the compiler vectorises these loops
       return {baseline::multiply_signs, baseline::pack_signs};
   }
 }
