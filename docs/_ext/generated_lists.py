@@ -17,6 +17,7 @@ FIRST = [
     "posteriors",
     "training",
     "prediction",
+    "packed-file",
     "gotchas",
     "vocabulary",
 ]  # the order to read in
