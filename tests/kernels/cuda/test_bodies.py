@@ -6,28 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from tests.kernels.cuda.cases import BITS, REAL, assert_close, epilogues, signs, weights
 from tests.kernels.cuda.host import BLACKWELL
-from varbnn import bits
 from varbnn.kernels import cuda, plain
 from varbnn.kernels.cuda import plan
-
-
-def weights(samples, outputs, inputs):
-    return bits.pack_blocks(bits.sign(torch.randn(samples, outputs, inputs)))
-
-
-def signs(*shape):
-    return bits.pack(bits.sign(torch.randn(*shape)))
-
-
-def epilogues(samples, outputs):
-    """Scale and shift: absent, shared, own."""
-    return [
-        (None, None),
-        (torch.rand(1, outputs) + 0.5, torch.randn(samples, outputs)),
-        (torch.rand(samples, outputs) - 0.5, None),
-    ]
-
 
 # --- sampling ---
 
@@ -45,12 +27,9 @@ def test_samples_are_the_defined_bits(host_gpu, outputs, inputs, samples):
 
 
 def test_ties_of_the_upper_halves_are_broken_by_the_lower(host_gpu):
-    """With one belief for all, some upper half equals the threshold's in 65,536 weights: 600,000 see several."""
-    natural = torch.full((48, 12_800), 0.1)
-    seed = torch.tensor(5)
-    upper = torch.cat([(plain.philox.thresholds(natural[:1, :1]) >> 16).flatten()])
-    assert upper.numel() == 1
-    assert torch.equal(cuda.sample_blocks(natural, seed, 1, 2, 1), plain.sample_blocks(natural, seed, 1, 2, 1))
+    """An upper half equals that of its threshold once in 65,536 weights."""
+    natural = torch.linspace(-1, 1, 48).unsqueeze(1).expand(-1, 25_600).contiguous()
+    assert torch.equal(cuda.draw(natural, torch.tensor(5), 1, 2), plain.draw(natural, torch.tensor(5), 1, 2))
 
 
 def test_draws_are_the_defined_signs_and_nan_draws_nan(host_gpu):
@@ -70,18 +49,6 @@ def test_signs_are_packed_and_counted(host_gpu, shape):
 
 
 # --- packed signs ---
-
-BITS = [  # samples, rows, outputs, inputs: tails of every tile
-    (1, 1, 10, 40),
-    (3, 1, 33, 784),
-    (2, 3, 48, 513),
-    (2, 7, 40, 600),
-    (1, 8, 32, 512),
-    (2, 19, 50, 1100),
-    (1, 32, 64, 128),
-    (1, 33, 130, 300),
-    (2, 70, 160, 512),
-]
 
 
 @pytest.mark.parametrize("samples, rows, outputs, inputs", BITS)
@@ -134,7 +101,7 @@ def test_one_block_of_threads_goes_over_many_tiles(host_gpu, monkeypatch):
         options = (values, weight, 100, 140, None, None, "none")
         assert torch.equal(cuda.linear(*options), plain.linear(*options))
         real = (torch.randn(3, rows, 100), *options[1:])
-        _assert_close(cuda.linear(*real), *real)
+        assert_close(cuda.linear(*real), *real)
     natural = torch.randn(70, 300)
     assert torch.equal(
         cuda.sample_blocks(natural, torch.tensor(3), 0, 0, 9), plain.sample_blocks(natural, torch.tensor(3), 0, 0, 9)
@@ -144,50 +111,13 @@ def test_one_block_of_threads_goes_over_many_tiles(host_gpu, monkeypatch):
 # --- real activations ---
 
 
-def _assert_close(got, values, weight, inputs, outputs, scale, shift, activation, tolerance=1e-6):
-    """Within `tolerance` of the root of the sum of squared terms: what float32 sums in a good order keep."""
-    exact = []
-    for s in range(len(weight)):
-        x = values[s if len(values) > 1 else 0].double()
-        exact.append(x @ bits.unpack_blocks(weight[s], outputs, inputs, torch.float64).T)
-    expected = torch.stack(exact)
-    size = values.double().square().sum(-1).sqrt().unsqueeze(-1)
-    if scale is not None:
-        expected, size = expected * scale.unsqueeze(1), size * scale.abs().unsqueeze(1)
-    if shift is not None:
-        expected, size = expected + shift.unsqueeze(1), size + shift.abs().unsqueeze(1)
-    if activation == "relu":
-        expected = expected.clamp_min(0)
-    if activation == "sign":
-        near = (expected.abs() < tolerance * size).double()
-        agree = bits.unpack(got, outputs, torch.float64) == bits.sign(expected)
-        assert bool((agree | (near > 0)).all())
-        assert near.mean() < 0.01
-        return
-    error = ((got.double() - expected).abs() / size.clamp_min(1e-300)).max().item()
-    assert error < tolerance, error
-
-
-REAL = [
-    (1, 1, 10, 40),
-    (3, 1, 300, 1100),
-    (2, 2, 33, 784),
-    (2, 2, 520, 130),
-    (2, 5, 40, 300),
-    (1, 16, 256, 64),
-    (2, 19, 70, 257),
-    (1, 33, 130, 95),
-    (2, 70, 150, 200),
-]
-
-
 @pytest.mark.parametrize("samples, rows, outputs, inputs", REAL)
 @pytest.mark.parametrize("shared", [True, False], ids=["shared", "own"])
 def test_products_of_real_numbers_are_as_good_as_float32(host_gpu, samples, rows, outputs, inputs, shared):
     weight, values = weights(samples, outputs, inputs), torch.randn(1 if shared else samples, rows, inputs)
     for (scale, shift), activation in zip(epilogues(samples, outputs), ("none", "sign", "relu"), strict=True):
         options = (values, weight, inputs, outputs, scale, shift, activation)
-        _assert_close(cuda.linear(*options), *options)
+        assert_close(cuda.linear(*options), *options)
 
 
 REAL_KERNELS = {
@@ -214,7 +144,7 @@ def test_every_kernel_for_real_numbers_is_as_good_as_float32(host_gpu, monkeypat
     values[0, 1] *= 10 ** torch.linspace(-12, 3, inputs)  # numbers of very different size
     values[0, 2] = values[0, 2].abs()  # sums that grow, where a tensor core cuts off
     options = (values, weight, inputs, 40, None, None, "none")
-    _assert_close(cuda.linear(*options), *options)
+    assert_close(cuda.linear(*options), *options)
     assert host_gpu.ran == [kernel]
 
 
@@ -242,7 +172,7 @@ def test_views_at_odd_addresses_are_read_right(host_gpu):
     values = torch.cat([torch.zeros(1), torch.randn(6 * 128)])[1:].view(1, 6, 128)
     assert moved.data_ptr() % 16 == 4
     options = (values, moved, 128, 40, None, None, "none")
-    _assert_close(cuda.linear(*options), *options)
+    assert_close(cuda.linear(*options), *options)
     packed = torch.cat([torch.zeros(1, dtype=torch.int32), signs(1, 9, 128).flatten()])[1:].view(1, 9, 4)
     options = (packed, moved, 128, 40, None, None, "none")
     assert torch.equal(cuda.linear(*options), plain.linear(*options))

@@ -6,22 +6,11 @@ import pytest
 import torch
 
 from tests.kernels.convolutions import Case, packed_weights
+from tests.kernels.cuda.cases import CONVOLUTIONS, PACKED_CONVOLUTIONS, PREDICTIONS
 from tests.kernels.cuda.host import BLACKWELL
 from varbnn import bits
 from varbnn.kernels import cuda, plain
 from varbnn.kernels.cuda import plan
-
-CASES = [
-    Case(1, True, 1, 3, 5, (6,), (3,), (1,), (1, 1), (1,), 1),
-    Case(2, True, 2, 8, 40, (5, 6), (3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 1, "relu"),
-    Case(2, False, 2, 40, 33, (7, 5), (3, 2), (2, 1), (0, 2, 1, 0), (1, 2), 1, "sign"),
-    Case(1, True, 2, 64, 70, (4, 5), (2, 2), (1, 1), (0, 0, 0, 0), (1, 1), 1),
-    Case(2, False, 1, 64, 64, (5, 5), (3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 2, "sign"),
-    Case(2, True, 1, 96, 30, (4, 4), (2, 3), (1, 1), (1, 0, 1, 1), (1, 1), 3, "sign"),
-    Case(1, False, 2, 32, 20, (3, 4, 3), (2, 2, 2), (1, 2, 1), (1, 1, 0, 1, 1, 0), (1, 1, 1), 1, "sign"),
-    Case(1, True, 1, 128, 130, (9, 9), (1, 1), (2, 2), (0, 0, 0, 0), (1, 1), 1),
-    Case(2, True, 3, 4, 4, (5,), (2,), (1,), (3, 3), (3,), 4),
-]
 
 
 def arguments(case, values):
@@ -29,16 +18,13 @@ def arguments(case, values):
     return (values, weight, *case.options(), case.scale(), case.shift(), case.activation)
 
 
-@pytest.mark.parametrize("case", CASES, ids=range(len(CASES)))
+@pytest.mark.parametrize("case", CONVOLUTIONS, ids=range(len(CONVOLUTIONS)))
 def test_convolutions_of_whole_numbers_are_exact(host_gpu, case):
     given = arguments(case, case.integers())
     assert torch.equal(cuda.conv(*given), plain.conv(*given))
 
 
-PACKED = [case for case in CASES if case.groups == 1 or case.channels // case.groups % 32 == 0]
-
-
-@pytest.mark.parametrize("case", PACKED, ids=range(len(PACKED)))
+@pytest.mark.parametrize("case", PACKED_CONVOLUTIONS, ids=range(len(PACKED_CONVOLUTIONS)))
 @pytest.mark.parametrize("chip", ["tensor cores", "popcount"])
 def test_convolutions_of_signs_are_exact_with_zeros_outside(host_gpu, case, chip):
     if chip == "popcount":
@@ -57,12 +43,9 @@ def test_patches_that_do_not_fit_at_once_are_unfolded_piece_by_piece(host_gpu, m
 
 
 def test_convolutions_of_real_numbers_are_as_good_as_float32(host_gpu):
-    case = CASES[1]
+    case = CONVOLUTIONS[1]
     given = arguments(case, case.reals())
     torch.testing.assert_close(cuda.conv(*given), plain.conv(*given), rtol=1e-5, atol=1e-5)
-
-
-PREDICTIONS = [(1, 1, 10, 40), (5, 1, 33, 600), (7, 2, 3, 1100), (4, 9, 10, 784), (2, 6, 40, 513)]
 
 
 @pytest.mark.parametrize("samples, rows, outputs, inputs", PREDICTIONS)
@@ -87,6 +70,9 @@ def test_sure_predictions_have_no_entropy_and_nan_shows(host_gpu):
     assert mean[1].isnan().all()
     assert entropy[1].isnan()
     assert mean[2].tolist() == [0.5, 0.5]
+    impossible = torch.tensor([[0.0, -math.inf]])
+    mean, entropy = cuda.predictive(torch.zeros(1, 1, 1), weight, 1, 2, None, impossible)
+    assert (mean.tolist(), entropy.tolist()) == ([[1.0, 0.0]], [0.0])
 
 
 @pytest.mark.parametrize("parts", [1, 2, 5])
