@@ -12,57 +12,119 @@ void require(bool found) {
   if (!found) throw std::bad_alloc();
 }
 
-struct Place {
-  int64_t y, x;
-};
-
-// What the three have in common: where places and taps are.
+// What the three sources have in common: where the places of a call lie.
 class Under : public Source {
  protected:
   Under(const Conv& c, const TapKernel& l) : conv(c), level(l) {}
 
   void start(const Box& entered) { box = entered; }
 
-  Place place(int64_t index) const { return {box.y + index / box.columns, box.x + index % box.columns}; }
-
-  // The pixel under tap (kz, ky, kx) of a place, counted within its image; -1 where there is padding.
-  int64_t pixel(const Place& at, int64_t kz, int64_t ky, int64_t kx) const {
-    const int64_t z = conv.position(0, box.z, kz), y = conv.position(1, at.y, ky), x = conv.position(2, at.x, kx);
-    if (!conv.inside(0, z) || !conv.inside(1, y) || !conv.inside(2, x)) return -1;
-    return (z * conv.in[1] + y) * conv.in[2] + x;
-  }
-
-  template <class F>
-  void each_tap(F&& visit) const {
-    int64_t tap = 0;
-    for (int64_t kz = 0; kz < conv.kernel[0]; ++kz)
-      for (int64_t ky = 0; ky < conv.kernel[1]; ++ky)
-        for (int64_t kx = 0; kx < conv.kernel[2]; ++kx) visit(tap++, kz, ky, kx);
+  // Sets y and x to the input position of tap (0, 0) of places first … first + count - 1.
+  void locate(int64_t first, int count) {
+    int64_t row = first / box.columns, column = first % box.columns;
+    for (int r = 0; r < count; ++r) {
+      y[r] = conv.position(1, box.y + row, 0);
+      x[r] = conv.position(2, box.x + column, 0);
+      if (++column == box.columns) column = 0, ++row;
+    }
   }
 
   const Conv& conv;
   const TapKernel& level;
   Box box{};
+  int64_t y[MOST_ROWS], x[MOST_ROWS];
 };
 
-// Real activations whose channels fill whole words: every pixel is prepared once, in a ring of rows that slides down
-// the image, and serves all taps and places that see it.
-class Ring : public Under {
+// Taps that point to whole pixels, whose channels fill whole words. `width` is the size of a pixel's part that meets
+// one group of outputs. Derived gives `row_at(kz, z, y)`: where the pixel in column `first_column` of a row lies.
+template <class T, class Derived>
+class Pixels : public Under {
+ protected:
+  Pixels(const Conv& c, const TapKernel& l, int64_t group_width)
+      : Under(c, l),
+        width(group_width),
+        pixel(group_width * c.groups),
+        zeros(pixel),
+        at(static_cast<size_t>(c.taps() * l.rows)),
+        offset(static_cast<size_t>(c.taps())) {
+    require(zeros.get());
+    std::fill_n(zeros.get(), pixel, T(0));
+  }
+
+  void gather(int64_t first, int count) override {
+    locate(first, count);
+    taps = {at.data(), offset.data(), 0, conv.fan_in() / WORD, 0, count};
+    shift = 0;
+    int64_t tap = 0;
+    for (int64_t kz = 0; kz < conv.kernel[0]; ++kz)
+      for (int64_t ky = 0; ky < conv.kernel[1]; ++ky) {
+        const T* row[MOST_ROWS];
+        const bool any = find_rows(kz, ky, count, row);
+        for (int64_t kx = 0; kx < conv.kernel[2]; ++kx, ++tap)
+          if (any && find_pixels(row, kx * conv.dilation[2], count))
+            offset[static_cast<size_t>(taps.count++)] = tap * taps.words * BLOCK;  // taps that all see padding are left out
+      }
+  }
+
+  // Lets the taps point to another group's channels.
+  void turn_to(int64_t group) {
+    const int64_t wanted = group * width;
+    if (wanted == shift) return;
+    for (int64_t i = 0; i < taps.count * taps.rows; ++i) at[static_cast<size_t>(i)] += wanted - shift;
+    shift = wanted;
+  }
+
+  int64_t width, pixel;
+  Buffer<T> zeros;  // what lies in the padding
+  std::vector<const T*> at;
+  std::vector<int64_t> offset;
+  Taps<T> taps{};
+  int64_t first_column = 0;
+
+ private:
+  bool find_rows(int64_t kz, int64_t ky, int count, const T** row) {
+    const int64_t z = conv.position(0, box.z, kz);
+    bool any = false;
+    for (int r = 0; r < count; ++r) {
+      const int64_t under = y[r] + ky * conv.dilation[1];
+      if (r > 0 && y[r] == y[r - 1])
+        row[r] = row[r - 1];
+      else if (conv.inside(0, z) && conv.inside(1, under))
+        row[r] = static_cast<Derived*>(this)->row_at(kz, z, under);
+      else
+        row[r] = nullptr;
+      any |= row[r] != nullptr;
+    }
+    return any;
+  }
+
+  bool find_pixels(const T* const* row, int64_t ahead, int count) {
+    const T** under = at.data() + taps.count * count;
+    bool any = false;
+    for (int r = 0; r < count; ++r) {
+      const bool here = row[r] && conv.inside(2, x[r] + ahead);
+      under[r] = here ? row[r] + (x[r] + ahead - first_column) * pixel : zeros.get();
+      any |= here;
+    }
+    return any;
+  }
+
+  int64_t shift = 0;
+};
+
+// Real activations: every pixel is prepared once, in a ring of rows that slides down the image, and serves all taps and
+// places that see it.
+class Ring : public Pixels<float, Ring> {
  public:
   Ring(const Conv& c, const TapKernel& l, const float* v, const Box& largest)
-      : Under(c, l),
+      : Pixels(c, l, c.fan_in() / WORD * l.word_floats),
         values(v),
-        pixel_floats(c.channels / WORD * l.word_floats),
         rows(ring_rows(largest)),
         columns(std::min(c.in[2], (largest.columns - 1) * c.stride[2] + (c.kernel[2] - 1) * c.dilation[2] + 1)),
         tag(static_cast<size_t>(c.kernel[0] * rows)),
         needed(static_cast<size_t>(columns)),
-        ring(c.kernel[0] * rows * columns * pixel_floats),
-        zeros(pixel_floats),
-        at(static_cast<size_t>(c.taps() * l.rows)),
-        offset(static_cast<size_t>(c.taps())) {
-    require(ring.get() && zeros.get());
-    std::fill_n(zeros.get(), pixel_floats, 0.0f);
+        ring(c.kernel[0] * rows * columns * pixel) {
+    require(ring.get());
   }
 
   void enter(const Box& entered) override {
@@ -70,34 +132,21 @@ class Ring : public Under {
     std::fill(tag.begin(), tag.end(), -1);
     std::fill(needed.begin(), needed.end(), 0);
     first_column = std::max<int64_t>(0, conv.position(2, box.x, 0));
-    for (int64_t x = box.x; x < box.x + box.columns; ++x)
+    for (int64_t place = box.x; place < box.x + box.columns; ++place)
       for (int64_t kx = 0; kx < conv.kernel[2]; ++kx) {
-        const int64_t column = conv.position(2, x, kx);
+        const int64_t column = conv.position(2, place, kx);
         if (conv.inside(2, column)) needed[static_cast<size_t>(column - first_column)] = 1;
       }
   }
 
-  void gather(int64_t first, int count) override {
-    Place places[16];
-    for (int r = 0; r < count; ++r) places[r] = place(first + r);
-    taps = {at.data(), offset.data(), 0, conv.fan_in() / WORD, 0, count};
-    each_tap([&](int64_t tap, int64_t kz, int64_t ky, int64_t kx) {
-      const float** under = at.data() + taps.count * count;
-      bool any = false;
-      for (int r = 0; r < count; ++r) {
-        under[r] = prepared(places[r], kz, ky, kx);
-        any |= under[r] != zeros.get();
-      }
-      if (any) offset[static_cast<size_t>(taps.count++)] = tap * taps.words * BLOCK;
-    });
-    shift = 0;
+  const float* row_at(int64_t kz, int64_t z, int64_t under) {
+    const int64_t slot = kz * rows + under % rows;
+    if (tag[static_cast<size_t>(slot)] != under) prepare_row(slot, z, under);
+    return ring.get() + slot * columns * pixel;
   }
 
   void multiply(int64_t group, const Blocks& blocks, float* sums, int64_t stride) override {
-    const int64_t wanted = group * taps.words * level.word_floats;
-    if (wanted != shift)
-      for (int64_t i = 0; i < taps.count * taps.rows; ++i) at[static_cast<size_t>(i)] += wanted - shift;
-    shift = wanted;
+    turn_to(group);
     level.multiply(taps, blocks, sums, stride);
   }
 
@@ -108,32 +157,48 @@ class Ring : public Under {
     return std::min(conv.in[1], (touched - 1) * conv.stride[1] + (conv.kernel[1] - 1) * conv.dilation[1] + 1);
   }
 
-  const float* prepared(const Place& at_place, int64_t kz, int64_t ky, int64_t kx) {
-    const int64_t z = conv.position(0, box.z, kz), y = conv.position(1, at_place.y, ky);
-    const int64_t x = conv.position(2, at_place.x, kx);
-    if (!conv.inside(0, z) || !conv.inside(1, y) || !conv.inside(2, x)) return zeros.get();
-    const int64_t slot = kz * rows + y % rows;
-    if (tag[static_cast<size_t>(slot)] != y) prepare_row(slot, z, y);
-    return ring.get() + (slot * columns + x - first_column) * pixel_floats;
-  }
-
-  void prepare_row(int64_t slot, int64_t z, int64_t y) {
-    const int64_t row = (box.image * conv.in[0] + z) * conv.in[1] + y;
+  void prepare_row(int64_t slot, int64_t z, int64_t under) {
+    const int64_t row = (box.image * conv.in[0] + z) * conv.in[1] + under;
     for (int64_t column = 0; column < columns; ++column)
       if (needed[static_cast<size_t>(column)])
         level.prepare(values + (row * conv.in[2] + first_column + column) * conv.channels, conv.channels,
-                      ring.get() + (slot * columns + column) * pixel_floats);
-    tag[static_cast<size_t>(slot)] = y;
+                      ring.get() + (slot * columns + column) * pixel);
+    tag[static_cast<size_t>(slot)] = under;
   }
 
   const float* values;
-  int64_t pixel_floats, rows, columns, first_column = 0, shift = 0;
+  int64_t rows, columns;
   std::vector<int64_t> tag;  // which row of the image lies in a slot
   std::vector<char> needed;  // columns that some tap sees
-  Buffer<float> ring, zeros;
-  std::vector<const float*> at;
-  std::vector<int64_t> offset;
-  Taps<float> taps{};
+  Buffer<float> ring;
+};
+
+// Packed signs are multiplied where they lie.
+class Signs : public Pixels<uint32_t, Signs> {
+ public:
+  Signs(const Conv& c, const TapKernel& l, const uint32_t* v)
+      : Pixels(c, l, c.fan_in() / WORD), values(v), valid(static_cast<size_t>(c.taps() * l.rows)) {}
+
+  void enter(const Box& entered) override { start(entered); }
+
+  void gather(int64_t first, int count) override {
+    Pixels::gather(first, count);
+    for (int64_t i = 0; i < taps.count * count; ++i)
+      valid[static_cast<size_t>(i)] = at[static_cast<size_t>(i)] == zeros.get() ? 0 : -1;
+  }
+
+  const uint32_t* row_at(int64_t, int64_t z, int64_t under) const {
+    return values + ((box.image * conv.in[0] + z) * conv.in[1] + under) * conv.in[2] * pixel;
+  }
+
+  void multiply(int64_t group, const Blocks& blocks, float* sums, int64_t stride) override {
+    turn_to(group);
+    level.multiply_signs(taps, valid.data(), blocks, sums, stride);
+  }
+
+ private:
+  const uint32_t* values;
+  std::vector<int32_t> valid;
 };
 
 // Channels that do not fill words: what lies under a place is copied together, then prepared.
@@ -152,35 +217,48 @@ class Patches : public Under {
   void enter(const Box& entered) override { start(entered); }
 
   void gather(int64_t first, int count) override {
+    locate(first, count);
     rows = count;
     for (int r = 0; r < count; ++r)
       for (int64_t group = 0; group < conv.groups; ++group) {
-        copy(place(first + r), group);
-        level.prepare(patch.data(), conv.taps() * conv.fan_in(), ready.get() + (r * conv.groups + group) * group_floats);
+        copy(r, group);
+        level.prepare(patch.data(), conv.taps() * conv.fan_in(), prepared(r, group));
       }
   }
 
   void multiply(int64_t group, const Blocks& blocks, float* sums, int64_t stride) override {
-    const float* at[16];
+    const float* at[MOST_ROWS];
     const int64_t offset = 0;
-    for (int r = 0; r < rows; ++r) at[r] = ready.get() + (r * conv.groups + group) * group_floats;
+    for (int r = 0; r < rows; ++r) at[r] = prepared(r, group);
     level.multiply({at, &offset, 1, conv.words(), 0, rows}, blocks, sums, stride);
   }
 
  private:
-  void copy(const Place& at_place, int64_t group) {
+  float* prepared(int row, int64_t group) const { return ready.get() + (row * conv.groups + group) * group_floats; }
+
+  void copy(int row, int64_t group) {
     const int64_t width = conv.fan_in();
-    each_tap([&](int64_t tap, int64_t kz, int64_t ky, int64_t kx) {
-      float* to = patch.data() + tap * width;
-      const int64_t under = pixel(at_place, kz, ky, kx);
-      if (under < 0)
-        std::fill_n(to, width, 0.0f);
-      else if (packed)
-        unpack(box.image * conv.pixels() + under, to);
-      else
-        std::copy_n(static_cast<const float*>(values) + (box.image * conv.pixels() + under) * conv.channels + group * width,
-                    width, to);
-    });
+    float* to = patch.data();
+    for (int64_t kz = 0; kz < conv.kernel[0]; ++kz)
+      for (int64_t ky = 0; ky < conv.kernel[1]; ++ky) {
+        const int64_t z = conv.position(0, box.z, kz), under = y[row] + ky * conv.dilation[1];
+        const bool row_inside = conv.inside(0, z) && conv.inside(1, under);
+        const int64_t start_of_row = ((box.image * conv.in[0] + z) * conv.in[1] + under) * conv.in[2];
+        for (int64_t kx = 0; kx < conv.kernel[2]; ++kx, to += width) {
+          const int64_t column = x[row] + kx * conv.dilation[2];
+          if (!row_inside || !conv.inside(2, column))
+            for (int64_t c = 0; c < width; ++c) to[c] = 0.0f;
+          else if (packed)
+            unpack(start_of_row + column, to);
+          else
+            copy_pixel(start_of_row + column, group, to);
+        }
+      }
+  }
+
+  void copy_pixel(int64_t from, int64_t group, float* to) const {
+    const float* pixel = static_cast<const float*>(values) + from * conv.channels + group * conv.fan_in();
+    for (int64_t c = 0; c < conv.fan_in(); ++c) to[c] = pixel[c];  // mostly three: not worth a call
   }
 
   void unpack(int64_t from, float* to) const {
@@ -194,54 +272,6 @@ class Patches : public Under {
   int rows = 0;
   std::vector<float> patch;
   Buffer<float> ready;
-};
-
-// Packed signs whose channels fill whole words are multiplied where they lie.
-class Signs : public Under {
- public:
-  Signs(const Conv& c, const TapKernel& l, const uint32_t* v)
-      : Under(c, l),
-        values(v),
-        at(static_cast<size_t>(c.taps() * l.rows)),
-        valid(static_cast<size_t>(c.taps() * l.rows)),
-        offset(static_cast<size_t>(c.taps())) {}
-
-  void enter(const Box& entered) override { start(entered); }
-
-  void gather(int64_t first, int count) override {
-    Place places[16];
-    for (int r = 0; r < count; ++r) places[r] = place(first + r);
-    taps = {at.data(), offset.data(), 0, conv.fan_in() / WORD, 0, count};
-    const uint32_t* image = values + box.image * conv.pixels() * (conv.channels / WORD);
-    each_tap([&](int64_t tap, int64_t kz, int64_t ky, int64_t kx) {
-      bool any = false;
-      for (int r = 0; r < count; ++r) {
-        const int64_t under = pixel(places[r], kz, ky, kx);
-        const size_t entry = static_cast<size_t>(taps.count * count + r);
-        at[entry] = image + std::max<int64_t>(0, under) * (conv.channels / WORD);
-        valid[entry] = under < 0 ? 0 : -1;
-        any |= under >= 0;
-      }
-      if (any) offset[static_cast<size_t>(taps.count++)] = tap * taps.words * BLOCK;
-    });
-    shift = 0;
-  }
-
-  void multiply(int64_t group, const Blocks& blocks, float* sums, int64_t stride) override {
-    const int64_t wanted = group * taps.words;
-    if (wanted != shift)
-      for (int64_t i = 0; i < taps.count * taps.rows; ++i) at[static_cast<size_t>(i)] += wanted - shift;
-    shift = wanted;
-    level.multiply_signs(taps, valid.data(), blocks, sums, stride);
-  }
-
- private:
-  const uint32_t* values;
-  int64_t shift = 0;
-  std::vector<const uint32_t*> at;
-  std::vector<int32_t> valid;
-  std::vector<int64_t> offset;
-  Taps<uint32_t> taps{};
 };
 
 bool fills_words(const Conv& conv) { return conv.fan_in() % WORD == 0; }

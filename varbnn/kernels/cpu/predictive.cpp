@@ -50,7 +50,7 @@ class Worker {
 
   void compute(int64_t first, int count) {
     const Sizes& sizes = job.sizes;
-    double entropy[16] = {};
+    double entropy[MOST_ROWS] = {};
     std::fill(mean.begin(), mean.end(), 0.0);
     for (int64_t s = 0; s < sizes.samples; ++s) {
       if (s < sizes.input_samples) lay_out((s * sizes.rows) + first, count);
@@ -83,7 +83,7 @@ class Worker {
   }
 
   void multiply(int64_t sample, int count) {
-    static const int32_t valid[16] = {-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1};
+    static const int32_t valid[MOST_ROWS] = {-1, -1, -1, -1, -1, -1, -1, -1};
     const int64_t words = job.sizes.words(), blocks = job.sizes.blocks(), block = words * BLOCK, offset = 0;
     const Blocks weight = {job.weight + sample * blocks * block, blocks, block};
     if (job.packed)
@@ -98,8 +98,8 @@ class Worker {
   Buffer<float> prepared;
   std::vector<float> sums, logits;
   std::vector<double> mean;
-  const float* tables[16];
-  const uint32_t* signs[16];
+  const float* tables[MOST_ROWS];
+  const uint32_t* signs[MOST_ROWS];
 };
 
 int run(const Job& job, int threads) {

@@ -28,10 +28,12 @@ struct Blocks {
   int64_t stride;
 };
 
+constexpr int MOST_ROWS = 8;  // of one call, on any level
+
 struct TapKernel {
   // Real activations are multiplied in a prepared form: so many floats stand for the 32 activations of a word.
   int64_t word_floats;
-  int rows;  // most that one call takes
+  int rows;  // most that one call takes, at most MOST_ROWS
 
   // The prepared form of `count` activations, filled up with zeros to whole words.
   void (*prepare)(const float* values, int64_t count, float* prepared);
