@@ -117,6 +117,7 @@ print(peak() - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is counted in other units elsewhere")
 @pytest.mark.skipif(usable_backends() == ["reference"], reason="plain torch holds the logits of one network")
 def test_more_than_two_to_the_31_logits_neither_wrap_nor_are_held():

@@ -8,8 +8,8 @@
 
 namespace varbnn {
 
-// A convolution over three dimensions of space (z, y, x); fewer have size 1 in front. The fields are in the order of the
-// numbers with which the library is called.
+// A convolution over three dimensions of space (z, y, x); fewer have size 1 in front. The fields are in the order of
+// the numbers with which the library is called.
 struct Conv {
   int64_t samples;        // networks
   int64_t input_samples;  // 1 where they share their input

@@ -51,6 +51,7 @@ class Pixels : public Under {
     std::fill_n(zeros.get(), pixel, T(0));
   }
 
+  // Taps under which all places see padding are left out.
   void gather(int64_t first, int count) override {
     locate(first, count);
     taps = {at.data(), offset.data(), 0, conv.fan_in() / WORD, 0, count};
@@ -62,7 +63,7 @@ class Pixels : public Under {
         const bool any = find_rows(kz, ky, count, row);
         for (int64_t kx = 0; kx < conv.kernel[2]; ++kx, ++tap)
           if (any && find_pixels(row, kx * conv.dilation[2], count))
-            offset[static_cast<size_t>(taps.count++)] = tap * taps.words * BLOCK;  // taps that all see padding are left out
+            offset[static_cast<size_t>(taps.count++)] = tap * taps.words * BLOCK;
       }
   }
 

@@ -1,6 +1,8 @@
 // What follows a product: scale, shift (two roundings), activation. Everything here has internal linkage: each level
 // includes it and compiles it with its own flags.
 #pragma once
+#include <cstring>
+
 #include "products.h"
 
 namespace varbnn {

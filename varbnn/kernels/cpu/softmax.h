@@ -33,31 +33,51 @@ inline float exp_negative(float x) {
   return x < -87.0f ? 0.0f : result;
 }
 
+// Sums of 16 lanes, added in a fixed order.
+inline double sum_of(const float* values, int64_t count) {
+  float lane[16] = {};
+  int64_t i = 0;
+  for (; i + 16 <= count; i += 16)
+    for (int l = 0; l < 16; ++l) lane[l] += values[i + l];
+  double sum = 0;
+  for (int l = 0; l < 16; ++l) sum += lane[l];
+  for (; i < count; ++i) sum += values[i];
+  return sum;
+}
+
+inline float largest_of(const float* values, int64_t count) {
+  float lane[16];
+  for (int l = 0; l < 16; ++l) lane[l] = values[0];
+  int64_t i = 0;
+  for (; i + 16 <= count; i += 16)
+    for (int l = 0; l < 16; ++l) lane[l] = values[i + l] > lane[l] ? values[i + l] : lane[l];
+  float largest = lane[0];
+  for (int l = 1; l < 16; ++l) largest = lane[l] > largest ? lane[l] : largest;
+  for (; i < count; ++i) largest = values[i] > largest ? values[i] : largest;
+  return largest;
+}
+
 // Adds the probabilities to `mean` and returns their entropy in nats; NaN stays NaN. The logits are overwritten.
 inline double softmax_row(float* __restrict logits, int64_t outputs, double* __restrict mean) {
-  float largest = -INFINITY;
-  for (int64_t i = 0; i < outputs; ++i) largest = logits[i] > largest ? logits[i] : largest;
-  constexpr int LANES = 16;  // so many sums at once, in a fixed order
-  double total[LANES] = {}, weighted[LANES] = {};
-  const int64_t whole = outputs - outputs % LANES;
-  const auto term = [&](int64_t i, int lane) {
-    const float below = logits[i] - largest;
-    const float e = exp_negative(below);
-    logits[i] = e;
-    total[lane] += e;
-    weighted[lane] += e * (below < -87.0f ? 0.0f : below);
-  };
-  for (int64_t first = 0; first < whole; first += LANES)
-    for (int lane = 0; lane < LANES; ++lane) term(first + lane, lane);
-  for (int64_t i = whole; i < outputs; ++i) term(i, static_cast<int>(i - whole));
-  for (int lane = 1; lane < LANES; ++lane) {
-    total[0] += total[lane];
-    weighted[0] += weighted[lane];
+  constexpr int64_t SOME = 256;  // sums of so many are float32, of more double
+  const float largest = largest_of(logits, outputs);
+  float weighted[SOME];
+  double total = 0, total_weighted = 0;
+  for (int64_t start = 0; start < outputs; start += SOME) {
+    const int64_t count = outputs - start < SOME ? outputs - start : SOME;
+    float* __restrict some = logits + start;
+    for (int64_t i = 0; i < count; ++i) {
+      const float below = some[i] - largest, e = exp_negative(below);
+      weighted[i] = e * (below < -87.0f ? 0.0f : below);
+      some[i] = e;
+    }
+    total += sum_of(some, count);
+    total_weighted += sum_of(weighted, count);
   }
-  const double share = 1.0 / total[0];
+  const double share = 1.0 / total;
   for (int64_t i = 0; i < outputs; ++i) mean[i] += logits[i] * share;
   // -Σ p log p with p = e / total, so log p = below - log total
-  return std::log(total[0]) - weighted[0] * share;
+  return std::log(total) - total_weighted * share;
 }
 
 }  // namespace

@@ -62,7 +62,7 @@ void multiply_signs(const Taps<uint32_t>& taps, const int32_t* valid, const Bloc
         const uint32_t* signs = taps.at[t * taps.rows + row];
         const uint32_t* words = blocks.words + b * blocks.stride + taps.offset[t];
         for (int64_t j = 0; j < taps.words; ++j)
-          for (int r = 0; r < BLOCK; ++r) unequal[r] += popcount(static_cast<uint32_t>(signs[j] ^ words[j * BLOCK + r]));
+          for (int r = 0; r < BLOCK; ++r) unequal[r] += popcount(signs[j] ^ words[j * BLOCK + r]);
       }
       for (int r = 0; r < BLOCK; ++r)
         sums[row * stride + b * BLOCK + r] = static_cast<float>(counted - 2 * static_cast<int64_t>(unequal[r]));
