@@ -165,11 +165,11 @@ class Operations:
             arguments[index].view(-1)[place] = random.choice((float("nan"), float("inf"), float("-inf"), 1e38, 1e-42))
             return "numbers"
         if isinstance(value, Tensor):
-            ways = (
-                lambda: value.double(), lambda: value.to(torch.int32), lambda: value.float(), lambda: value[..., :-1],
-                lambda: value.unsqueeze(0), lambda: value.flatten(), lambda: torch.cat([value, value], -1)
-                if value.dim() else value, lambda: value.bool(),
-            )  # fmt: skip
+            ways: tuple[Callable[[], Tensor], ...] = (
+                *(value.double, value.float, value.bool, value.int, value.flatten, lambda: value.unsqueeze(0)),
+                *(lambda: value.reshape(-1)[:-1], lambda: value.expand(2, *value.shape)),
+                lambda: torch.cat([value, value], -1) if value.dim() else value,
+            )
             arguments[index] = random.choice(ways)()
             if value.dtype == torch.int32 and value.dim() == 4 and random.random() < 0.3:
                 arguments[index] = torch.randint(-(2**31), 2**31, value.shape, generator=generator).to(torch.int32)

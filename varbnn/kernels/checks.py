@@ -162,7 +162,8 @@ def _conv(
         values.dtype != torch.int32 or groups == 1 or (channels // groups) % 32 == 0,
         f"packed signs in groups need a multiple of 32 channels per group, got {channels // groups}; unpack them",
     )
-    for d, size in enumerate(values.shape[2:-1]):
+    space = values.shape[2:-1] if values.dim() == dims + 3 else ()  # another number of dimensions is told by `_values`
+    for d, size in enumerate(space):
         reach = dilation[d] * (kernel[d] - 1) + 1
         room = size + padding[2 * d] + padding[2 * d + 1]
         require(reach <= room, f"the kernel reaches over {reach} places of dimension {d}, the padded input has {room}")
