@@ -76,7 +76,7 @@ class Files:
             PackedEnsemble(opened.program, opened.num_samples)(x)
         except InputError:
             return "refused when called"
-        except (RuntimeError, TypeError, IndexError, ValueError, AttributeError, NotImplementedError):
+        except (RuntimeError, TypeError, LookupError, ValueError, AttributeError):
             return "refused by torch when called"
         return "ran"
 

@@ -372,6 +372,14 @@ def find(parts: Parts, kind: str, **fields) -> dict:
     return next(s for s in parts.document["steps"] if s["kind"] == kind and all(s[k] == v for k, v in fields.items()))
 
 
+@pytest.mark.parametrize("args", [[{"ref": 0}, "__class__"], [{"ref": 0}, ["T"]], [{"ref": 0}], ["", "T", None]])
+def test_only_listed_attributes_can_be_named(args, saved, tmp_path):
+    parts = Parts(saved["residual"])
+    find(parts, "call", function="getattr")["args"] = args
+    with pytest.raises(CheckpointError, match="a packed file may not call 'getattr'"):
+        loading(parts.mend().bytes(), tmp_path)
+
+
 @pytest.mark.parametrize(
     "kind, field, value, message",
     [

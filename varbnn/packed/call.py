@@ -114,8 +114,8 @@ class Call(nn.Module):
         kind, _, method = name.partition(".")
         if kind == "method" and method in METHODS:
             return cls(method, args, kwargs)
-        attribute = name == "getattr"
-        if name not in FUNCTIONS or (attribute and (len(args) != 2 or args[1] not in ATTRIBUTES)):
+        known = len(args) == 2 and isinstance(args[1], str) and args[1] in ATTRIBUTES
+        if name not in FUNCTIONS or (name == "getattr" and not known):
             raise InputError(f"a packed file may not call {name!r}")
         return cls(FUNCTIONS[name], args, kwargs)
 
