@@ -18,7 +18,7 @@ from torch import Tensor
 from varbnn.kernels.cuda import plan
 from varbnn.kernels.cuda.arguments import Convolution, Product, Unfold, address, product, three
 from varbnn.kernels.cuda.launch import Gpu, gpu
-from varbnn.kernels.cuda.products import aligned, result, sample_stride, size_of
+from varbnn.kernels.cuda.products import aligned, is_wide, result, sample_stride, size_of
 from varbnn.kernels.cuda.sampling import pack_signs
 
 
@@ -41,7 +41,7 @@ def conv(
         # words of the result would belong to two groups
         options = (kernel, stride, padding, dilation, groups, scale, shift, "none")
         return pack_signs(conv(values, weight, in_channels, out_channels, *options))[0]
-    values, weight = aligned(values), aligned(weight)
+    weight = aligned(weight)
     size = list(values.shape[2:-1])
     out_size, places = plan.out_places(size, list(kernel), list(stride), list(padding), list(dilation))
     geometry = {
@@ -152,5 +152,5 @@ def _multiply(device: Gpu, layer: Layer, taps: Taps, patches: Tensor, out: Tenso
     arguments.rows = out.shape[1] * taps.places
     arguments.values_row, arguments.values_group = patches.stride(1), patches.stride(2)
     arguments.values_sample = 0 if shared else arguments.rows * arguments.values_row
-    wide = patches.shape[-1] % 4 == 0
+    wide = is_wide(patches[0]) and is_wide(patches[1])
     device.run(plan.bits(device.chip, size_of(arguments), wide, masked=taps.some_outside), arguments)

@@ -8,7 +8,7 @@ from torch import Tensor
 from varbnn.kernels.cuda import plan
 from varbnn.kernels.cuda.arguments import Average, Predictive, address, product
 from varbnn.kernels.cuda.launch import Gpu, gpu
-from varbnn.kernels.cuda.products import aligned, sample_stride
+from varbnn.kernels.cuda.products import sample_stride
 
 
 def predictive(
@@ -23,7 +23,6 @@ def predictive(
 
     S×M×N is never held: logits of as many rows as are worked on, and sums over a part of the samples.
     """
-    values, weight = aligned(values), aligned(weight)
     rows, samples = values.shape[1], weight.shape[0]
     device = gpu(values.device)
     launch = plan.predictive(device.chip, samples, rows)

@@ -21,7 +21,7 @@ def linear(
     activation: str,
 ) -> Tensor:
     """activation((values · weight) · scale + shift) for each of S networks."""
-    values, weight = aligned(values), aligned(weight)
+    weight = aligned(weight)
     arguments = product(weight, in_features, out_features, 1, scale, shift, activation)
     arguments.values = address(values)
     arguments.rows, arguments.values_row = values.shape[1:]
@@ -30,7 +30,7 @@ def linear(
     arguments.out = address(out)
     device = gpu(values.device)
     if values.dtype == torch.int32:
-        launch = plan.bits(device.chip, size_of(arguments), wide=values.shape[-1] % 4 == 0, masked=False)
+        launch = plan.bits(device.chip, size_of(arguments), is_wide(values), masked=False)
     else:
         launch, arguments.across = plan.real(device.chip, size_of(arguments))
     device.run(launch, arguments)
@@ -90,6 +90,11 @@ def result(weight: Tensor, rows: tuple[int, ...], outputs: int, activation: str)
 def sample_stride(values: Tensor) -> int:
     """Elements between the activations of two networks; 0 where they share them."""
     return values.stride(0) if len(values) > 1 else 0
+
+
+def is_wide(words: Tensor) -> bool:
+    """Rows can be read 16 bytes at a time."""
+    return words.shape[-1] % 4 == 0 and words.data_ptr() % 16 == 0
 
 
 def aligned(tensor: Tensor) -> Tensor:

@@ -35,7 +35,7 @@ INLINE void add_real(float (&sum)[ROWS], const Product& p, const float* values, 
 #pragma unroll
             for (int m = 0; m < ROWS; ++m) {
                 const FloatFour x = *reinterpret_cast<const FloatFour*>(staged + (m * PIECES + piece) * PIECE + k);
-                sum[m] += x.x * sign[0] + x.y * sign[1] + x.z * sign[2] + x.w * sign[3];
+                sum[m] = fmaf(x.w, sign[3], fmaf(x.z, sign[2], fmaf(x.y, sign[1], fmaf(x.x, sign[0], sum[m]))));
             }
         }
         __syncthreads();
