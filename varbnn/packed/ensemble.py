@@ -16,7 +16,7 @@ from varbnn.packed.program import Program
 from varbnn.packed.rows import Probe
 from varbnn.packed.steps import PackedLinear
 
-WORKING_BYTES = 2**25
+WORKING_BYTES = 2**23
 """Activations that are held at once, so that they stay in the caches; larger batches run in parts."""
 
 
