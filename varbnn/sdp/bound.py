@@ -1,10 +1,10 @@
 """Lower bounds that are proved: from a dual vector alone, whichever solver it came from, rounding errors included.
 
-For any y, zᵀ C z = Σ y + zᵀ (C - Diag y) z ≥ Σ y + N · min(0, λ) with λ any lower bound of the smallest eigenvalue of
+For any y, zᵀ C z = Σ y + zᵀ (C - Diag y) z ≥ Σ y + N · λ with λ any lower bound of the smallest eigenvalue of
 C - Diag y, since ±1 vectors have zᵀ z = N (weak duality of the relaxation of Shor; Poljak, Rendl, Wolkowicz 1995).
 λ is proved by a Cholesky factorisation that runs to its end, not by an eigenvalue routine: where that of a symmetric
 matrix S does, λ_min(S) ≥ - γ/(1 - γ) · trace S with γ = (N + 1) u / (1 - (N + 1) u) (Higham 2002, theorem 10.7;
-Rump 2006).
+Rump 2006); some more for libraries that multiply by reciprocals, and for underflow.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import math
 import numpy as np
 from scipy import linalg
 
-from varbnn.sdp.problem import UNIT, Array, Problem
+from varbnn.sdp.cuts import Cuts
+from varbnn.sdp.problem import UNDERFLOW, UNIT, Array, Problem
 
 
 def proved_eigenvalue(matrix: Array) -> float:
@@ -43,13 +44,15 @@ def _shifted(matrix: Array, shift: float) -> float | None:
     if not np.all(diagonal > 0):
         return None
     try:
-        linalg.cholesky(moved, lower=True, overwrite_a=True, check_finite=False)
+        factor = linalg.cholesky(moved, lower=True, overwrite_a=True, check_finite=False)
     except linalg.LinAlgError:
         return None
-    gamma = (size + 1) * UNIT / (1 - (size + 1) * UNIT)
-    factorised = gamma / (1 - gamma) * math.fsum(diagonal) * (1 + 4 * UNIT)
+    if not np.isfinite(factor).all():
+        return None
+    gamma = (size + 8) * UNIT / (1 - (size + 8) * UNIT)
+    factorised = gamma / (1 - gamma) * math.fsum(diagonal) * (1 + 16 * UNIT) + UNDERFLOW
     subtracted = UNIT * float(np.abs(diagonal).max()) * (1 + 4 * UNIT)  # each diagonal entry was rounded once
-    return math.nextafter(shift - factorised - subtracted, -math.inf)
+    return math.nextafter(math.fsum([shift, -factorised, -subtracted]), -math.inf)
 
 
 def lower_bound(problem: Problem, dual: Array) -> float:
@@ -59,19 +62,30 @@ def lower_bound(problem: Problem, dual: Array) -> float:
         problem: N - 1 weights.
         dual: any N numbers; the nearer to the dual solution of the relaxation, the better the bound.
     """
-    matrix = problem.homogeneous
-    size = len(matrix)
+    return problem.proved(bound_in_units(problem, dual))
+
+
+def bound_in_units(problem: Problem, dual: Array, cuts: Cuts | None = None) -> float:
+    """A proved lower bound of zᵀ C z over ±1 vectors z, in units of C and before what is known of its integers.
+
+    With triangle inequalities and multipliers μ ≥ 0 the bound is that of C - Σ μ_t A_t, less Σ μ_t.
+    """
+    matrix, lost_to_cuts, price = problem.homogeneous, 0.0, 0.0
+    if cuts is not None and len(cuts):
+        matrix, lost_to_cuts = cuts.subtracted(matrix)
+        price = math.fsum(cuts.multipliers)
+    if not np.isfinite(dual).all() or not np.isfinite(matrix).all():
+        return -math.inf
     remaining = matrix.copy()
     np.fill_diagonal(remaining, np.diag(matrix) - dual)
-    rounded = float((np.abs(np.diag(remaining)) * UNIT).sum()) * (1 + 4 * UNIT)
+    rounded = UNIT * math.fsum(np.abs(np.diag(remaining))) + lost_to_cuts
     smallest = proved_eigenvalue(remaining)
     if smallest == -math.inf:
         return -math.inf
-    value = math.fsum(dual) + size * min(0.0, smallest)
-    lost = rounded + problem.slack + 8 * UNIT * (abs(math.fsum(dual)) + size * abs(smallest))
-    bound = math.nextafter(value - lost, -math.inf) * problem.unit
-    # a sum of squares is never negative
-    return max(bound, 0.0) if problem.design is not None else bound
+    total, least = math.fsum(dual), len(matrix) * smallest
+    # the second is exact up to one rounding, like all sums here: 8 roundings are more than all of them
+    lost = rounded + problem.slack + 8 * UNIT * (abs(total) + abs(least) + price + rounded + problem.slack)
+    return math.nextafter(math.fsum([total, least, -price, -lost]), -math.inf)
 
 
 def dual_of(problem: Problem, vectors: Array) -> Array:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import linalg
 
-from varbnn.sdp.bound import dual_of, lower_bound
+from varbnn.sdp.bound import bound_in_units, dual_of
 from varbnn.sdp.mixing import start, sweep
 from varbnn.sdp.newton import newton, unit_rows
 from varbnn.sdp.problem import Array, Problem
@@ -33,13 +33,15 @@ class Relaxed:
 
     Attributes:
         vectors: unit rows V, one for the homogeneous coordinate and one for each weight; M = V Vᵀ.
-        value: <C, M>, in the units of the problem; near to the relaxation's optimum, but proves nothing.
-        bound: proved lower bound of the objective over ±1 weights.
+        value: <C, M> + constant, in the units given; near to the relaxation's optimum, but proves nothing.
+        bound: proved lower bound of the objective over ±1 weights, in the units given.
+        raw: the same of zᵀ C z, before what is known of integers.
     """
 
     vectors: Array
     value: float
     bound: float
+    raw: float
 
     @property
     def rank(self) -> int:
@@ -51,11 +53,14 @@ def full_rank(size: int) -> int:
     return 8 * math.ceil((math.sqrt(2 * size) + 1) / 8)
 
 
-def relax(problem: Problem, tolerance: float = 1e-6, rank: int | None = None, seed: int = 0) -> Iterator[Relaxed]:
+def relax(
+    problem: Problem, tolerance: float = 1e-6, momentum: float = 0.0, rank: int | None = None, seed: int = 0
+) -> Iterator[Relaxed]:
     """Points of the relaxation, each proved; the last is within `tolerance` of its optimum if that is reached.
 
     Args:
-        tolerance: of value - bound, relative to the larger of |value| and one unit.
+        tolerance: of value - bound, relative to the larger of |value| and about the largest entry of C.
+        momentum: of the mixing method.
         rank: to start with; absent, enough for no spurious optimum.
         seed: of the random start.
     """
@@ -64,18 +69,20 @@ def relax(problem: Problem, tolerance: float = 1e-6, rank: int | None = None, se
     k = full_rank(count + 1) if rank is None else 8 * math.ceil(rank / 8)
     inner = start(1, count, k, seed)
     gram = np.ascontiguousarray(matrix[1:, 1:])
-    sweep(gram, np.ascontiguousarray(matrix[:1, 1:]), inner, SWEEPS, tolerance=1e-12)
+    sweep(gram, np.ascontiguousarray(matrix[:1, 1:]), inner, SWEEPS, momentum, tolerance=1e-12)
     vectors = np.concatenate([np.eye(1, k), inner[0]])
-    best: Relaxed | None = None
+    best, highest = None, -math.inf
     for _ in range(ROUNDS):
         vectors = newton(matrix, _cut(vectors))
         dual = dual_of(problem, vectors)
-        value = math.fsum(dual) * problem.unit
-        bound = lower_bound(problem, dual)
-        if best is None or bound > best.bound:
-            best = Relaxed(vectors, value, bound)
+        value, bound = math.fsum(dual), bound_in_units(problem, dual)
+        if bound > highest:
+            highest = bound
+            best = Relaxed(vectors, value * problem.unit + problem.constant, problem.proved(bound), bound)
+        if best is None:  # nothing is proved: the vectors are of use all the same
+            best = Relaxed(vectors, value * problem.unit + problem.constant, -math.inf, -math.inf)
         yield best
-        if value - bound <= tolerance * max(abs(value), problem.unit):
+        if value - bound <= tolerance * max(abs(value), 1.0):
             return
         vectors = _widened(matrix, dual, vectors)
 

@@ -17,6 +17,9 @@ from varbnn.sdp.problem import Array
 SMALLEST = 1e-300
 """A vector on which the others act less than this stays where it is."""
 
+WIDEST = 1024
+"""The largest rank that the compiled sweep has room for."""
+
 
 def start(programs: int, count: int, rank: int, seed: int = 0) -> Array:
     """Random unit vectors, shape (programs, count, rank)."""
@@ -32,7 +35,7 @@ def sweep(
     Args:
         gram: G, n×n, symmetric; its diagonal does not matter.
         linear: b of each program, (programs, n).
-        vectors: unit vectors, (programs, n, rank), contiguous; changed in place. The rank is a multiple of 8.
+        vectors: unit vectors, (programs, n, rank), contiguous; changed in place. Compiled where the rank is a multiple of 8.
         sweeps: how many, at most.
         momentum: β in [0, 1).
         tolerance: a program stops early once the sum of its ‖g‖ changes by less than this part of itself in a sweep.
@@ -41,11 +44,11 @@ def sweep(
         ‖g_i‖ as each vector met it in the last sweep, (programs, n): at rest, G_ii - ‖g_i‖ is the dual vector.
     """
     lengths = np.zeros(vectors.shape[:2])
-    if active_backend() == REFERENCE:
+    programs, count, rank = vectors.shape
+    if active_backend() == REFERENCE or rank % 8 or rank > WIDEST:
         for program in range(len(vectors)):
             _in_numpy(gram, linear[program], vectors[program], lengths[program], sweeps, momentum, tolerance)
         return lengths
-    programs, count, rank = vectors.shape
     status = native.library().varbnn_cpu_mixing(
         _pointer(gram), _pointer(linear), programs, count, rank, sweeps,
         momentum, tolerance, _pointer(vectors), _pointer(lengths),

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from varbnn.errors import InputError
+from varbnn.sdp.lattice import Lattice, integers_of, lattice_of
 
 Array = NDArray[np.float64]
 
 UNIT = 2.0**-53
 """Largest relative error of one float64 operation."""
+
+UNDERFLOW = 2.0**-1000
+"""Far more than what one operation loses by underflow, however subnormal numbers are treated."""
+
+SMALLEST_NORMAL, LARGEST = 2.0**-1022, sys.float_info.max
+
+LOWEST = -510
+"""Squares of numbers below 2^LOWEST are out of the range of normal numbers."""
 
 
 @dataclass(frozen=True)
@@ -23,12 +34,13 @@ class Problem:
 
     Attributes:
         homogeneous: the symmetric matrix C of the same problem without a linear part, (n + 1)×(n + 1): with z = (1, w)
-            the objective is zᵀ C z, the constant in C[0, 0].
+            the objective is zᵀ C z + constant.
         unit: what one unit of C is worth, a power of two.
         slack: how far the objective of any ±1 vector can be from zᵀ C z, in units of C: C was rounded when it was
             formed. A bound proved for C is one for the problem after it is lowered by this.
         design, target: X and y of a least-squares problem, in units of their own; objectives are then taken from the
             residual, which loses fewer digits. None for a quadratic.
+        constant: c of a quadratic, in the units that it was given in; within C a large one would drown the rest.
     """
 
     homogeneous: Array
@@ -36,6 +48,7 @@ class Problem:
     slack: float
     design: Array | None = None
     target: Array | None = None
+    constant: float = 0.0
 
     @property
     def size(self) -> int:
@@ -49,7 +62,27 @@ class Problem:
             return np.asarray((residual * residual).sum(-1) * self.unit)
         quadratic, linear = self.homogeneous[1:, 1:], self.homogeneous[0, 1:]
         values = ((weights @ quadratic) * weights).sum(-1) + 2 * weights @ linear + self.homogeneous[0, 0]
-        return np.asarray(values * self.unit)
+        return np.asarray(values * self.unit + self.constant)
+
+    @cached_property
+    def lattice(self) -> Lattice | None:
+        """Where zᵀ C z lies for ±1 vectors, if C holds integers and was formed without rounding."""
+        return lattice_of(self.homogeneous) if self.slack == 0 else None
+
+    def proved(self, value: float) -> float:
+        """A proved lower bound of zᵀ C z over ±1 vectors, `value`, as one of the objective, in the units given."""
+        if self.lattice is not None:
+            value = self.lattice.at_least(value)
+        if math.isnan(value):
+            return -math.inf
+        bound = value * self.unit
+        if abs(bound) < SMALLEST_NORMAL:
+            bound = math.nextafter(bound, -math.inf) if value else 0.0
+        if self.constant:
+            bound = math.nextafter(bound + self.constant, -math.inf)
+        if self.design is not None:
+            bound = max(bound, 0.0)  # a sum of squares is never negative
+        return min(bound, LARGEST)
 
 
 def quadratic_problem(matrix: ArrayLike, linear: ArrayLike | None = None, constant: float = 0.0) -> Problem:
@@ -71,10 +104,17 @@ def quadratic_problem(matrix: ArrayLike, linear: ArrayLike | None = None, consta
         raise InputError(f"the linear part must have {len(a)} entries, got shape {b.shape}")
     if not math.isfinite(constant):
         raise InputError(f"the constant must be finite, got {constant}")
-    unit = unit_of(a, b, np.array([constant]))
-    full = np.empty((len(a) + 1, len(a) + 1))
-    full[1:, 1:], full[0, 1:], full[1:, 0], full[0, 0] = a / unit, b / unit, b / unit, constant / unit
-    return Problem(full, unit, slack=0.0)  # a division by a power of two is exact, but for numbers near to zero
+    exponent = max((_exponent(part) for part in (a, b) if part.any()), default=0)
+    if exponent + 2 * math.log2(len(a) + 1) > 1023:
+        raise InputError(f"the sum of {len(a)}² numbers like 2**{exponent} is out of range; rescale the matrix")
+    full = np.zeros((len(a) + 1, len(a) + 1))
+    full[1:, 1:], full[0, 1:] = np.ldexp(a, -exponent), np.ldexp(b, -exponent)
+    full[1:, 0] = full[0, 1:]
+    # scaling by a power of two is exact, but for numbers that vanish beside the largest
+    vanished = not np.array_equal(np.ldexp(full[1:, 1:], exponent), a) or not np.array_equal(
+        np.ldexp(full[0, 1:], exponent), b
+    )
+    return Problem(full, math.ldexp(1.0, exponent), full.size * UNDERFLOW if vanished else 0.0, constant=constant)
 
 
 def least_squares_problem(design: ArrayLike, target: ArrayLike, scale: float = 1.0) -> Problem:
@@ -93,20 +133,38 @@ def least_squares_problem(design: ArrayLike, target: ArrayLike, scale: float = 1
         raise InputError(f"scale must be finite, got {scale}")
     # scaled through mantissa and exponent: x · scale itself may overflow although the problem does not
     mantissa, exponent = math.frexp(scale)
-    own = unit_of(x)
-    values = (x / own) * mantissa
-    largest = max(_exponent(values) + _exponent_of(own) + exponent, _exponent(y))
-    design = np.ldexp(values, _exponent_of(own) + exponent - largest)
-    goal = np.ldexp(y, -largest)
+    own = _exponent(x)
+    values = np.ldexp(x, -own) * mantissa
+    exponents = ([own + exponent] if values.any() else []) + ([_exponent(y)] if y.any() else [])
+    largest = max(exponents, default=0)
+    if largest < LOWEST or 2 * largest + 2 * math.log2(x.shape[1] + 1) + math.log2(len(x)) > 1023:
+        raise InputError(f"the squares of numbers like 2**{largest} are out of range; rescale X and y")
+    design, goal = np.ldexp(values, own + exponent - largest), np.ldexp(y, -largest)
     full = np.concatenate([-goal[:, None], design], axis=1)
     gram = full.T @ full
     gram = (gram + gram.T) / 2
+    exact = (
+        abs(mantissa) in (0.0, 0.5)  # a product with a power of two
+        and np.array_equal(np.ldexp(design, largest - own - exponent), values)
+        and np.array_equal(np.ldexp(goal, largest), y)
+    )
+    return Problem(gram, math.ldexp(1.0, 2 * largest), _slack(full, exact), design, goal)
+
+
+def _slack(full: Array, exact: bool) -> float:
+    """How far fᵀ f may be from zᵀ (FᵀF) z for ±1 vectors z, f = F z, after FᵀF was rounded.
+
+    Each entry is a sum of m products (Higham 2002, section 3.1), the entries of F themselves were rounded once; ±1
+    vectors add all errors up. Twice that is far more than what underflows beside entries near to 1.
+    """
     rows = np.abs(full).sum(1)
-    # each entry of the Gram matrix is a sum of m products (Higham 2002, section 3.1); ±1 weights add all errors up
-    slack = 2 * _gamma(len(x) + 2) * float((rows * rows).sum())
-    if 2 * largest > 1023 or 2 * largest < -1021:
-        raise InputError(f"the squares of numbers like 2**{largest} are out of range; rescale X and y")
-    return Problem(gram, math.ldexp(1.0, 2 * largest), slack, design, goal)
+    total = float((rows * rows).sum())
+    if exact and (found := integers_of(full, float(rows.max(initial=0.0)))) is not None:
+        common = int(np.gcd.reduce(found[0], axis=None, initial=0))
+        whole = np.abs(found[0]).sum(1) / max(common & -common, 1)  # in units of the largest power of two
+        if float((whole * whole).sum()) < 2.0**51:
+            return 0.0  # every product and sum is an integer that float64 holds
+    return 2 * _gamma(len(full) + full.shape[1] + 4) * total
 
 
 def finite(what: str, values: Any, dimensions: int) -> Array:
@@ -126,18 +184,10 @@ def finite(what: str, values: Any, dimensions: int) -> Array:
     return array
 
 
-def unit_of(*arrays: Array) -> float:
-    """A power of two of about the largest magnitude in `arrays`; 1 where all is 0."""
-    return math.ldexp(1.0, max(_exponent(array) for array in arrays))
-
-
 def _exponent(array: Array) -> int:
+    """The least e with all magnitudes below 2^e; 0 where all is 0."""
     largest = float(np.abs(array).max(initial=0.0))
     return math.frexp(largest)[1] if largest > 0 else 0
-
-
-def _exponent_of(power: float) -> int:
-    return math.frexp(power)[1] - 1
 
 
 def _gamma(count: int) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,15 @@ from numpy.typing import ArrayLike
 
 from varbnn.errors import InputError
 from varbnn.sdp.bound import lower_bound
+from varbnn.sdp.branch import ENUMERATED, Search, enumerated
+from varbnn.sdp.exact import shor
 from varbnn.sdp.low_rank import Relaxed, relax
 from varbnn.sdp.problem import Array, Problem, finite, least_squares_problem, quadratic_problem
-from varbnn.sdp.rounding import derandomised, polished, rounded
+from varbnn.sdp.rounding import ROUNDINGS, derandomised, polished, rounded
 from varbnn.sdp.solution import Solution
 
-METHODS = ("low-rank",)
+SOLVERS = ("clarabel", "scs")
+METHODS = ("low-rank", *SOLVERS, "exact")
 
 
 def quadratic(
@@ -52,6 +56,9 @@ def binary_least_squares(
     tolerance: float = 1e-6,
     num_roundings: int = 100,
     rounding: str = "homogeneous",
+    cuts: int = 0,
+    momentum: float = 0.0,
+    time_limit: float = 60.0,
     seed: int = 0,
 ) -> Solution:
     """Minimise ‖y - scale · X w‖² over w in {-1, +1}ⁿ.
@@ -60,10 +67,15 @@ def binary_least_squares(
         design: X, m×n.
         target: y, m.
         scale: the factor of X w.
-        method: ``"low-rank"``: low-rank factors of the semidefinite relaxation, in float64.
-        tolerance: of the relaxation, relative.
+        method: ``"low-rank"``: low-rank factors of the semidefinite relaxation, in float64; ``"clarabel"`` (to some
+            60 weights) and ``"scs"`` (to some 200): general solvers, through cvxpy, varbnn[sdp]; ``"exact"``: all sign
+            vectors for up to 24 weights, branch and bound for more.
+        tolerance: of the relaxation, relative; of ``"exact"``, the gap at which a part of the tree is left.
         num_roundings: ±1 vectors drawn from the relaxation's solution, of which the best counts, after single flips.
         rounding: ``"homogeneous"``, ``"mean"`` (as VISPA rounds) or ``"derandomised"``, see `varbnn.sdp.rounding`.
+        cuts: rounds of triangle inequalities for ``"clarabel"`` and ``"scs"``; five close most gaps of 20 weights.
+        momentum: of the mixing method, in [0, 1).
+        time_limit: of branch and bound, seconds; what is open then weakens the bound.
         seed: of start and roundings.
 
     Returns:
@@ -71,6 +83,7 @@ def binary_least_squares(
 
     Raises:
         InputError: shapes that do not fit, NaN or infinite entries, an unknown option.
+        MissingExtraError: a method that needs cvxpy, without it.
 
     >>> import numpy as np
     >>> inputs = np.random.default_rng(0).standard_normal((40, 12))
@@ -79,17 +92,27 @@ def binary_least_squares(
     >>> bool((solution.weights == weights).all())
     True
     """
-    options: dict[str, Any] = dict(tolerance=tolerance, num_roundings=num_roundings, rounding=rounding, seed=seed)
+    options: dict[str, Any] = dict(
+        tolerance=tolerance, num_roundings=num_roundings, rounding=rounding, cuts=cuts, momentum=momentum,
+        time_limit=time_limit, seed=seed,
+    )  # fmt: skip
     return minimise(least_squares_problem(design, target, scale), method, scale=scale, **options)
 
 
-def certify(weights: ArrayLike, design: ArrayLike, target: ArrayLike, scale: float = 1.0, **options: Any) -> Solution:
+def certify(
+    weights: ArrayLike,
+    design: ArrayLike,
+    target: ArrayLike,
+    scale: float = 1.0,
+    *,
+    tolerance: float = 1e-6,
+    seed: int = 0,
+) -> Solution:
     """How good given ±1 weights are for min ‖y - scale · X w‖²: their objective beside the proved bound.
 
     Args:
         weights: ±1, n, from any optimizer.
-        design, target, scale: as in `binary_least_squares`.
-        **options: ``tolerance``, ``seed``.
+        design, target, scale, tolerance, seed: as in `binary_least_squares`.
 
     Raises:
         InputError: weights that are not all ±1, or of another shape.
@@ -100,10 +123,10 @@ def certify(weights: ArrayLike, design: ArrayLike, target: ArrayLike, scale: flo
     problem = least_squares_problem(design, target, scale)
     given = binary(weights, problem.size)
     began = time.perf_counter()
-    best, complete = _relaxed(problem, options.get("tolerance", 1e-6), options.get("seed", 0))
-    return Solution(
-        given, float(problem.objective(given)), _bound(problem, best), 0 if best is None else best.rank,
-        time.perf_counter() - began, "given weights; bound by low-rank relaxation", scale, complete,
+    best, complete = last_of(relax(problem, tolerance, seed=seed))
+    return _solution(
+        problem, given, proved_by(problem, best), 0 if best is None else best.rank, began,
+        "given weights; bound by low-rank relaxation", scale, complete,
     )  # fmt: skip
 
 
@@ -124,41 +147,80 @@ def minimise(
     tolerance: float = 1e-6,
     num_roundings: int = 100,
     rounding: str = "homogeneous",
+    cuts: int = 0,
+    momentum: float = 0.0,
+    time_limit: float = 60.0,
     seed: int = 0,
     scale: float = 1.0,
 ) -> Solution:
     """What the public functions share; `scale` is only reported."""
-    if method not in METHODS:
-        raise InputError(f"method must be one of {METHODS}, got {method!r}")
-    if num_roundings < 1:
-        raise InputError(f"num_roundings must be at least 1, got {num_roundings}")
+    _check_options(method, num_roundings, rounding, cuts, momentum)
     began = time.perf_counter()
-    best, complete = _relaxed(problem, tolerance, seed)
-    generator = np.random.default_rng(seed)
+    if method == "exact":
+        return _exactly(problem, tolerance, began, time_limit, scale)
+    points = shor(problem, method, cuts) if method in SOLVERS else relax(problem, tolerance, momentum, seed=seed)
+    best, complete = last_of(points)
     vectors = np.eye(problem.size + 1, 1) if best is None else best.vectors
     if rounding == "derandomised":
         candidates = derandomised(problem, vectors)[None]
     else:
-        candidates = rounded(vectors, num_roundings, rounding, generator)
-    candidates = polished(problem, candidates)
+        candidates = rounded(vectors, num_roundings, rounding, np.random.default_rng(seed))
+    try:
+        candidates = polished(problem, candidates)
+    except KeyboardInterrupt:
+        complete = False
     values = problem.objective(candidates)
     chosen = int(values.argmin())
-    return Solution(
-        candidates[chosen], float(values[chosen]), _bound(problem, best), 0 if best is None else best.rank,
-        time.perf_counter() - began, f"{method}, {rounding} rounding", scale, complete,
+    described = f"{method}{f' with {cuts} rounds of cuts' if cuts else ''}, {rounding} rounding"
+    return _solution(
+        problem, candidates[chosen], proved_by(problem, best), 0 if best is None else best.rank, began, described,
+        scale, complete,
     )  # fmt: skip
 
 
-def _relaxed(problem: Problem, tolerance: float, seed: int) -> tuple[Relaxed | None, bool]:
-    """The last point of the relaxation, and whether the search came to its end."""
+def _check_options(method: str, num_roundings: int, rounding: str, cuts: int, momentum: float) -> None:
+    if method not in METHODS:
+        raise InputError(f"method must be one of {METHODS}, got {method!r}")
+    if rounding not in ROUNDINGS:
+        raise InputError(f"rounding must be one of {ROUNDINGS}, got {rounding!r}")
+    if num_roundings < 1:
+        raise InputError(f"num_roundings must be at least 1, got {num_roundings}")
+    if cuts < 0 or (cuts and method not in SOLVERS):
+        raise InputError(f"cuts are rounds of triangle inequalities for the methods {SOLVERS}, got {cuts}, {method!r}")
+    if not 0 <= momentum < 1:
+        raise InputError(f"momentum must be in [0, 1), got {momentum}")
+
+
+def _exactly(problem: Problem, tolerance: float, began: float, time_limit: float, scale: float) -> Solution:
+    if problem.size <= ENUMERATED:
+        weights, _, proved = enumerated(problem)
+        return _solution(problem, weights, problem.proved(proved), 0, began, "exact, by enumeration", scale, True)
+    search = Search(problem, tolerance, began + time_limit)
+    search.run()
+    end = "to its end" if search.complete else f"stopped before its end after {search.nodes} relaxations"
+    described = f"exact, by branch and bound, {end}"
+    return _solution(problem, search.weights, problem.proved(search.bound), 0, began, described, scale, search.complete)
+
+
+def _solution(
+    problem: Problem, weights: Array, bound: float, rank: int, began: float, method: str, scale: float, complete: bool
+) -> Solution:
+    # the objective itself is rounded; that it is not below a proved bound is known better than that
+    objective = max(float(problem.objective(weights)), bound)
+    return Solution(weights, objective, bound, rank, time.perf_counter() - began, method, scale, complete)
+
+
+def last_of(points: Iterator[Relaxed]) -> tuple[Relaxed | None, bool]:
+    """The last point of a relaxation, and whether the search came to its end."""
     best: Relaxed | None = None
     try:
-        for point in relax(problem, tolerance, seed=seed):
+        for point in points:
             best = point
     except KeyboardInterrupt:
         return best, False
     return best, True
 
 
-def _bound(problem: Problem, best: Relaxed | None) -> float:
+def proved_by(problem: Problem, best: Relaxed | None) -> float:
+    """The bound of a point, or of no relaxation at all."""
     return lower_bound(problem, np.diag(problem.homogeneous)) if best is None else best.bound
