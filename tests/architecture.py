@@ -37,6 +37,7 @@ FLOORS = {
 # Neighbours on one floor do not know each other, except:
 NEIGHBOURS = {
     ("bits", "errors"),  # bad input is refused on the ground floor too
+    ("predict", "packed"),  # predict runs sampled networks packed where that is faster
     ("demo", "bridges"),  # these two are the program; they show what the library can do
     ("cli", "bridges"),
     ("cli", "demo"),

@@ -69,6 +69,17 @@ def pack(
         return packed(model, weights, refresh_bn, int8, progress)
 
 
+def objection(model: nn.Module) -> str | None:
+    """Why `pack` refuses `model`, as far as that shows without inputs; None where it does not."""
+    nothing = torch.empty(0, dtype=torch.int32)
+    try:
+        with evaluating(model):
+            plan(model, Drawn({layer: nothing for _, layer in binary_layers(model)}, now(model)))
+    except InputError as error:
+        return str(error)
+    return None
+
+
 def packed(
     model: nn.Module, weights: Mapping[nn.Module, Tensor], refresh_bn: Data | None, int8: bool, progress: bool
 ) -> PackedEnsemble:

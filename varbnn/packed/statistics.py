@@ -15,7 +15,7 @@ from varbnn.packed.program import Program
 from varbnn.packed.rows import Probe
 from varbnn.packed.trace import Drawn, plan
 
-WORKING_BYTES = 2**25
+WORKING_BYTES = 2**23
 """Of the largest value: so many networks at once that it takes no more."""
 
 Statistics = Mapping[nn.Module, tuple[Tensor, Tensor]]

@@ -59,6 +59,10 @@ class RepeatedInputs:
         if known is not None and seen != len(known):
             raise _other_number(len(known), f"{seen}")
 
+    def forget(self) -> None:
+        """Let the next pass be the first one."""
+        self._sums = []
+
 
 def as_data(data: Data, name: str, model: nn.Module) -> Data:
     """`data` with a floating array turned into a tensor of the precision `model` computes in.
