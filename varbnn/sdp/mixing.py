@@ -35,7 +35,8 @@ def sweep(
     Args:
         gram: G, n×n, symmetric; its diagonal does not matter.
         linear: b of each program, (programs, n).
-        vectors: unit vectors, (programs, n, rank), contiguous; changed in place. Compiled where the rank is a multiple of 8.
+        vectors: unit vectors, (programs, n, rank), contiguous; changed in place. Compiled where
+            the rank is a multiple of 8.
         sweeps: how many, at most.
         momentum: β in [0, 1).
         tolerance: a program stops early once the sum of its ‖g‖ changes by less than this part of itself in a sweep.

@@ -117,12 +117,27 @@ def quadratic_problem(matrix: ArrayLike, linear: ArrayLike | None = None, consta
     return Problem(full, math.ldexp(1.0, exponent), full.size * UNDERFLOW if vanished else 0.0, constant=constant)
 
 
-def least_squares_problem(design: ArrayLike, target: ArrayLike, scale: float = 1.0) -> Problem:
-    """The problem min ‖y - scale · X w‖² over ±1 weights.
+@dataclass(frozen=True)
+class Scaled:
+    """X and y of ‖y - X w‖² in units in which the largest entry is near to 1, row weights and scale multiplied in.
+
+    Attributes:
+        design, target: X, m×n, and y.
+        exponent: the unit is 2^exponent.
+        exact: whether nothing was rounded; otherwise each entry was, at most three times.
+    """
+
+    design: Array
+    target: Array
+    exponent: int
+    exact: bool
+
+
+def scaled(design: ArrayLike, target: ArrayLike, scale: float = 1.0, weight: ArrayLike | None = None) -> Scaled:
+    """Check and scale the data of min Σ_i h_i (y_i - scale · x_i w)².
 
     Raises:
-        InputError: X is not a matrix of finite numbers with rows and columns, y does not fit it, or the scale is not
-            finite.
+        InputError: see `least_squares_problem`.
     """
     x, y = finite("X", design, 2), finite("y", target, 1)
     if 0 in x.shape:
@@ -131,30 +146,53 @@ def least_squares_problem(design: ArrayLike, target: ArrayLike, scale: float = 1
         raise InputError(f"y must have one entry for each of the {len(x)} rows of X, got shape {y.shape}")
     if not math.isfinite(scale):
         raise InputError(f"scale must be finite, got {scale}")
-    # scaled through mantissa and exponent: x · scale itself may overflow although the problem does not
+    # through mantissas and exponents: x · scale itself may overflow although the problem does not
     mantissa, exponent = math.frexp(scale)
-    own = _exponent(x)
-    values = np.ldexp(x, -own) * mantissa
-    exponents = ([own + exponent] if values.any() else []) + ([_exponent(y)] if y.any() else [])
-    largest = max(exponents, default=0)
+    own, others, of_root, root = _exponent(x), _exponent(y), 0, np.ones(1)
+    values, goal = np.ldexp(x, -own) * mantissa, np.ldexp(y, -others)
+    exact = abs(mantissa) in (0.0, 0.5)  # a product with a power of two
+    if weight is not None:
+        root = np.sqrt(_row_weights(weight, len(x)))
+        of_root = _exponent(root)
+        root = np.ldexp(root, -of_root)
+        values, goal, exact = values * root[:, None], goal * root, False
+    parts = [(values, own + exponent + of_root), (goal, others + of_root)]
+    largest = max((_exponent(part) + e for part, e in parts if part.any()), default=0)
     if largest < LOWEST or 2 * largest + 2 * math.log2(x.shape[1] + 1) + math.log2(len(x)) > 1023:
         raise InputError(f"the squares of numbers like 2**{largest} are out of range; rescale X and y")
-    design, goal = np.ldexp(values, own + exponent - largest), np.ldexp(y, -largest)
-    full = np.concatenate([-goal[:, None], design], axis=1)
+    moved = [np.ldexp(part, e - largest) for part, e in parts]
+    exact = exact and all(np.array_equal(np.ldexp(m, largest - e), p) for m, (p, e) in zip(moved, parts, strict=True))
+    return Scaled(moved[0], moved[1], largest, exact)
+
+
+def _row_weights(weight: ArrayLike, count: int) -> Array:
+    given = finite("the row weights", weight, 1)
+    if given.shape != (count,) or np.any(given < 0):
+        raise InputError(f"there must be one row weight ≥ 0 for each of the {count} rows of X, got {given.shape}")
+    return given
+
+
+def least_squares_problem(
+    design: ArrayLike, target: ArrayLike, scale: float = 1.0, weight: ArrayLike | None = None
+) -> Problem:
+    """The problem min Σ_i h_i (y_i - scale · x_i w)² over ±1 weights; the row weights h are 1 when absent.
+
+    Raises:
+        InputError: X is not a matrix of finite numbers with rows and columns, y or h do not fit it, a row weight is
+            negative, or the scale is not finite.
+    """
+    data = scaled(design, target, scale, weight)
+    full = np.concatenate([-data.target[:, None], data.design], axis=1)
     gram = full.T @ full
     gram = (gram + gram.T) / 2
-    exact = (
-        abs(mantissa) in (0.0, 0.5)  # a product with a power of two
-        and np.array_equal(np.ldexp(design, largest - own - exponent), values)
-        and np.array_equal(np.ldexp(goal, largest), y)
-    )
-    return Problem(gram, math.ldexp(1.0, 2 * largest), _slack(full, exact), design, goal)
+    unit = math.ldexp(1.0, 2 * data.exponent)
+    return Problem(gram, unit, _slack(full, data.exact), data.design, data.target)
 
 
 def _slack(full: Array, exact: bool) -> float:
     """How far fᵀ f may be from zᵀ (FᵀF) z for ±1 vectors z, f = F z, after FᵀF was rounded.
 
-    Each entry is a sum of m products (Higham 2002, section 3.1), the entries of F themselves were rounded once; ±1
+    Each entry is a sum of m products (Higham 2002, section 3.1), the entries of F themselves were rounded; ±1
     vectors add all errors up. Twice that is far more than what underflows beside entries near to 1.
     """
     rows = np.abs(full).sum(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -14,12 +15,16 @@ from varbnn.sdp.bound import lower_bound
 from varbnn.sdp.branch import ENUMERATED, Search, enumerated
 from varbnn.sdp.exact import shor
 from varbnn.sdp.low_rank import Relaxed, relax
-from varbnn.sdp.problem import Array, Problem, finite, least_squares_problem, quadratic_problem
+from varbnn.sdp.problem import Array, Problem, finite, least_squares_problem, quadratic_problem, scaled
+from varbnn.sdp.residual import solve_by_residual
 from varbnn.sdp.rounding import ROUNDINGS, derandomised, polished, rounded
 from varbnn.sdp.solution import Solution
 
 SOLVERS = ("clarabel", "scs")
 METHODS = ("low-rank", *SOLVERS, "exact")
+
+MANY_WEIGHTS = 4000
+"""For more, matrices of weights × weights are avoided where that is cheaper."""
 
 
 def quadratic(
@@ -52,7 +57,8 @@ def binary_least_squares(
     target: ArrayLike,
     scale: float = 1.0,
     *,
-    method: str = "low-rank",
+    weight: ArrayLike | None = None,
+    method: str = "auto",
     tolerance: float = 1e-6,
     num_roundings: int = 100,
     rounding: str = "homogeneous",
@@ -67,9 +73,13 @@ def binary_least_squares(
         design: X, m×n.
         target: y, m.
         scale: the factor of X w.
+        weight: h ≥ 0 for each row, m; the objective is then Σ h_i (y_i - scale · x_i w)², such as with the curvature
+            of the loss behind the layer.
         method: ``"low-rank"``: low-rank factors of the semidefinite relaxation, in float64; ``"clarabel"`` (to some
             60 weights) and ``"scs"`` (to some 200): general solvers, through cvxpy, varbnn[sdp]; ``"exact"``: all sign
-            vectors for up to 24 weights, branch and bound for more.
+            vectors for up to 24 weights, branch and bound for more; ``"residual"``: low-rank factors without XᵀX,
+            with the bound of the box only. ``"auto"``: that for more than 4000 weights that are also more than four
+            times the rows, otherwise low-rank.
         tolerance: of the relaxation, relative; of ``"exact"``, the gap at which a part of the tree is left.
         num_roundings: ±1 vectors drawn from the relaxation's solution, of which the best counts, after single flips.
         rounding: ``"homogeneous"``, ``"mean"`` (as VISPA rounds) or ``"derandomised"``, see `varbnn.sdp.rounding`.
@@ -96,7 +106,17 @@ def binary_least_squares(
         tolerance=tolerance, num_roundings=num_roundings, rounding=rounding, cuts=cuts, momentum=momentum,
         time_limit=time_limit, seed=seed,
     )  # fmt: skip
-    return minimise(least_squares_problem(design, target, scale), method, scale=scale, **options)
+    if method == "auto":
+        rows, size = np.shape(design) if np.ndim(design) == 2 else (1, 1)
+        method = "residual" if size > MANY_WEIGHTS and size > 4 * rows else "low-rank"
+    if method != "residual":
+        return minimise(least_squares_problem(design, target, scale, weight), method, scale=scale, **options)
+    _check_options("low-rank", num_roundings, rounding, cuts, momentum)
+    data = scaled(design, target, scale, weight)
+    return solve_by_residual(
+        data.design, data.target, math.ldexp(1.0, 2 * data.exponent), tolerance=tolerance,
+        num_roundings=num_roundings, rounding=rounding, momentum=momentum, seed=seed, scale=scale,
+    )  # fmt: skip
 
 
 def certify(
