@@ -46,7 +46,8 @@ def sample_blocks(natural: Tensor, seed: Tensor, layer: int, first: int, count: 
         ``int32`` blocks (`varbnn.bits.pack_blocks`), shape (count, ceil(N / 16), ceil(K / 32), 16).
 
     Raises:
-        InputError: `natural` is not a float32 matrix or holds NaN, `seed` is no int64, a number is out of range.
+        InputError: `natural` is not a float32 matrix or holds NaN (on the CPU), `seed` is no int64, a number is out of
+            range.
 
     >>> from varbnn.bits import unpack_blocks
     >>> both = sample_blocks(torch.zeros(3, 40), torch.tensor(7), layer=0, first=0, count=2)

@@ -9,7 +9,7 @@ import torch
 from tests.kernels.cuda.cases import BITS, REAL, assert_close, epilogues, signs, weights
 from tests.kernels.cuda.host import BLACKWELL
 from varbnn.kernels import cuda, plain
-from varbnn.kernels.cuda import plan
+from varbnn.kernels.cuda import plan, products
 
 # --- sampling ---
 
@@ -202,3 +202,10 @@ def test_rows_of_8_bits_with_nan_inf_or_tiny_numbers_follow_the_definition(host_
     got, expected = cuda.linear_int8(*options), plain.linear_int8(*options)
     assert torch.equal(got.isnan(), expected.isnan())
     assert torch.equal(got.nan_to_num(5), expected.nan_to_num(5))
+
+
+def test_rows_whose_sums_might_not_fit_32_bits_are_left_to_plain_torch(host_gpu, monkeypatch):
+    monkeypatch.setattr(products, "MOST_INT8", 39)
+    options = (torch.randn(1, 3, 40), weights(1, 20, 40), 40, 20, None, None, "none")
+    assert torch.equal(cuda.linear_int8(*options), plain.linear_int8(*options))
+    assert host_gpu.ran == []

@@ -4,8 +4,10 @@ import math
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from tests.kernels.convolutions import Case, packed_weights
+from tests.kernels.convolutions import Case, cases, packed_weights
 from tests.kernels.cuda.cases import CONVOLUTIONS, PACKED_CONVOLUTIONS, PREDICTIONS
 from tests.kernels.cuda.host import BLACKWELL
 from varbnn import bits
@@ -20,8 +22,8 @@ def arguments(case, values):
 
 @pytest.mark.parametrize("case", CONVOLUTIONS, ids=range(len(CONVOLUTIONS)))
 def test_convolutions_of_whole_numbers_are_exact(host_gpu, case):
-    given = arguments(case, case.integers())
-    assert torch.equal(cuda.conv(*given), plain.conv(*given))
+    options = arguments(case, case.integers())
+    assert torch.equal(cuda.conv(*options), plain.conv(*options))
 
 
 @pytest.mark.parametrize("case", PACKED_CONVOLUTIONS, ids=range(len(PACKED_CONVOLUTIONS)))
@@ -29,23 +31,31 @@ def test_convolutions_of_whole_numbers_are_exact(host_gpu, case):
 def test_convolutions_of_signs_are_exact_with_zeros_outside(host_gpu, case, chip):
     if chip == "popcount":
         host_gpu.chip = BLACKWELL
-    given = arguments(case, case.signs())
-    assert torch.equal(cuda.conv(*given), plain.conv(*given))
+    options = arguments(case, case.signs())
+    assert torch.equal(cuda.conv(*options), plain.conv(*options))
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(case=cases(), packed=st.booleans())
+def test_random_convolutions_are_exact(host_gpu, case, packed):
+    packed = packed and (case.groups == 1 or case.channels // case.groups % 32 == 0)
+    options = arguments(case, case.signs() if packed else case.integers())
+    assert torch.equal(cuda.conv(*options), plain.conv(*options))
 
 
 @pytest.mark.parametrize("shares_input", [True, False])
 def test_patches_that_do_not_fit_at_once_are_unfolded_piece_by_piece(host_gpu, monkeypatch, shares_input):
     monkeypatch.setattr(plan, "images_at_once", lambda *size: 2)
     case = Case(2, shares_input, 5, 32, 20, (4, 4), (3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 1, "sign")
-    given = arguments(case, case.signs())
-    assert torch.equal(cuda.conv(*given), plain.conv(*given))
+    options = arguments(case, case.signs())
+    assert torch.equal(cuda.conv(*options), plain.conv(*options))
     assert host_gpu.ran.count("unfold_bits") == (3 if shares_input else 6)
 
 
 def test_convolutions_of_real_numbers_are_as_good_as_float32(host_gpu):
     case = CONVOLUTIONS[1]
-    given = arguments(case, case.reals())
-    torch.testing.assert_close(cuda.conv(*given), plain.conv(*given), rtol=1e-5, atol=1e-5)
+    options = arguments(case, case.reals())
+    torch.testing.assert_close(cuda.conv(*options), plain.conv(*options), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("samples, rows, outputs, inputs", PREDICTIONS)

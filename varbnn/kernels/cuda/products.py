@@ -6,9 +6,13 @@ import torch
 from torch import Tensor
 
 from varbnn.bits import words
+from varbnn.kernels import plain
 from varbnn.kernels.cuda import plan
 from varbnn.kernels.cuda.arguments import Product, Quantise, address, product
 from varbnn.kernels.cuda.launch import gpu
+
+MOST_INT8 = 2**23
+"""Inputs whose sum, twice ±127 each, surely fits 32 bits; plain torch computes longer rows."""
 
 
 def linear(
@@ -47,6 +51,8 @@ def linear_int8(
     activation: str,
 ) -> Tensor:
     """As `linear`, with each row of real `values` rounded to 8 bits by its largest magnitude; integers are exact."""
+    if in_features > MOST_INT8:
+        return plain.linear_int8(values, weight, in_features, out_features, scale, shift, activation)
     weight = aligned(weight)
     arguments = product(weight, in_features, out_features, 1, scale, shift, activation)
     networks, rows = values.shape[:2]
