@@ -16,7 +16,7 @@ from torch import Tensor
 from varbnn import nn as binary
 from varbnn.errors import InputError
 from varbnn.nn import BinaryConv1d, BinaryConv2d, BinaryConv3d, BinaryLayer, BinaryLinear
-from varbnn.posteriors import Bernoulli, Gaussian, Point, Posterior, belief_of
+from varbnn.posteriors import Bernoulli, Gaussian, LowRankGaussian, Point, Posterior, belief_of
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,8 @@ POSTERIORS = [
     Bernoulli(estimator="mean"),
     Point(),
     Gaussian("learned", init_precision=2.0),
+    LowRankGaussian(rank=2, scale=0.1),
+    LowRankGaussian(rank=3, scale=0.1, scope="neuron", rounding="homogeneous", constraint="unit"),
 ]
 WITHOUT_A_DRAW = (Bernoulli(estimator="mean"), Point())
 
@@ -160,7 +162,8 @@ class WeightContract:
         layer = case.make(posterior)
         shape = case.kind.twin(*case.arguments).weight.shape
         assert layer.weight.shape == shape
-        assert all(tensor.shape == shape for tensor in layer.belief)
+        assert layer.belief[0].shape == shape
+        assert all(tensor.shape[tensor.dim() - len(shape) :] == shape for tensor in layer.belief)
 
     def test_eval_weights_are_exactly_plus_or_minus_one_and_the_mode(self, case, posterior):
         layer = case.make(posterior).eval()

@@ -7,7 +7,8 @@ An oracle, `tests/oracles/<file of the rule>.py`, holds
     step(belief, gradient, state, **group) -> belief, the paper's recurrence on numpy arrays
 
 A setting may hold `posterior`, the options of the posterior it is for. Where a belief of that posterior is several
-tensors, `step` sees them stacked along a first axis: belief, gradient and what it keeps in the state.
+tensors, `step` sees them in a row along a first axis: belief, gradient and what it keeps in the state. A tensor with an
+axis of its own before those of the weight takes as many rows as that is long.
 """
 
 from __future__ import annotations
@@ -127,21 +128,39 @@ def hyper_parameters(rule: type[Rule]) -> list[str]:
 
 
 def beliefs(rule: type[Rule] | Member, *values: Any) -> list[nn.Parameter]:
-    """Parameters marked as beliefs that `rule` trains; the second tensor of a belief is positive."""
+    """Parameters marked as beliefs that `rule` trains; the later tensors of a belief are positive."""
     posterior = rule.posterior if isinstance(rule, Member) else rule.posterior()
     marked = []
     for value in map(torch.as_tensor, values):
-        for name in posterior.names:
+        shapes = [t.shape for t in posterior.initial(value, torch.Generator())]
+        for name, shape in zip(posterior.names, shapes, strict=False):
             start = value.clone() if name == posterior.names[0] else 0.5 + value**2
+            if shape != value.shape:
+                rows = torch.linspace(0.5, 1.5, shape[0], dtype=value.dtype)
+                start = rows.reshape(-1, *[1] * value.dim()) * start
             marked.append(nn.Parameter(start))
             mark_belief(marked[-1], posterior, name)
     return marked
 
 
+def in_rows(belief: list[Any]) -> list[np.ndarray]:
+    """The tensors of a belief, each as rows shaped like the weight."""
+    shape = tuple(belief[0].shape)
+    arrays = [tensor.detach().numpy() for tensor in belief]
+    return [a.reshape(*(a.shape if a.ndim > len(shape) else (1, *shape))) for a in arrays]
+
+
 def stacked(belief: list[Any]) -> np.ndarray:
     """The numbers of a belief as its oracle sees them."""
-    arrays = [tensor.detach().numpy() for tensor in belief]
-    return np.stack(arrays) if len(arrays) > 1 else arrays[0].copy()
+    return np.concatenate(in_rows(belief)) if len(belief) > 1 else belief[0].detach().numpy().copy()
+
+
+def split(array: np.ndarray, belief: list[Any]) -> list[np.ndarray]:
+    """The inverse of `stacked`: a part for each tensor of `belief`, shaped like it."""
+    if len(belief) == 1:
+        return [array]
+    ends = np.cumsum([len(rows) for rows in in_rows(belief)])
+    return [part.reshape(p.shape) for part, p in zip(np.split(array, ends[:-1]), belief, strict=True)]
 
 
 class Twins:
@@ -166,9 +185,9 @@ class Twins:
         for i, (arrays, group) in enumerate(zip(self.arrays, self.optimizer.param_groups, strict=True)):
             settings = {key: value for key, value in group.items() if key in self.wanted}
             for j, belief in enumerate(self.beliefs[i]):
-                ours = torch.from_numpy(gradient(stacked(belief), i, j).copy())
-                for k, parameter in enumerate(belief):
-                    parameter.grad = ours[k] if len(belief) > 1 else ours
+                ours = split(gradient(stacked(belief), i, j).copy(), belief)
+                for parameter, own in zip(belief, ours, strict=True):
+                    parameter.grad = torch.from_numpy(own)
                 arrays[j] = self.oracle.step(arrays[j], gradient(arrays[j], i, j), self.states[i][j], **settings)
         self.optimizer.step()
 
@@ -176,13 +195,13 @@ class Twins:
         for i, arrays in enumerate(self.arrays):
             for j, array in enumerate(arrays):
                 belief, state = self.beliefs[i][j], self.states[i][j]
-                for k, parameter in enumerate(belief):
-                    part = k if len(belief) > 1 else ...
+                for k, (parameter, part) in enumerate(zip(belief, split(array, belief), strict=True)):
                     where = f"{when}, group {i}, belief {j}, tensor {k}"
-                    close(parameter, array[part], where)
-                    np.testing.assert_array_equal(parameter.detach().numpy() >= 0, array[part] >= 0, err_msg=where)
+                    close(parameter, part, where)
+                    np.testing.assert_array_equal(parameter.detach().numpy() >= 0, part >= 0, err_msg=where)
                     for name, value in self.optimizer.state[parameter].items():
-                        expected = state[name][part] if value.shape == parameter.shape else state[name]
+                        whole = value.shape == parameter.shape
+                        expected = split(state[name], belief)[k] if whole else state[name]
                         close(value, expected, f"{where}, state {name}")
 
 

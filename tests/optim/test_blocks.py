@@ -74,6 +74,22 @@ def test_tensors_of_one_belief_stay_in_one_block():
 
 
 @pytest.mark.usefixtures("small_blocks")
+def test_axes_before_those_of_the_weight_stay_whole():
+    location, factors = torch.zeros(10, 30), torch.arange(5.0).reshape(5, 1, 1).expand(5, 10, 30).contiguous()
+    state, seen = {"m": factors.clone(), "weight": torch.zeros(1)}, 0
+    for (m, z), (g, _), (_, kept) in blocks.blocks([location, factors], [location, factors], [{}, state], together=2):
+        assert m.numel() + z.numel() <= 2 * SIZE
+        assert z.shape == (5, *m.shape)
+        assert kept["m"].shape == z.shape
+        assert g.shape == m.shape
+        torch.testing.assert_close(z[:, 0], torch.arange(5.0))
+        m.add_(1)
+        seen += m.numel()
+    assert seen == 300
+    assert bool((location == 1).all())
+
+
+@pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize("what", ["belief", "gradient", "state"])
 def test_what_is_not_contiguous_comes_whole(what):
     plain, turned = torch.zeros(20, 30), torch.zeros(30, 20).T

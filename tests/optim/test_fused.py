@@ -14,8 +14,8 @@ from torch import Tensor, nn
 import varbnn as vb
 from varbnn.kernels import native, steps
 from varbnn.kernels.backend import REFERENCE, usable_backends, using_backend
-from varbnn.optim import BayesBiNN, Bop, Bop2ndOrder, GaussianBLR, GradientFilter, Rule, StraightThrough
-from varbnn.posteriors import Bernoulli, Gaussian, Point, Posterior
+from varbnn.optim import VISPA, BayesBiNN, Bop, Bop2ndOrder, GaussianBLR, GradientFilter, Rule, StraightThrough
+from varbnn.posteriors import Bernoulli, Gaussian, LowRankGaussian, Point, Posterior
 
 LEVELS = [name for name in usable_backends() if name != REFERENCE]
 pytestmark = pytest.mark.skipif(not LEVELS, reason=f"no compiled kernels: {native.problem()}")
@@ -51,6 +51,10 @@ RULES: dict[str, tuple[Posterior, type[Rule], dict[str, Any]]] = {
     "learned, momentum": (Gaussian(form="learned"), GaussianBLR, {**BAYES, "momentum": 0.8}),
     "natural": (Gaussian(form="natural"), GaussianBLR, BAYES),
     "natural, momentum": (Gaussian(form="natural"), GaussianBLR, {**BAYES, "momentum": 0.8}),
+    "vispa": (LowRankGaussian(rank=3), VISPA, {"lr": 0.1, "weight_decay": 0.1}),
+    "vispa, plain": (LowRankGaussian(rank=3), VISPA, {"lr": 0.1, "momentum": 0.0, "weight_decay": 0.1}),
+    "vispa, dampened": (LowRankGaussian(rank=3), VISPA, {"lr": 0.1, "dampening": 0.9, "factor_lr_scale": 0.5}),
+    "vispa, unit": (LowRankGaussian(rank=3, constraint="unit"), VISPA, {"lr": 0.1}),
     "natural, prior": (Gaussian(form="natural"), GaussianBLR, {**BAYES, "prior": 0.5, "prior_precision": 4.0}),
 }
 

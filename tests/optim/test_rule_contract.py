@@ -161,10 +161,10 @@ def test_reordering_the_entries_reorders_the_trajectory(rule, settings):
     for _ in range(50):
         for p, q in zip(first, second, strict=True):
             p.grad = torch.randn_like(p)
-            q.grad = p.grad[order]
+            q.grad = p.grad[..., order]
         here.step()
         there.step()
-        assert all(torch.equal(p[order], q) for p, q in zip(first, second, strict=True))
+        assert all(torch.equal(p[..., order], q) for p, q in zip(first, second, strict=True))
 
 
 @every_setting
@@ -279,11 +279,11 @@ def test_a_gradient_that_is_not_finite_is_refused(rule, bad, where):
 def test_infinities_that_cancel_in_a_sum_are_refused_and_large_finite_gradients_are_not(rule):
     parameters, optimizer = simple(rule, torch.randn(2), torch.randn(2))
     for p in parameters:
-        p.grad = torch.zeros(2)
+        p.grad = torch.zeros_like(p)
     p, q = parameters[0], parameters[-1]
-    p.grad, q.grad = torch.tensor([float("inf"), 0.0]), torch.tensor([-float("inf"), 0.0])
+    p.grad[..., 0], q.grad[..., 0] = float("inf"), -float("inf")
     unchanged_by(optimizer, parameters, f"2 of {len(parameters)} gradients")
-    p.grad, q.grad = torch.full((2,), 3e38), torch.zeros(2)  # their float32 sum overflows, they do not
+    p.grad, q.grad = torch.full_like(p, 3e38), torch.zeros_like(q)  # their float32 sum overflows, they do not
     optimizer.param_groups[0]["lr"] = 0.0
     optimizer.step()
 
@@ -300,7 +300,7 @@ def test_sparse_gradients_are_refused(rule):
     marked = beliefs(rule, torch.randn(3))
     optimizer = rule([*marked, embedding.weight], **rule.settings[0])
     for p in marked:
-        p.grad = torch.ones(3)
+        p.grad = torch.ones_like(p)
     embedding(torch.tensor([1])).sum().backward()
     unchanged_by(optimizer, marked, "dense gradients only")
 
@@ -311,7 +311,7 @@ def test_beliefs_without_gradient_stay_and_are_told_once(rule):
     first, second = rule.by_belief(parameters)
     before = [q.detach().clone() for q in second]
     for p in first:
-        p.grad = torch.ones(3)
+        p.grad = torch.ones_like(p)
     with pytest.warns(VarbnnWarning, match=f"{len(second)} beliefs have no gradient"):
         optimizer.step()
     with warnings.catch_warnings():
@@ -328,7 +328,7 @@ def test_frozen_beliefs_and_real_parameters_without_gradient_are_no_cause_for_a_
     optimizer = rule([*parameters, nn.Parameter(torch.ones(1))], **rule.settings[0])
     for p, q in zip(first, second, strict=True):
         q.requires_grad_(False)
-        p.grad = torch.ones(3)
+        p.grad = torch.ones_like(p)
     optimizer.step()
 
 
@@ -463,7 +463,7 @@ def test_real_parameters_move_exactly_as_under_adamw(rule, settings):
             p.grad = torch.randn_like(p)
             q.grad = p.grad.clone()
         for p in marked:
-            p.grad = torch.randn(3)
+            p.grad = torch.randn_like(p)
         optimizer.step()
         adamw.step()
         assert all(torch.equal(p, q) for p, q in zip(ours, theirs, strict=True))

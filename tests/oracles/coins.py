@@ -25,6 +25,11 @@ def probability_of_plus_of_a_latent(standardised: np.ndarray) -> np.ndarray:
     return np.vectorize(lambda a: math.erfc(-a / math.sqrt(2)) / 2, otypes=[np.float64])(standardised)
 
 
+def probability_of_plus_of_a_gain(standardised: np.ndarray) -> np.ndarray:
+    """P(|g| a + h >= 0) of independent standard normal g and h: an angle."""
+    return 0.5 + np.arctan(standardised) / math.pi
+
+
 def joint(plus: np.ndarray) -> np.ndarray:
     """Probability of every sign vector, shape (2^n,); `plus` is P(+1) of each coin."""
     return np.where(sign_vectors(len(plus)) > 0, plus, 1 - plus).prod(axis=1)

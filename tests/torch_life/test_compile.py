@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 import varbnn as vb
 from tests.torch_life.networks import Shared, assert_same, batch, bayes, gradients, normalised, plain, train_step
-from varbnn.posteriors import Bernoulli, Gaussian, Point
+from varbnn.posteriors import Bernoulli, Gaussian, LowRankGaussian, Point
 
 # what torch says about its own tracing, and only when warnings are errors
 pytestmark = [
@@ -58,7 +58,16 @@ def test_a_compiled_model_trains_in_one_graph_with_a_fresh_draw_per_call_and_no_
 
 @pytest.mark.parametrize(
     "posterior",
-    [Bernoulli(), Bernoulli("concrete"), Bernoulli("moments"), Point(clip=1.0), Gaussian("learned")],
+    [
+        Bernoulli(),
+        Bernoulli("concrete"),
+        Bernoulli("moments"),
+        Point(clip=1.0),
+        Gaussian("learned"),
+        LowRankGaussian(2, 1.0),
+        LowRankGaussian(2, 1.0, scope="network"),
+        LowRankGaussian(2, 1.0, scope="neuron", rounding="homogeneous"),
+    ],
     ids=repr,
 )
 def test_a_compiled_model_equals_the_eager_one_given_the_same_random_numbers(posterior):
@@ -111,6 +120,8 @@ STEPS = {
     "straight-through sgd": (Point(), lambda p: vb.optim.StraightThrough(p, lr=0.01, base="sgd", momentum=0.9)),
     "gaussian": (Gaussian(), lambda p: vb.optim.GaussianBLR(p, lr=0.01, dataset_size=100)),
     "gaussian learned": (Gaussian("learned"), lambda p: vb.optim.GaussianBLR(p, 0.01, 10, momentum=0.9, prior=0.5)),
+    "vispa": (LowRankGaussian(2), lambda p: vb.optim.VISPA(p, weight_decay=0.1, factor_lr_scale=0.5)),
+    "vispa unit": (LowRankGaussian(2, constraint="unit"), lambda p: vb.optim.VISPA(p, lr=0.1)),
     "gaussian natural": (Gaussian("natural"), lambda p: vb.optim.GaussianBLR(p, 0.01, 100, prior=0.5)),
 }
 
@@ -133,5 +144,5 @@ def test_a_compiled_step_is_one_graph_equals_the_eager_one_and_compiles_again_on
     assert compilations == [1, 2, 2, 2, 2]
     for (key, p), q in zip(model.named_parameters(), other.parameters(), strict=True):
         # compiled, torch's AdamW forms 1 - βᵗ in float32, also for float64 parameters
-        tolerance = 1e-12 if key.endswith(("natural", "latent", "location", "precision")) else 1e-6
+        tolerance = 1e-12 if key.endswith(("natural", "latent", "location", "precision", "factors")) else 1e-6
         torch.testing.assert_close(p, q, rtol=0, atol=tolerance, msg=lambda m, k=key: f"{k}: {m}")

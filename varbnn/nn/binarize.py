@@ -209,7 +209,7 @@ def _to_twin(layer: BinaryLayer, weight: Tensor) -> None:
     rest = {name: p for name, p in layer._parameters.items() if name not in layer.posterior.names}
     for name in layer.posterior.buffer_names:
         delattr(layer, name)
-    for name in ("posterior", "_pass", "_drawn", "_held", "_pair", "_paired", "_reused", "_last_mode"):
+    for name in ("posterior", "_pass", "_drawn", "_held", "_common", "_pair", "_paired", "_reused", "_last_mode"):
         delattr(layer, name)
     layer._parameters.clear()
     layer._parameters.update({"weight": nn.Parameter(weight.detach().clone(), requires_grad=False), **rest})

@@ -53,19 +53,21 @@ def draws_once(hook: object) -> bool:
 
 def _open(model: nn.Module, args: Any) -> None:
     here = id(model)
+    common: dict[str, Tensor] = {}
     for _, layer in binary_layers(model):
         # an interrupt breaks a pass off without closing it: the next pass of the same model starts afresh all the same
         if layer._pass in (None, here):
             layer._pass, layer._drawn = here, None
             if layer._pair is not None:
                 layer._pair.end()
+            layer.share_noise(common)
 
 
 def _close(model: nn.Module, args: Any, output: Any) -> None:
     here = id(model)
     for _, layer in binary_layers(model):
         if layer._pass == here:  # else it runs inside the pass of another model, or another hook failed before ours
-            layer._pass, layer._drawn = None, None
+            layer._pass, layer._drawn, layer._common = None, None, None
 
 
 @contextmanager
@@ -99,12 +101,21 @@ def sampled(model: nn.Module, generator: torch.Generator | None = None) -> Itera
     True
     """
     layers = [layer for _, layer in binary_layers(model)]
-
-    def draw(layer: BinaryLayer) -> Tensor:
-        return layer.posterior.sample(*(t.detach() for t in layer.belief), generator=generator)
-
-    with holding(layers, map(draw, layers)):
+    with holding(layers, joint_sample(layers, generator)):
         yield model
+
+
+def joint_sample(layers: Iterable[BinaryLayer], generator: torch.Generator | None = None) -> Iterator[Tensor]:
+    """One sample of each layer, all from the same network: layers whose posteriors share their noise do so here."""
+    common: dict[str, Tensor] = {}
+    for layer in layers:
+        posterior, belief, noise = layer.posterior, [t.detach() for t in layer.belief], None
+        key = posterior.noise_key
+        if key is not None:
+            if key not in common:
+                common[key] = posterior.noise(belief[0], generator)
+            noise = common[key].to(belief[0])
+        yield posterior.sample(*belief, noise=noise, generator=generator)
 
 
 @contextmanager

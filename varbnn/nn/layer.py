@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from varbnn.errors import CheckpointError, InputError
-from varbnn.kernels import opposite, uniform
 from varbnn.nn.pairs import Change, Pair, in_backward, refuse_recomputation
 from varbnn.posteriors import Bernoulli, Posterior, SignedBernoulli, mark_belief
 
@@ -68,6 +67,7 @@ class BinaryLayer(nn.Module):
         self._pass: int | None = None  # id of the model whose forward pass is under way
         self._drawn: Tensor | None = None
         self._held: Tensor | None = None
+        self._common: Tensor | None = None  # noise that the layers of this pass share
         self._pair: Pair | None = None  # inside `antithetic`
         self._paired = False  # it drew inside `antithetic` and not since
         self._reused = False
@@ -94,7 +94,8 @@ class BinaryLayer(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         # a draw cannot be copied, its graph is not a leaf's; a sample that a copy held would never be let go
-        return {**self.__dict__, "_pass": None, "_drawn": None, "_held": None, "_pair": None, "_paired": False}
+        passing = dict.fromkeys(("_pass", "_drawn", "_held", "_common", "_pair"))
+        return {**self.__dict__, **passing, "_paired": False}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # deepcopy drops the attributes of parameters, and with them the mark
@@ -126,8 +127,9 @@ class BinaryLayer(nn.Module):
             return self._drawn
         if self._pass is None and self._reused and not torch.compiler.is_compiling() and in_backward():
             raise InputError(
-                "a binary layer that is used twice in the model was recomputed by activation checkpointing, which "
-                "would draw a second weight for it; checkpoint the whole model, or leave this layer out of it"
+                "a binary layer that is used twice in the model, or shares its noise with others, was recomputed by "
+                "activation checkpointing, which would draw a second weight for it; checkpoint the whole model, or "
+                "leave this layer out of it"
             )
         if self._pass is None:
             return self._draw()
@@ -136,9 +138,27 @@ class BinaryLayer(nn.Module):
         return self._drawn
 
     def _draw(self) -> Tensor:
-        return self.posterior.draw(*self.belief, noise=self._noise(self.belief[0], uniform, opposite))
+        if self._common is not None:
+            self._reused = True  # a recomputation of this layer alone would draw another weight
+            return self.posterior.draw(*self.belief, noise=self._common)
+        return self.posterior.draw(*self.belief, noise=self._own_noise())
 
-    def _noise(self, like: Tensor, fresh: Change, mirror: Change) -> Tensor | None:
+    def _own_noise(self) -> Tensor | None:
+        return self._noise("weight", self.belief[0], self.posterior.noise, self.posterior.opposite)
+
+    def share_noise(self, common: dict[str, Tensor]) -> None:
+        """Take the noise of this pass from `common`, or be the one to put it there, where the posterior wants that."""
+        key = self.posterior.noise_key
+        if key is None or not self.training or self._held is not None:
+            self._common = None
+            return
+        like = self.belief[0]
+        if key not in common:
+            noise = self._own_noise()
+            common[key] = self.posterior.noise(like) if noise is None else noise
+        self._common = common[key].to(like)
+
+    def _noise(self, kind: str, like: Tensor, fresh: Change, mirror: Change) -> Tensor | None:
         """The noise that `antithetic` asks for; None outside it."""
         if self._pair is None and not self._paired:
             return None
@@ -148,7 +168,7 @@ class BinaryLayer(nn.Module):
             return None
         if self._pass is None:
             self._pair.end()  # each use of a bare layer is a pass of its own
-        return self._pair.noise(like, fresh, mirror)
+        return self._pair.noise(kind, like, fresh, mirror)
 
     def respond(self, inputs: Tensor, operation: Callable[[Tensor, Tensor, Tensor | None], Tensor]) -> Tensor:
         """What the layer answers: `operation` of inputs, weight and bias.
@@ -163,7 +183,7 @@ class BinaryLayer(nn.Module):
         self._refuse_empty(inputs)
         mean, variance = moments
         centre = operation(inputs, mean.to(inputs.dtype) if _is_half(inputs) else mean, bias)
-        noise = self._noise(centre, torch.randn_like, torch.neg)
+        noise = self._noise("output", centre, torch.randn_like, torch.neg)
         noise = torch.randn_like(centre) if noise is None else noise
         return centre + _spread(inputs, variance, operation, centre.dtype) * noise
 

@@ -10,6 +10,8 @@ from torch import Tensor
 from varbnn.errors import InputError
 
 Change = Callable[[Tensor], Tensor]
+Drawn = tuple[str, torch.Size, Tensor]
+"""What was drawn, the shape of what it was drawn for, and the noise."""
 
 
 class Pair:
@@ -20,14 +22,14 @@ class Pair:
 
     def __init__(self) -> None:
         self.begun = False
-        self.kept: list[tuple[Change, Tensor]] = []  # drawn in the present pass, if it is a first one
-        self.due: list[tuple[Change, Tensor]] | None = None  # still to be mirrored in the present pass; None: a first
+        self.kept: list[Drawn] = []  # in the present pass, if it is a first one
+        self.due: list[Drawn] | None = None  # still to be mirrored in the present pass; None: a first
 
     def end(self) -> None:
         """The next draw belongs to another pass."""
         self.begun = False
 
-    def noise(self, like: Tensor, fresh: Change, mirror: Change) -> Tensor:
+    def noise(self, kind: str, like: Tensor, fresh: Change, mirror: Change) -> Tensor:
         """``fresh(like)`` in the first pass of a pair, `mirror` of that in the second.
 
         Raises:
@@ -38,15 +40,15 @@ class Pair:
             self.begun, self.kept, self.due = True, [], self.kept if second else None
         if self.due is None:
             noise = fresh(like)
-            self.kept.append((fresh, noise))
+            self.kept.append((kind, like.shape, noise))
             return noise
         if not self.due:
             return fresh(like)
-        kind, noise = self.due.pop(0)
-        if kind is not fresh or noise.shape != like.shape:
+        drawn, shape, noise = self.due.pop(0)
+        if drawn != kind or shape != like.shape:
             raise InputError(
                 f"the second pass of an antithetic pair drew noise of shape {tuple(like.shape)} where the first drew "
-                f"{tuple(noise.shape)}; give both passes of a pair batches of one shape, or open a pair for each batch"
+                f"{tuple(shape)}; give both passes of a pair batches of one shape, or open a pair for each batch"
             )
         return mirror(noise)
 

@@ -10,6 +10,7 @@ from varbnn.optim.rule import Rule
 from varbnn.optim.schedules import Scheduler
 from varbnn.optim.straight_through import StraightThrough
 from varbnn.optim.translate import Translation, translate
+from varbnn.optim.vispa import VISPA
 
 __all__ = [
     "BayesBiNN",
@@ -19,6 +20,7 @@ __all__ = [
     "GradientFilter",
     "Rule",
     "StraightThrough",
+    "VISPA",
     "Scheduler",
     "Constant",
     "Linear",

@@ -16,7 +16,7 @@ Block = tuple[list[Tensor], list[Tensor], States]
 
 
 def blocks(beliefs: list[Tensor], gradients: list[Tensor], states: States, together: int = 1) -> Iterator[Block]:
-    """Beliefs, gradients and states, cut into views of at most `SIZE` weights; small parameters share a block.
+    """Beliefs, gradients and states, cut into views of at most `SIZE` numbers each; small parameters share a block.
 
     Everything comes in one block where cutting does not pay or is not possible: inside torch.compile, which fuses by
     itself, on accelerators, and for tensors that are not plain and contiguous.
@@ -52,17 +52,27 @@ def _can_be_cut(tensor: Tensor) -> bool:
 
 def _pieces(beliefs: list[Tensor], gradients: list[Tensor], states: States) -> Iterator[tuple[int, Block]]:
     shape, length = beliefs[0].shape, beliefs[0].numel()
-    if length <= SIZE:
-        yield length, (beliefs, gradients, states)
+    numbers = sum(t.numel() for t in beliefs) // len(beliefs)
+    most = max(1, SIZE * length // max(numbers, 1))
+    if length <= most:
+        yield numbers, (beliefs, gradients, states)
         return
-    for start in range(0, length, SIZE):
-        cut = slice(start, start + SIZE)
+
+    def piece(tensor: Tensor, cut: slice) -> Tensor:
+        # axes of its own, which a tensor may have before those of the weight, stay whole
+        return tensor.view(*tensor.shape[: tensor.dim() - len(shape)], -1)[..., cut]
+
+    for start in range(0, length, most):
+        cut = slice(start, start + most)
         yield (
-            min(SIZE, length - start),
+            min(most, length - start) * numbers // length,
             (
-                [t.view(-1)[cut] for t in beliefs],
-                [t.view(-1)[cut] for t in gradients],
+                [piece(t, cut) for t in beliefs],
+                [piece(t, cut) for t in gradients],
                 # what is one number per parameter stays whole
-                [{k: t.view(-1)[cut] if t.shape == shape else t for k, t in state.items()} for state in states],
+                [
+                    {k: piece(t, cut) if t.shape == own.shape else t for k, t in state.items()}
+                    for own, state in zip(beliefs, states, strict=True)
+                ],
             ),
         )

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from varbnn.bits import sign
 from varbnn.optim.parts import Compiled, Group
+from varbnn.posteriors.low_rank import to_unit_
 
 
 class Decision:
@@ -57,6 +58,33 @@ class DescendInBox(Descend):
         if group["clip"] is None:
             return super().compiled(group)
         return Compiled({"decision": "box", "lr": group["lr"], "low": -group["clip"], "high": group["clip"]})
+
+
+class DescendPair(Descend):
+    """For pairs (m, Z), location and factors: a step of both, that of Z times c = group["factor_lr_scale"]."""
+
+    formula = "m ← m - lr · d;  Z ← Z - c · lr · d"
+
+    def __call__(self, beliefs: list[Tensor], directions: list[Tensor], group: Group, scale: float) -> None:
+        for part, share in ((slice(0, None, 2), 1.0), (slice(1, None, 2), group["factor_lr_scale"])):
+            torch._foreach_add_(beliefs[part], directions[part], alpha=-group["lr"] * scale * share)
+
+    def compiled(self, group: Group) -> Compiled | None:
+        return super().compiled(group) if group["factor_lr_scale"] == 1 else None
+
+
+class DescendPairToUnit(DescendPair):
+    """The step, then both divided by u = √(m² + ‖z‖² / S), weight by weight; S = group["scale"]."""
+
+    formula = "m ← m - lr · d;  Z ← Z - c · lr · d;  u = √(m² + ‖z‖² / S);  m ← m / u;  Z ← Z / u"
+
+    def __call__(self, beliefs: list[Tensor], directions: list[Tensor], group: Group, scale: float) -> None:
+        super().__call__(beliefs, directions, group, scale)
+        for location, factors in zip(beliefs[0::2], beliefs[1::2], strict=True):
+            to_unit_(location, factors, group["scale"])
+
+    def compiled(self, group: Group) -> Compiled | None:
+        return None
 
 
 class DescendByPrecision(Decision):

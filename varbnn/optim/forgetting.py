@@ -165,3 +165,16 @@ class WeightDecay(Forgetting):
         if coupled:
             return Compiled({"pull": "coupled", "strength": decay})
         return Compiled({"pull": "at-step", "strength": group["lr"] * decay})
+
+
+class PairDecay(WeightDecay):
+    """For pairs (m, Z): weight_decay times r, which is either, as a part of the gradient, as in torch's SGD."""
+
+    formula = "g + weight_decay · r"
+
+    def coupled(self, group: Group) -> bool:
+        return bool(group["weight_decay"] != 0)
+
+    def at_step_(self, beliefs: list[Tensor], states: States, group: Group) -> None:
+        super().at_step_(beliefs[0::2], states[0::2], group)
+        super().at_step_(beliefs[1::2], states[1::2], {**group, "lr": group["lr"] * group["factor_lr_scale"]})

@@ -15,6 +15,7 @@ from varbnn.optim.filters import Momentum
 from varbnn.optim.forgetting import CoinPull, LatentPull, PairPull
 from varbnn.optim.parts import Group, OneOf, must_be
 from varbnn.optim.rule import Params, Rule
+from varbnn.optim.whole import refuse_other, require_in_row, require_whole, shared_option
 from varbnn.posteriors import Gaussian, belief_of
 
 
@@ -110,12 +111,7 @@ class GaussianBLR(Rule):
         Raises:
             InputError: it was saved from posteriors of another form.
         """
-        for index, (saved, own) in enumerate(zip(state_dict["param_groups"], self.param_groups, strict=False)):
-            if saved.get("form") != own.get("form"):
-                raise InputError(
-                    f"group {index} has posteriors of form {own.get('form')!r}, the saved state {saved.get('form')!r}; "
-                    "binarize the model as it was when the state was saved"
-                )
+        refuse_other(state_dict["param_groups"], self.param_groups, "form")
         super().load_state_dict(state_dict)
 
     def _write(self, name: str, values: Sequence[Tensor]) -> None:
@@ -129,14 +125,8 @@ class GaussianBLR(Rule):
     def _refuse(self, work: list[tuple[Group, list[Tensor]]]) -> None:
         super()._refuse(work)
         for group, _ in work:
-            if group["kind"] != "belief" or group["form"] != "learned":
-                continue
-            given = [p.grad is not None for p in group["params"]]
-            if given[0::2] != given[1::2]:
-                raise InputError(
-                    "a location has a gradient and its precision has none, or the other way round; they move "
-                    "together, so freeze both or neither (for a constant precision use Gaussian('fixed'))"
-                )
+            if group["kind"] == "belief" and group["form"] == "learned":
+                require_whole(group["params"], ("location", "precision"), CONSTANT)
 
 
 def form_of(beliefs: list[Tensor]) -> str:
@@ -145,21 +135,10 @@ def form_of(beliefs: list[Tensor]) -> str:
     Raises:
         InputError: they differ, or a location is not followed by its precision.
     """
-    marks = [mark for mark in map(belief_of, beliefs) if mark is not None]
-    forms = sorted({mark.posterior.form for mark in marks if isinstance(mark.posterior, Gaussian)})
-    if len(forms) > 1:
-        raise InputError(
-            f"one group holds Gaussian posteriors of the forms {' and '.join(forms)}; give each form a group of its "
-            "own: [{'params': first.parameters()}, {'params': second.parameters()}]"
-        )
-    form = forms[0] if forms else "fixed"
+    form: str = shared_option(beliefs, Gaussian, "form", "fixed")
     if form == "learned":
-        names = [mark.name for mark in marks]
-        paired = names == ["location", "precision"] * (len(names) // 2)
-        shapes = [belief.shape for belief in beliefs]
-        if not paired or shapes[0::2] != shapes[1::2]:
-            raise InputError(
-                "each location must be followed by the precision of the same layer, as model.parameters() gives them; "
-                f"got {', '.join(f'{name} {tuple(shape)}' for name, shape in zip(names, shapes, strict=True))}"
-            )
+        require_in_row(beliefs, ("location", "precision"))
     return form
+
+
+CONSTANT = "for a constant precision use Gaussian('fixed')"

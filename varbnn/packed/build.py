@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from varbnn.errors import InputError
 from varbnn.kernels import ops
 from varbnn.nn.batchnorm import Data
-from varbnn.nn.draws import binary_layers, evaluating
+from varbnn.nn.draws import binary_layers, evaluating, joint_sample
 from varbnn.nn.layer import BinaryLayer
 from varbnn.packed.ensemble import PackedEnsemble
 from varbnn.packed.fuse import fused
@@ -106,11 +106,27 @@ def _mode(layers: list[BinaryLayer]) -> dict[nn.Module, Tensor]:
 def _draw(layers: list[BinaryLayer], num_samples: int, generator: torch.Generator | None) -> dict[nn.Module, Tensor]:
     device = layers[0].belief[0].device
     seed = torch.randint(2**62, (1,), generator=generator, device=device)
-    drawn: dict[nn.Module, Tensor] = {}
+    drawn = _draw_jointly([layer for layer in layers if not layer.posterior.independent], num_samples, generator)
     for index, layer in enumerate(layers):
+        if layer in drawn:
+            continue
         natural = layer.posterior.natural(*layer.belief).float()
         drawn[layer] = draw_blocks(layer, natural, seed.to(natural.device), index, num_samples)
     return drawn
+
+
+def _draw_jointly(
+    layers: list[BinaryLayer], num_samples: int, generator: torch.Generator | None
+) -> dict[nn.Module, Tensor]:
+    """Layers whose weights depend on each other: one network after the other, packed as soon as it is drawn."""
+    networks = [
+        [blocks_of(layer, sample) for layer, sample in zip(layers, joint_sample(layers, generator), strict=True)]
+        for _ in range(num_samples)
+    ]
+    return {
+        layer: torch.stack([network[i] for network in networks]).to(layer.belief[0].device)
+        for i, layer in enumerate(layers)
+    }
 
 
 def draw_blocks(layer: BinaryLayer, natural: Tensor, seed: Tensor, index: int, num_samples: int) -> Tensor:

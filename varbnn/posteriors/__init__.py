@@ -3,6 +3,7 @@
 from varbnn.posteriors.base import Belief, Posterior, as_prior, belief_of, mark_belief, pull_back
 from varbnn.posteriors.bernoulli import Bernoulli
 from varbnn.posteriors.gaussian import Gaussian
+from varbnn.posteriors.low_rank import LowRankGaussian
 from varbnn.posteriors.point import Point
 from varbnn.posteriors.signed_bernoulli import SignedBernoulli
 
@@ -10,6 +11,7 @@ __all__ = [
     "Belief",
     "Bernoulli",
     "Gaussian",
+    "LowRankGaussian",
     "Point",
     "Posterior",
     "SignedBernoulli",

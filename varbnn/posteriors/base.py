@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from varbnn.bits import sign
 from varbnn.errors import InputError
+from varbnn.kernels import opposite, uniform
 from varbnn.posteriors.signed_bernoulli import SignedBernoulli
 
 
@@ -47,8 +48,8 @@ def pull_back(
     The gradient is *replaced*, not derived: this is where a loss gradient becomes a natural gradient.
 
     Args:
-        weight: the value in the forward pass, shaped like `parameter`.
-        parameter: receives the gradient.
+        weight: the value in the forward pass.
+        parameter: receives the gradient; shaped like `weight`, or as weight · factor is.
         factor: elementwise multiplier; absent means 1 (straight-through).
         *others: further parameters, each with its factor, where a belief has several.
 
@@ -109,8 +110,8 @@ class Posterior(ABC):
     """How ±1 weights are drawn from a belief, and how a gradient is pulled back onto it.
 
     A posterior holds hyper-parameters only, so it is immutable and one object may serve many layers. The belief
-    itself is tensors shaped like the weight, which the layer owns and passes in, in the order of `names` and then
-    `buffer_names`.
+    itself is tensors, which the layer owns and passes in, in the order of `names` and then `buffer_names`. The first
+    is shaped like the weight; another may have axes of its own before those of the weight.
     """
 
     @property
@@ -122,6 +123,16 @@ class Posterior(ABC):
     def buffer_names(self) -> tuple[str, ...]:
         """Tensors the posterior keeps beside its parameters without training them."""
         return ()
+
+    @property
+    def independent(self) -> bool:
+        """Whether the weights of one draw are independent, so that `natural` says all about their joint law."""
+        return True
+
+    @property
+    def noise_key(self) -> str | None:
+        """Layers of one model whose posteriors name the same key share their noise; None: each has its own."""
+        return None
 
     @abstractmethod
     def initial(self, weight: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
@@ -146,8 +157,16 @@ class Posterior(ABC):
     def natural(self, *belief: Tensor) -> Tensor:
         """λ of the marginal law of each weight, P(+1) = sigmoid(2 λ); ±inf for a point."""
 
+    def noise(self, like: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Fresh noise for one draw of weights shaped like `like`, as `draw` and `sample` take it."""
+        return uniform(like, generator)
+
+    def opposite(self, noise: Tensor) -> Tensor:
+        """The noise of the antithetic draw."""
+        return opposite(noise)
+
     def sample(self, *belief: Tensor, noise: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
-        """Exact ±1 weights from the posterior, shaped like the belief, without gradient."""
+        """Exact ±1 weights from the posterior, drawn jointly, without gradient."""
         with torch.no_grad():
             return self.distribution(*belief).draw(noise=noise, generator=generator)
 
