@@ -211,6 +211,8 @@ def finite(what: str, values: Any, dimensions: int) -> Array:
     Raises:
         InputError: another number of dimensions, or NaN or infinite entries.
     """
+    if np.iscomplexobj(values):
+        raise InputError(f"{what} must be an array of real numbers, got complex ones")
     try:
         array = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
