@@ -123,6 +123,21 @@ def reference_table(results: dict[str, Any]) -> str:
     return "\n".join([head, "|---|---:|---:|---:|---:|---:|---:|", *rows])
 
 
+def packed_table(results: dict[str, Any]) -> str:
+    """Packed models beside as many float networks."""
+    titles = {"mlp": "ReLU", "signs": "`Sign`", "vgg": "VGG-like"}
+    lines = ["| activations | weights, bytes | instructions | × float, batch (in brackets) |", "|---|---:|---|---|"]
+    for name, title in titles.items():
+        if name not in results["table"]:
+            continue
+        row = results["table"][name]
+        size = f"1/{row['float_bytes'] / row['packed_bytes']:.1f}"
+        for level in ("avx512", "avx2"):
+            ratios = [f"{cells[level]['ratio_to_torch']:.1f} ({batch})" for batch, cells in row["batches"].items()]
+            lines.append(f"| {title} | {size} | {level} | {', '.join(ratios)} |")
+    return "\n".join(lines)
+
+
 def tables() -> dict[str, dict[str, str]]:
     """By page, every table by the name of its marker."""
     made = {data: read(RESULTS / f"accuracy-{data}.json") for data in ("digits", "mnist")}
@@ -132,7 +147,8 @@ def tables() -> dict[str, dict[str, str]]:
     comparison = {f"methods-{data}": methods_table(results) for data, results in made.items()}
     comparison |= {f"settings-{data}": settings_table(results) for data, results in made.items()}
     comparison["rule-steps"] = steps_table(read(RESULTS / "rule-steps.json"))
-    return {"README.md": readme, "docs/comparison.md": comparison}
+    packed = {"packed-speed": packed_table(read(RESULTS / "packed.json"))}
+    return {"README.md": readme, "docs/comparison.md": comparison, "docs/packed.md": packed}
 
 
 def filled(text: str, made: dict[str, str]) -> str:

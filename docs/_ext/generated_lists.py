@@ -17,6 +17,7 @@ FIRST = [
     "posteriors",
     "training",
     "prediction",
+    "packed",
     "packed-file",
     "gotchas",
     "vocabulary",

@@ -1,0 +1,130 @@
+"""How fast are packed models beside float32 networks asked one after the other, and how fast is predict?
+
+    python benchmarks/packed.py
+
+`varbnn.pack` of whole models against a loop over as many plain torch networks, each with weights of its own: first
+784-2048-2048-2048-10 with batch norm and ReLU (`mlp`) or signs (`signs`), 32 networks, then a VGG-like net for 32x32
+colour images (`vgg`: 128-128-pool, 256-256-pool, 512-512-pool, 1024-1024-10), 16 networks. `predict` takes the time of
+`varbnn.predict` with 32 networks from the call to the result, drawing and batch-norm statistics included, packed and as
+a loop (what ``VARBNN_BACKEND=reference`` gives). One thread, processor seconds, the smallest of rounds taken in turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from kernels import Timed, measure, on
+from record import RESULTS, machine, read, say, write
+from torch import Tensor, nn
+
+import varbnn as vb
+from varbnn.kernels import backend_info, usable_backends
+
+BATCHES = (1, 16, 128)
+IMAGE_BATCHES = (1, 4, 16, 64)
+
+
+def mlp(widths: tuple[int, ...], activation: type[nn.Module]) -> nn.Module:
+    layers: list[nn.Module] = []
+    for inputs, outputs in pairwise(widths):
+        layers += [nn.Linear(inputs, outputs, bias=False), nn.BatchNorm1d(outputs), activation()]
+    return vb.binarize(settled(nn.Sequential(*layers[:-1])))
+
+
+def vgg() -> nn.Module:
+    layers: list[nn.Module] = []
+    for index, (inputs, outputs) in enumerate(pairwise((3, 128, 128, 256, 256, 512, 512))):
+        layers += [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)]
+        layers += [nn.MaxPool2d(2)] * (index % 2) + [nn.BatchNorm2d(outputs), nn.ReLU()]
+    layers.append(nn.Flatten())
+    for inputs, outputs in pairwise((8192, 1024, 1024, 10)):
+        layers += [nn.Linear(inputs, outputs, bias=False), nn.BatchNorm1d(outputs), nn.ReLU()]
+    return vb.binarize(settled(nn.Sequential(*layers[:-1])))
+
+
+def settled(model: nn.Module) -> nn.Module:
+    """Variances as the sums of ±1 weights have them, so that activations keep their size."""
+    fan_in = 1.0
+    for module in model.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            fan_in = module.weight[0].numel()
+        elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            assert module.running_var is not None
+            module.running_var.fill_(fan_in)
+    return model
+
+
+def against_torch(model: nn.Module, samples: int, inputs: tuple[int, ...], batches: tuple[int, ...],
+                  levels: list[str], seconds: float) -> dict[str, Any]:  # fmt: skip
+    """One packed ensemble and as many float networks as it has."""
+    packed = vb.pack(model, samples, generator=torch.Generator().manual_seed(0))
+    floats = [vb.freeze(model, "sample").eval() for _ in range(samples)]
+    found: dict[str, Any] = {"samples": samples, "packed_bytes": packed.nbytes, "batches": {}}
+    found["float_bytes"] = sum(t.nbytes for net in floats for t in [*net.parameters(), *net.buffers()])
+    found["error_to_float64"] = error(packed, torch.randn(4, *inputs))
+
+    def loop(x: Tensor) -> Tensor:
+        with torch.no_grad():
+            return torch.stack([net(x) for net in floats])
+
+    for batch in batches:
+        x = torch.randn(batch, *inputs)
+        timed: Timed = {"torch": lambda x=x: loop(x)}  # type: ignore[misc]
+        for level in levels:
+            timed[level] = on(level, lambda x=x: packed(x))  # type: ignore[misc]
+        found["batches"][str(batch)] = measure(timed, seconds)
+        say(batch, {name: round(row["ratio_to_torch"], 2) for name, row in found["batches"][str(batch)].items()})
+    return found
+
+
+def error(packed: vb.PackedEnsemble, x: Tensor) -> float:
+    """Largest difference of the first network from itself in float64, relative to the largest output."""
+    expected = packed.member(0).double()(x.double()).detach()
+    return float((packed(x)[0].double() - expected).abs().max() / expected.abs().max())
+
+
+def predicting(widths: tuple[int, ...], seconds: float) -> dict[str, Any]:
+    """`predict` of 1000 inputs with statistics from 1000 others."""
+    model, x, train = mlp(widths, nn.ReLU), torch.randn(1000, widths[0]), torch.randn(1000, widths[0])
+    timed: Timed = {
+        "torch": on("reference", lambda: vb.predict(model, x, 32, refresh_bn=train)),
+        "packed": lambda: vb.predict(model, x, 32, refresh_bn=train),
+    }
+    found = measure(timed, seconds)
+    say(widths, found)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=5.0, help="for each case; default: 5")
+    parser.add_argument(
+        "--levels", nargs="+", default=[x for x in usable_backends() if x in ("avx2", "avx512", "neon")]
+    )
+    parser.add_argument("--only", choices=["mlp", "signs", "vgg", "predict"], nargs="+")
+    parser.add_argument("--image-batches", type=int, nargs="+", default=IMAGE_BATCHES)
+    parser.add_argument("--out", type=Path, default=RESULTS / "packed.json")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    wide, chosen = (784, 2048, 2048, 2048, 10), args.only or ["mlp", "signs", "vgg", "predict"]
+    table: dict[str, Any] = read(args.out).get("table", {}) if args.only else {}
+    for name, activation in (("mlp", nn.ReLU), ("signs", vb.nn.Sign)):
+        if name in chosen:
+            model = mlp(wide, activation)
+            table[name] = against_torch(model, 32, (784,), BATCHES, args.levels, args.seconds)
+    if "vgg" in chosen:
+        table["vgg"] = against_torch(vgg(), 16, (3, 32, 32), tuple(args.image_batches), args.levels, args.seconds)
+    if "predict" in chosen:
+        networks = {"784-400-400-10": (784, 400, 400, 10), "784-2048-2048-2048-10": wide}
+        table["predict"] = {name: predicting(widths, args.seconds) for name, widths in networks.items()}
+    info = backend_info()
+    write(args.out, {"machine": machine() | {"compiler": info.compiler}, "table": table})
+
+
+if __name__ == "__main__":
+    main()
