@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib.util
 import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from varbnn.sdp.bound import bound_in_units
+from varbnn.sdp.cuts import Cuts
 from varbnn.sdp.exact import shor
 from varbnn.sdp.low_rank import relax
 from varbnn.sdp.problem import UNIT, Array, Problem
@@ -18,11 +20,47 @@ from varbnn.sdp.rounding import polished, rounded
 ENUMERATED = 24
 """Up to this many weights all sign vectors are tried."""
 
-LEAF = 19
+LEAF = 22
 """Within branch and bound, where so many are left they are tried at once: cheaper than a relaxation."""
+
+CUT_ROUNDS, CUTS = 10, 400
+"""Of triangle inequalities at the root: rounds at most, and how many in each."""
 
 CUT_SIZES = (25, 45)
 """Between these the root gets triangle inequalities, where cvxpy is there to solve it."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is left to search once some weights are fixed.
+
+    Attributes:
+        problem: in the weights that are left.
+        lifted: the same with the triangle inequalities of the root subtracted: its bounds hold for `problem` and are
+            better; its objectives mean nothing.
+        free: which weights are left.
+        fixed: all weights, ±1 where they are fixed.
+        bound: proved, in units of C.
+    """
+
+    problem: Problem
+    lifted: Problem
+    free: NDArray[np.int64]
+    fixed: Array
+    bound: float
+
+    def child(self, index: int, sign: float, bound: float) -> Part:
+        moved = self.fixed.copy()
+        moved[self.free[index]] = sign
+        smaller = fixed_to(self.problem, index, sign)
+        lifted = smaller if self.lifted is self.problem else fixed_to(self.lifted, index, sign)
+        return Part(smaller, lifted, np.delete(self.free, index), moved, bound)
+
+    def whole(self, found: Array) -> Array:
+        """All weights, from those that are left."""
+        weights = np.repeat(self.fixed[None], len(found), axis=0)
+        weights[:, self.free] = found
+        return weights
 
 
 @dataclass
@@ -51,77 +89,66 @@ class Search:
     def run(self) -> None:
         """Search the whole tree. On Ctrl-C and at the deadline, what is still open counts by its parents' bounds."""
         size = self.problem.size
-        stack: list[tuple[Problem, NDArray[np.int64], Array, float]] = [
-            (self.problem, np.arange(size), np.zeros(size), -math.inf)
-        ]
-        current = -math.inf  # proved for what is being looked at, on the stack or not
+        first = bound_in_units(self.problem, np.diag(self.problem.homogeneous))
+        stack = [Part(self.problem, self.problem, np.arange(size), np.zeros(size), first)]
+        current = first  # proved for what is being looked at, on the stack or not
+        self._offer(polished(self.problem, np.ones((1, size))))
         try:
-            stack[0] = (*stack[0][:3], self._root())
+            stack[0] = self._with_cuts(stack[0])
             while stack and time.perf_counter() < self.deadline:
-                part, free, fixed, current = stack[-1]
-                children, proved = self._look(part, free, fixed, current)
+                current = stack[-1].bound
+                children, proved = self._look(stack[-1])
                 del stack[-1]
+                stack += children
                 if not children:
                     self.bound = min(self.bound, proved)
-                for index, sign in children:
-                    moved = fixed.copy()
-                    moved[free[index]] = sign
-                    stack.append((fixed_to(part, index, sign), np.delete(free, index), moved, proved))
         except KeyboardInterrupt:
             self.bound = min(self.bound, current)
             self.complete = False
         self.complete = self.complete and not stack
-        self.bound = min([self.bound, *(above for _, _, _, above in stack)])
+        self.bound = min([self.bound, *(part.bound for part in stack)])
 
-    def _root(self) -> float:
-        """A first bound of everything, by triangle inequalities where they are at hand."""
-        self._offer(polished(self.problem, np.ones((1, self.problem.size))))
-        bound = -math.inf
-        if CUT_SIZES[0] <= self.problem.size <= CUT_SIZES[1] and importlib.util.find_spec("cvxpy") is not None:
-            for point in shor(self.problem, "clarabel", cuts=8):
-                self._offer(self._roundings(self.problem, point.vectors))
-                bound = max(bound, point.raw)
-                if self._closed(self.problem, bound) or time.perf_counter() > self.deadline:
-                    break
-        return bound
+    def _with_cuts(self, root: Part) -> Part:
+        """The root with triangle inequalities, where they are at hand."""
+        if not CUT_SIZES[0] <= self.problem.size <= CUT_SIZES[1] or importlib.util.find_spec("cvxpy") is None:
+            return root
+        for point in shor(self.problem, "clarabel", CUT_ROUNDS, CUTS):
+            self._offer(self._roundings(self.problem, point.vectors))
+            if point.raw > root.bound:
+                root = replace(root, bound=point.raw, lifted=lifted(self.problem, point.cuts))
+            if self._closed(root, root.bound) or time.perf_counter() > self.deadline:
+                break
+        return root
 
-    def _look(
-        self, part: Problem, free: NDArray[np.int64], signs: Array, above: float
-    ) -> tuple[list[tuple[int, float]], float]:
-        """How to branch on a part, (weight, sign) with the better last, or nothing; and the bound proved for it."""
-        if part.size <= LEAF:
-            weights, _, proved = enumerated(part)
-            self._offer(self._whole(signs, free, weights[None]))
-            return [], max(above, proved)
-        if self._closed(part, above):
-            return [], above
+    def _look(self, part: Part) -> tuple[list[Part], float]:
+        """The parts that a part falls into, the better last, or none; and the bound proved for it."""
+        if part.problem.size <= LEAF:
+            weights, _, proved = enumerated(part.problem)
+            self._offer(part.whole(weights[None]))
+            return [], max(part.bound, proved)
+        proved = part.bound
+        if self._closed(part, proved):
+            return [], proved
         self.nodes += 1
-        for point in relax(part, 1e-3):
-            found = self._roundings(part, point.vectors, 10)
-            self._offer(self._whole(signs, free, found))
-            above = max(above, point.raw)
-            if self._closed(part, above):
-                return [], above
+        for point in relax(part.lifted, 1e-3):
+            self._offer(part.whole(self._roundings(part.problem, point.vectors, 10)))
+            proved = max(proved, point.raw)
+            if self._closed(part, proved):
+                return [], proved
         means = point.vectors[1:] @ point.vectors[0]
-        sizes = np.linalg.norm(part.homogeneous[1:], axis=1)
+        sizes = np.linalg.norm(part.problem.homogeneous[1:], axis=1)
         index = int((sizes * (1.0 - means * means)).argmax())
         likely = 1.0 if means[index] >= 0 else -1.0
-        return [(index, -likely), (index, likely)], above
+        return [part.child(index, -likely, proved), part.child(index, likely, proved)], proved
 
-    def _closed(self, part: Problem, bound: float) -> bool:
-        if part.lattice is not None:
-            bound = part.lattice.at_least(bound)
+    def _closed(self, part: Part, bound: float) -> bool:
+        if part.problem.lattice is not None:
+            bound = part.problem.lattice.at_least(bound)
         return bound >= self.value - self.tolerance * abs(self.value)
 
     @staticmethod
     def _roundings(part: Problem, vectors: Array, count: int = 50) -> Array:
         return polished(part, rounded(vectors, count, "homogeneous", np.random.default_rng(0)))
-
-    @staticmethod
-    def _whole(signs: Array, free: NDArray[np.int64], found: Array) -> Array:
-        weights = np.repeat(signs[None], len(found), axis=0)
-        weights[:, free] = found
-        return weights
 
     def _offer(self, candidates: Array) -> None:
         points = np.concatenate([np.ones((len(candidates), 1)), candidates], axis=1)
@@ -129,6 +156,13 @@ class Search:
         best = int(values.argmin())
         if values[best] < self.value:
             self.weights, self.value = candidates[best], float(values[best])
+
+
+def lifted(problem: Problem, cuts: Cuts) -> Problem:
+    """The problem whose bounds are those of `problem` with multipliers for triangle inequalities."""
+    matrix, error = cuts.subtracted(problem.homogeneous)
+    price = math.fsum(cuts.multipliers) * (1 + 4 * UNIT)
+    return Problem(matrix, problem.unit, (problem.slack + error + price) * (1 + 4 * UNIT))
 
 
 def fixed_to(problem: Problem, index: int, sign: float) -> Problem:

@@ -26,12 +26,14 @@ OPTIONS: dict[str, dict[str, Any]] = {"clarabel": {}, "scs": {"eps_abs": 1e-5, "
 """What each solver is called with."""
 
 
-def shor(problem: Problem, solver: str, cuts: int = 0) -> Iterator[Relaxed]:
+def shor(problem: Problem, solver: str, cuts: int = 0, most: int = 150) -> Iterator[Relaxed]:
     """Points of the relaxation of Shor: as it is, then after each of up to `cuts` rounds of triangle inequalities.
 
     Args:
         solver: ``"clarabel"`` (up to some 60 weights: its time grows with the fifth power of them) or ``"scs"`` (to
             some 200).
+        cuts: rounds of triangle inequalities.
+        most: of them in a round.
 
     Raises:
         MissingExtraError: cvxpy is not installed.
@@ -45,9 +47,9 @@ def shor(problem: Problem, solver: str, cuts: int = 0) -> Iterator[Relaxed]:
         if best is None or bound > highest:
             highest = bound
             value = float((problem.homogeneous * moments).sum()) * problem.unit + problem.constant
-            best = Relaxed(_factor(moments), value, problem.proved(bound), bound)
+            best = Relaxed(_factor(moments), value, problem.proved(bound), bound, chosen)
         yield best
-        more = violated(moments)
+        more = violated(moments, most)
         if len(more) == 0:
             return
         chosen = chosen.active().joined(more)

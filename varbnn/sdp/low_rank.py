@@ -16,6 +16,7 @@ import numpy as np
 from scipy import linalg
 
 from varbnn.sdp.bound import bound_in_units, dual_of
+from varbnn.sdp.cuts import Cuts
 from varbnn.sdp.mixing import start, sweep
 from varbnn.sdp.newton import newton, unit_rows
 from varbnn.sdp.problem import Array, Problem
@@ -36,12 +37,14 @@ class Relaxed:
         value: <C, M> + constant, in the units given; near to the relaxation's optimum, but proves nothing.
         bound: proved lower bound of the objective over ±1 weights, in the units given.
         raw: the same of zᵀ C z, before what is known of integers.
+        cuts: the triangle inequalities, with multipliers, that the bound makes use of.
     """
 
     vectors: Array
     value: float
     bound: float
     raw: float
+    cuts: Cuts = Cuts.none()  # noqa: RUF009 - never changed
 
     @property
     def rank(self) -> int:
@@ -82,7 +85,7 @@ def relax(
         if best is None:  # nothing is proved: the vectors are of use all the same
             best = Relaxed(vectors, value * problem.unit + problem.constant, -math.inf, -math.inf)
         yield best
-        if value - bound <= tolerance * max(abs(value), 1.0):
+        if value - problem.slack - bound <= tolerance * max(abs(value), 1.0):
             return
         vectors = _widened(matrix, dual, vectors)
 
