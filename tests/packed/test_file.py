@@ -31,6 +31,8 @@ from varbnn.packed.file.modules import CLASSES, fill, made, options_of
 from varbnn.packed.file.values import decode, encode
 
 NAMES = list(networks())
+SLOW = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+"""Complaints of hypothesis that a busy machine causes, and one that does not apply: the fixture never changes."""
 
 
 @pytest.fixture(scope="module")
@@ -264,7 +266,7 @@ CONSTANTS = st.recursive(
 
 
 @given(CONSTANTS)
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=200, suppress_health_check=SLOW)
 def test_a_constant_of_a_call_comes_back(value):
     again = decode(json.loads(json.dumps(encode(value))), 5)
     assert repr(again) == repr(value)  # NaN is not equal to itself
@@ -506,7 +508,7 @@ def test_a_file_that_cannot_be_read_is_named(path, reason, tmp_path, monkeypatch
 
 @pytest.mark.parametrize("mutate", BY_BYTES, ids=lambda f: f.__name__)
 @given(random=st.randoms(use_true_random=False), name=st.sampled_from(NAMES), mmap=st.booleans())
-@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=40, suppress_health_check=SLOW)
 def test_a_damaged_file_is_refused_or_unchanged(mutate, random, name, mmap, saved):
     content = mutate(saved[name], random)
     with tempfile.NamedTemporaryFile() as file:
@@ -521,7 +523,7 @@ def test_a_damaged_file_is_refused_or_unchanged(mutate, random, name, mmap, save
 
 @pytest.mark.parametrize("mutate", MENDED, ids=lambda f: f.__name__)
 @given(random=st.randoms(use_true_random=False), name=st.sampled_from(NAMES))
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=60, suppress_health_check=SLOW)
 def test_a_forged_file_is_refused_or_a_sound_ensemble(mutate, random, name, saved):
     with tempfile.NamedTemporaryFile() as file:
         file.write(mutate(saved[name], random))

@@ -99,11 +99,23 @@ def conv(
     results = []
     for s, x, own_scale, own_shift in _each(values, weight, scale, shift, in_channels):
         rows = unpack_blocks(weight[s].unflatten(0, (groups, -1)), width, fan_in * math.prod(kernel))
-        signs = rows.reshape(out_channels, *kernel, fan_in).movedim(-1, 1)
-        padded = F.pad(x.movedim(-1, 1), margins)
+        signs = channels_first(rows.reshape(out_channels, *kernel, fan_in))
+        padded = F.pad(channels_first(x), margins)
         product = CONVOLUTIONS[len(kernel)](padded, signs, None, tuple(stride), 0, tuple(dilation), groups)
         results.append(finish(product.movedim(1, -1), own_scale, own_shift, activation))
     return torch.stack(results)
+
+
+def channels_first(values: Tensor) -> Tensor:
+    """Channels from the last dimension to dimension 1.
+
+    A single channel gets the strides of an ordinary tensor: with those of a moved one, torch 2.13 on x86 reads memory
+    that was never written where the output is one place wide and the stride is larger than 1.
+
+    >>> channels_first(torch.zeros(2, 5, 1)).stride()
+    (5, 5, 1)
+    """
+    return values.squeeze(-1).unsqueeze(1) if values.shape[-1] == 1 else values.movedim(-1, 1)
 
 
 def predictive(

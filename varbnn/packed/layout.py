@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from varbnn.bits import BLOCK, blocks, pack_blocks, unpack_blocks
+from varbnn.kernels.products import channels_first
 from varbnn.nn.layer import BinaryLayer
 
 
@@ -34,7 +35,7 @@ def conv_weight(packed: Tensor, shape: tuple[int, ...], groups: int) -> Tensor:
     for size in kernel:
         count *= size
     rows = unpack_blocks(packed.unflatten(0, (groups, -1)), outputs // groups, count)
-    return rows.reshape(outputs, *kernel, fan_in).movedim(-1, 1).contiguous()
+    return channels_first(rows.reshape(outputs, *kernel, fan_in)).contiguous()
 
 
 def regrouped(packed: Tensor, groups: int, outputs: int) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from varbnn.bits import sign, unpack_blocks
 from varbnn.errors import InputError
 from varbnn.kernels import ops
+from varbnn.kernels.products import channels_first
 from varbnn.packed.layout import conv_weight
 
 
@@ -162,7 +163,7 @@ class PackedConv(PackedProduct):
             last.unflatten(0, (lead, last.shape[0] // lead)), self.weight, *self.channels, self.kernel, self.stride,
             self.padding, self.dilation, self.groups, self.scale, self.shift, self.activation,
         ).flatten(0, 1)  # fmt: skip
-        return result if self.activation == "sign" else result.movedim(-1, 1)
+        return result if self.activation == "sign" else channels_first(result)
 
     def member(self, s: int) -> list[nn.Module]:
         dims = len(self.kernel)
