@@ -48,7 +48,7 @@ docs: .venv/.dev
 	@echo "docs/_build/html/index.html"
 
 bench: .venv/.dev
-	@for name in step_time rule_steps kernels reference_run accuracy ablations; do \
+	@for name in step_time rule_steps kernels sdp reference_run accuracy ablations; do \
 	    echo "== $$name"; $(BIN)/python benchmarks/$$name.py || exit 1; \
 	done
 

@@ -224,3 +224,4 @@ def test_scaling_says_whether_it_rounded():
     assert not scaled([[1.0, 3.0]], [2.0], 0.3).exact
     assert not scaled([[1.0, 3.0]], [2.0], 1.0, [3.0]).exact
     assert not scaled([[1e-300, 1e100]], [1e-310], 1.0).exact
+    assert not scaled([[2.0**996, 2.0**-100]], [1.0], 2.0**-996).exact

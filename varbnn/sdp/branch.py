@@ -114,9 +114,11 @@ class Search:
             return root
         for point in shor(self.problem, "clarabel", CUT_ROUNDS, CUTS):
             self._offer(self._roundings(self.problem, point.vectors))
-            if point.raw > root.bound:
+            gained = point.raw - root.bound
+            if gained > 0:
                 root = replace(root, bound=point.raw, lifted=lifted(self.problem, point.cuts))
-            if self._closed(root, root.bound) or time.perf_counter() > self.deadline:
+            stalled = gained < 0.05 * (self.value - root.bound)
+            if stalled or self._closed(root, root.bound) or time.perf_counter() > self.deadline:
                 break
         return root
 

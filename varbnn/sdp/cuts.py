@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from varbnn.sdp.problem import UNIT, Array
+from varbnn.sdp.problem import UNDERFLOW, UNIT, Array
 
 SIGNS = np.array([[1.0, 1.0, 1.0], [1.0, -1.0, -1.0], [-1.0, 1.0, -1.0], [-1.0, -1.0, 1.0]])
 """Of the pairs (i, j), (i, k), (j, k): their product is 1."""
@@ -74,7 +74,7 @@ class Cuts:
         touched = float(np.abs(matrix[times > 0]).sum())
         operations = float(times.max(initial=0.0)) + 2
         error = 2 * operations * UNIT * (2 * touched + 3 * math.fsum(self.multipliers))
-        return matrix - added - added.T, error
+        return matrix - added - added.T, error + matrix.size * UNDERFLOW
 
 
 def violated(moments: Array, most: int = 150, least: float = 1e-3) -> Cuts:

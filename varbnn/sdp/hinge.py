@@ -22,7 +22,7 @@ from scipy import optimize, special
 from varbnn.errors import BackendError, InputError, import_extra
 from varbnn.sdp.branch import all_signs
 from varbnn.sdp.exact import guarded_solve
-from varbnn.sdp.problem import UNIT, Array, finite
+from varbnn.sdp.problem import UNDERFLOW, UNIT, Array, finite
 from varbnn.sdp.rounding import signs
 from varbnn.sdp.solution import Solution
 
@@ -160,7 +160,7 @@ def _dual_bound(rows: Array, margin: float, multipliers: Array, smooth: bool) ->
     )
     sizes = np.abs(margin * dual).sum() + (dual @ np.abs(rows)).sum() + (len(dual) if smooth else 0)
     # sums of m products and of n terms; the entropies are right to some digits less than all
-    error = (2 * sum(rows.shape) + 40) * UNIT * float(sizes)
+    error = (2 * sum(rows.shape) + 40) * UNIT * float(sizes) + rows.size * UNDERFLOW
     return math.nextafter(math.fsum(terms) - error, -math.inf)
 
 
@@ -207,5 +207,6 @@ def _all(rows: Array, margin: float, smooth: bool) -> tuple[Array, float]:
         [_loss(rows, margin, everyone[i : i + block], smooth) for i in range(0, len(everyone), block)]
     )
     error = (2 * sum(rows.shape) + 40) * UNIT * float(np.abs(rows).sum() + len(rows) * (abs(margin) + 1))
+    error += rows.size * UNDERFLOW
     best = int(losses.argmin())
     return everyone[best], math.nextafter(float(losses[best]) - error, -math.inf)

@@ -149,8 +149,10 @@ def scaled(design: ArrayLike, target: ArrayLike, scale: float = 1.0, weight: Arr
     # through mantissas and exponents: x · scale itself may overflow although the problem does not
     mantissa, exponent = math.frexp(scale)
     own, others, of_root, root = _exponent(x), _exponent(y), 0, np.ones(1)
-    values, goal = np.ldexp(x, -own) * mantissa, np.ldexp(y, -others)
-    exact = abs(mantissa) in (0.0, 0.5)  # a product with a power of two
+    values, goal = np.ldexp(x, -own), np.ldexp(y, -others)
+    exact = np.array_equal(np.ldexp(values, own), x) and np.array_equal(np.ldexp(goal, others), y)
+    exact = exact and abs(mantissa) in (0.0, 0.5)  # a product with a power of two
+    values = values * mantissa
     if weight is not None:
         root = np.sqrt(_row_weights(weight, len(x)))
         of_root = _exponent(root)

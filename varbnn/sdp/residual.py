@@ -19,6 +19,9 @@ from varbnn.sdp.rounding import rounded
 from varbnn.sdp.solution import Solution
 
 SWEEPS = 100
+SMALLEST_SQUARE = 1e-200
+"""Of a vector that proves something: below that underflow counts."""
+
 POLISHED = 5
 """So many of the roundings, the best, are improved by flips."""
 
@@ -93,7 +96,9 @@ def box_bound(design: Array, target: Array, direction: Array) -> float:
     sizes = float(np.abs(direction) @ (np.abs(target) + np.abs(design).sum(1)))
     along -= (2 * sum(design.shape) + 40) * UNIT * sizes
     square = math.fsum(direction * direction)
-    return math.nextafter(along * along / square * (1 - 40 * UNIT), 0.0) if along > 0 and square > 0 else 0.0
+    return (
+        math.nextafter(along * along / square * (1 - 40 * UNIT), 0.0) if along > 0 and square > SMALLEST_SQUARE else 0.0
+    )
 
 
 def _flipped(design: Array, target: Array, weights: Array) -> Array:
