@@ -1,5 +1,6 @@
 """Relaxations of binary training problems, with proved bounds."""
 
+from varbnn.sdp.batch import SolutionBatch, least_squares_batch
 from varbnn.sdp.hinge import HingeSolution, binary_hinge
 from varbnn.sdp.max_cut import Cut, max_cut
 from varbnn.sdp.solution import Solution
@@ -9,9 +10,11 @@ __all__ = [
     "Cut",
     "HingeSolution",
     "Solution",
+    "SolutionBatch",
     "binary_hinge",
     "binary_least_squares",
     "certify",
+    "least_squares_batch",
     "max_cut",
     "quadratic",
 ]
