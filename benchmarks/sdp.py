@@ -90,8 +90,8 @@ def small(count: int = 200, largest: int = 16) -> dict[str, Any]:
     return rows
 
 
-def cuts(count: int = 40, n: int = 20, rounds: int = 8) -> dict[str, Any]:
-    """How many instances triangle inequalities close."""
+def cuts(count: int = 40, n: int = 20, rounds: int = 15) -> dict[str, Any]:
+    """How many instances triangle and pentagonal inequalities close."""
     rows = {}
     for family in ("planted", "relu", "gaussian"):
         rng = np.random.default_rng(2)

@@ -13,7 +13,7 @@ from varbnn.errors import BackendError, InputError, MissingExtraError
 from varbnn.sdp import binary_least_squares, exact, max_cut, quadratic
 from varbnn.sdp.bound import bound_in_units
 from varbnn.sdp.branch import Search, enumerated, fixed_to
-from varbnn.sdp.cuts import SIGNS, Cuts, violated
+from varbnn.sdp.cuts import Cuts, _violated, violated
 from varbnn.sdp.low_rank import relax
 from varbnn.sdp.problem import least_squares_problem, quadratic_problem
 from varbnn.sdp.solve import minimise
@@ -58,7 +58,7 @@ def test_cuts_close_nearly_all_gaps_of_twenty_weights():
     for family in ("planted", "relu", "gaussian"):
         for _ in range(2):
             made = problem(family, 20, rng)
-            found = minimise(made, "clarabel", cuts=8)
+            found = minimise(made, "clarabel", cuts=15)
             _, least, proved = enumerated(made)
             assert proved <= least
             assert found.lower_bound <= least * made.unit
@@ -70,37 +70,49 @@ def test_multipliers_of_any_size_give_valid_bounds():
     rng = np.random.default_rng(3)
     made = problem("max-cut", 7, rng)
     best = optimum(made)
-    all_cuts = violated(rng.uniform(-1, 1, (8, 8)), most=40, least=-2.0)
+    moments = rng.uniform(-1, 1, (8, 8))
+    all_cuts = _violated(moments, 20, -2.0, 3).joined(_violated(moments, 20, -2.0, 5))
     assert len(all_cuts) == 40
     for size in (1e-6, 0.1, 1.0, 1e6):
         cuts = all_cuts.with_multipliers(size * rng.random(40))
         assert made.proved(bound_in_units(made, rng.standard_normal(8), cuts)) <= best
 
 
-def test_every_sign_vector_satisfies_every_cut_and_violated_ones_are_found():
-    for z in every_sign_vector(4):
+def test_every_sign_vector_satisfies_every_cut():
+    cuts = violated(np.random.default_rng(4).uniform(-1, 1, (7, 7)), most=10**6, least=-20.0)
+    assert len(cuts) == 35 * 4 + 21 * 16
+    for z in every_sign_vector(7):
+        rows, columns, signs = cuts.pairs()
+        assert np.all((signs * z[rows] * z[columns]).sum(1) >= cuts.least)
         assert len(violated(np.outer(z, z))) == 0
-        assert np.all(SIGNS @ np.array([z[0] * z[1], z[0] * z[2], z[1] * z[2]]) >= -1)
-    moments = np.full((3, 3), -0.5) + 1.5 * np.eye(3)
-    (triple,), (kind,) = (found := violated(moments)).triples, found.signs
-    assert triple.tolist() == [0, 1, 2]
-    assert kind.tolist() == [1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("size", [3, 5])
+def test_the_cut_of_a_clique_is_found(size):
+    moments = np.full((size, size), -1 / (size - 1)) + size / (size - 1) * np.eye(size)
+    found = _violated(moments, 150, 1e-3, size)
+    assert found.members[0, :size].tolist() == list(range(size))
+    assert found.signs[0, :size].tolist() == [1.0] * size
+    assert (found.least == -(size - 1) / 2).all()
+    assert found.members.shape[1] == 5
 
 
 def test_subtracting_cuts_is_what_the_bound_says():
     rng = np.random.default_rng(4)
     matrix = rng.standard_normal((6, 6))
     matrix = matrix + matrix.T
-    cuts = violated(rng.uniform(-1, 1, (6, 6)), most=9, least=-2.0).with_multipliers(rng.random(9))
+    moments = rng.uniform(-1, 1, (6, 6))
+    cuts = _violated(moments, 9, -2.0, 3).joined(_violated(moments, 9, -2.0, 5)).with_multipliers(rng.random(18))
     left, error = cuts.subtracted(matrix)
     for z in every_sign_vector(6):
-        held = sum(
-            m * (s @ [z[i] * z[j], z[i] * z[k], z[j] * z[k]])
-            for (i, j, k), s, m in zip(cuts.triples, cuts.signs, cuts.multipliers, strict=True)
-        )
+        held = 0.0
+        for members, s, m in zip(cuts.members, cuts.signs, cuts.multipliers, strict=True):
+            total = float((s * z[members]).sum())
+            held += m * (total**2 - np.abs(s).sum()) / 2
         assert z @ left @ z == pytest.approx(z @ matrix @ z - held, abs=1e-12)
-    assert 0 < error < 1e-11
-    assert len(Cuts.none().joined(cuts).active()) == 9
+        assert held >= -cuts.price - 1e-12
+    assert 0 < error < 1e-10
+    assert len(Cuts.none().joined(cuts).active()) == 18
 
 
 @pytest.mark.parametrize("family", ["planted", "relu", "gaussian", "max-cut"])

@@ -33,7 +33,7 @@ X, Y = data("gaussian", 5, np.random.default_rng(0))
         ((X, Y), {"method": "magic"}, "method must be one of"),
         ((X, Y), {"rounding": "up"}, "rounding must be one of"),
         ((X, Y), {"num_roundings": 0}, "num_roundings must be at least 1"),
-        ((X, Y), {"cuts": 3}, "cuts are rounds of triangle inequalities"),
+        ((X, Y), {"cuts": 3}, "cuts are rounds of inequalities"),
         ((X, Y), {"momentum": 1.0}, r"momentum must be in \[0, 1\)"),
         ((X, Y), {"weight": -np.ones(10)}, "row weight ≥ 0"),
         ((X, Y), {"weight": np.ones(3)}, "row weight ≥ 0"),

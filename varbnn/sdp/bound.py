@@ -68,12 +68,12 @@ def lower_bound(problem: Problem, dual: Array) -> float:
 def bound_in_units(problem: Problem, dual: Array, cuts: Cuts | None = None) -> float:
     """A proved lower bound of zᵀ C z over ±1 vectors z, in units of C and before what is known of its integers.
 
-    With triangle inequalities and multipliers μ ≥ 0 the bound is that of C - Σ μ_t A_t, less Σ μ_t.
+    With inequalities and multipliers μ ≥ 0 the bound is that of C - Σ μ_t A_t, less their price.
     """
     matrix, lost_to_cuts, price = problem.homogeneous, 0.0, 0.0
     if cuts is not None and len(cuts):
         matrix, lost_to_cuts = cuts.subtracted(matrix)
-        price = math.fsum(cuts.multipliers)
+        price = cuts.price * (1 + 4 * UNIT)
     if not np.isfinite(dual).all() or not np.isfinite(matrix).all():
         return -math.inf
     remaining = matrix.copy()

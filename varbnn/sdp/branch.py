@@ -24,10 +24,10 @@ LEAF = 22
 """Within branch and bound, where so many are left they are tried at once: cheaper than a relaxation."""
 
 CUT_ROUNDS, CUTS = 10, 400
-"""Of triangle inequalities at the root: rounds at most, and how many in each."""
+"""Of clique inequalities at the root: rounds at most, and how many in each."""
 
 CUT_SIZES = (25, 45)
-"""Between these the root gets triangle inequalities, where cvxpy is there to solve it."""
+"""Between these the root gets clique inequalities, where cvxpy is there to solve it."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Part:
 
     Attributes:
         problem: in the weights that are left.
-        lifted: the same with the triangle inequalities of the root subtracted: its bounds hold for `problem` and are
+        lifted: the same with the inequalities of the root subtracted: its bounds hold for `problem` and are
             better; its objectives mean nothing.
         free: which weights are left.
         fixed: all weights, ±1 where they are fixed.
@@ -109,7 +109,7 @@ class Search:
         self.bound = min([self.bound, *(part.bound for part in stack)])
 
     def _with_cuts(self, root: Part) -> Part:
-        """The root with triangle inequalities, where they are at hand."""
+        """The root with clique inequalities, where they are at hand."""
         if not CUT_SIZES[0] <= self.problem.size <= CUT_SIZES[1] or importlib.util.find_spec("cvxpy") is None:
             return root
         for point in shor(self.problem, "clarabel", CUT_ROUNDS, CUTS):
@@ -161,9 +161,9 @@ class Search:
 
 
 def lifted(problem: Problem, cuts: Cuts) -> Problem:
-    """The problem whose bounds are those of `problem` with multipliers for triangle inequalities."""
+    """The problem whose bounds are those of `problem` with multipliers for inequalities."""
     matrix, error = cuts.subtracted(problem.homogeneous)
-    price = math.fsum(cuts.multipliers) * (1 + 4 * UNIT)
+    price = cuts.price * (1 + 4 * UNIT)
     return Problem(matrix, problem.unit, (problem.slack + error + price) * (1 + 4 * UNIT))
 
 

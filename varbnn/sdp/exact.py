@@ -26,13 +26,13 @@ OPTIONS: dict[str, dict[str, Any]] = {"clarabel": {}, "scs": {"eps_abs": 1e-5, "
 """What each solver is called with."""
 
 
-def shor(problem: Problem, solver: str, cuts: int = 0, most: int = 150) -> Iterator[Relaxed]:
-    """Points of the relaxation of Shor: as it is, then after each of up to `cuts` rounds of triangle inequalities.
+def shor(problem: Problem, solver: str, cuts: int = 0, most: int = 250) -> Iterator[Relaxed]:
+    """Points of the relaxation of Shor: as it is, then after each of up to `cuts` rounds of inequalities.
 
     Args:
         solver: ``"clarabel"`` (up to some 60 weights: its time grows with the fifth power of them) or ``"scs"`` (to
             some 200).
-        cuts: rounds of triangle inequalities.
+        cuts: rounds of triangle and pentagonal inequalities.
         most: of them in a round.
 
     Raises:
@@ -65,9 +65,10 @@ def _solved(cvxpy: ModuleType, problem: Problem, solver: str, cuts: Cuts) -> tup
     constraints = [variable >> 0, cvxpy.diag(variable) == 1]
     if len(cuts):
         rows, columns, signs = cuts.pairs()
-        number = np.repeat(np.arange(len(cuts)), 3)
-        sums = sparse.csr_array((signs.ravel(), (number, rows.ravel() + size * columns.ravel())), (len(cuts), size**2))
-        constraints.append(sums @ cvxpy.vec(variable, order="F") >= -1)
+        number = np.repeat(np.arange(len(cuts)), rows.shape[1])
+        at = (number, rows.ravel() + size * columns.ravel())
+        sums = sparse.csr_array((signs.ravel(), at), (len(cuts), size**2))
+        constraints.append(sums @ cvxpy.vec(variable, order="F") >= cuts.least)
     program = cvxpy.Problem(cvxpy.Minimize(cvxpy.sum(cvxpy.multiply(matrix / unit, variable))), constraints)
     status = guarded_solve(cvxpy, program, solver, **OPTIONS[solver])
     if variable.value is None or constraints[1].dual_value is None:

@@ -37,7 +37,7 @@ class Relaxed:
         value: <C, M> + constant, in the units given; near to the relaxation's optimum, but proves nothing.
         bound: proved lower bound of the objective over ±1 weights, in the units given.
         raw: the same of zᵀ C z, before what is known of integers.
-        cuts: the triangle inequalities, with multipliers, that the bound makes use of.
+        cuts: the inequalities, with multipliers, that the bound makes use of.
     """
 
     vectors: Array

@@ -83,7 +83,8 @@ def binary_least_squares(
         tolerance: of the relaxation, relative; of ``"exact"``, the gap at which a part of the tree is left.
         num_roundings: ±1 vectors drawn from the relaxation's solution, of which the best counts, after single flips.
         rounding: ``"homogeneous"``, ``"mean"`` (as VISPA rounds) or ``"derandomised"``, see `varbnn.sdp.rounding`.
-        cuts: rounds of triangle inequalities for ``"clarabel"`` and ``"scs"``; five close most gaps of 20 weights.
+        cuts: rounds of triangle and pentagonal inequalities for ``"clarabel"`` and ``"scs"``; fifteen close
+            nearly all gaps of 20 weights.
         momentum: of the mixing method, in [0, 1).
         time_limit: of branch and bound, seconds; what is open then weakens the bound.
         seed: of start and roundings.
@@ -206,7 +207,7 @@ def _check_options(method: str, num_roundings: int, rounding: str, cuts: int, mo
     if num_roundings < 1:
         raise InputError(f"num_roundings must be at least 1, got {num_roundings}")
     if cuts < 0 or (cuts and method not in SOLVERS):
-        raise InputError(f"cuts are rounds of triangle inequalities for the methods {SOLVERS}, got {cuts}, {method!r}")
+        raise InputError(f"cuts are rounds of inequalities for the methods {SOLVERS}, got {cuts}, {method!r}")
     if not 0 <= momentum < 1:
         raise InputError(f"momentum must be in [0, 1), got {momentum}")
 
