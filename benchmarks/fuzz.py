@@ -11,6 +11,7 @@ and another child goes on behind it. Every case depends on the seed and its own 
 from __future__ import annotations
 
 import argparse
+import atexit
 import collections
 import json
 import mmap
@@ -53,6 +54,7 @@ def work(kind: str, seed: int, first: int, last: int, place: str) -> None:
     from fuzz_cases import KINDS as MADE
 
     case = MADE[kind]()
+    atexit.register(case.close)
     outcomes: collections.Counter[str] = collections.Counter()
     failures: list[dict[str, Any]] = []
     with open(place, "r+b") as file, mmap.mmap(file.fileno(), 8) as current:
@@ -152,7 +154,9 @@ def main() -> None:
 
         take_library(chosen.library)
         kind, number = chosen.only.split(":")
-        print(MADE[kind]()(Random(f"{chosen.seed}:{kind}:{number}")))
+        case = MADE[kind]()
+        atexit.register(case.close)
+        print(case(Random(f"{chosen.seed}:{kind}:{number}")))
         return
     sanitized = bool(chosen.library) and b"__asan" in Path(chosen.library).read_bytes()
     content = read(chosen.results) | {"machine": machine(), "seed": chosen.seed, "sanitized": sanitized}

@@ -37,8 +37,8 @@ class Files:
 
     def __init__(self) -> None:
         memory = Path("/dev/shm")
-        folder = tempfile.mkdtemp(prefix="varbnn-fuzz-", dir=memory if memory.is_dir() else None)
-        self.path = os.path.join(folder, "a.vbnn")
+        self.folder = tempfile.TemporaryDirectory(prefix="varbnn-fuzz-", dir=memory if memory.is_dir() else None)
+        self.path = os.path.join(self.folder.name, "a.vbnn")
         self.saved: list[tuple[bytes, dict[str, Any], Tensor]] = []
         torch.manual_seed(0)
         for name in networks():
@@ -46,6 +46,10 @@ class Files:
             ensemble.save(self.path)
             content = Path(self.path).read_bytes()
             self.saved.append((content, Parts(content).document, x))
+
+    def close(self) -> None:
+        """Remove the file."""
+        self.folder.cleanup()
 
     def __call__(self, random: Random) -> str:
         content, document, x = random.choice(self.saved)
@@ -111,6 +115,9 @@ class Operations:
         self.kinds: tuple[Callable[[Random, torch.Generator], tuple[str, list[Any]]], ...] = (
             *(self._product, self._product, self._conv, self._conv, self._sample, self._signs),
         )
+
+    def close(self) -> None:
+        """Nothing is held."""
 
     def __call__(self, random: Random) -> str:
         generator = torch.Generator().manual_seed(random.getrandbits(60))
@@ -267,4 +274,4 @@ class Operations:
         return "pack_signs", [values.round() if random.random() < 0.5 else values]
 
 
-KINDS: dict[str, Callable[[], Callable[[Random], str]]] = {"files": Files, "operations": Operations}
+KINDS: dict[str, type[Files] | type[Operations]] = {"files": Files, "operations": Operations}

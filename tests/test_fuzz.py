@@ -25,8 +25,9 @@ def cases(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["files", "operations"])
-def test_some_cases_end_as_they_must(kind, cases):
+def test_some_cases_end_as_they_must(kind, cases, request):
     case = cases.KINDS[kind]()
+    request.addfinalizer(case.close)
     found = {case(Random(f"test:{kind}:{number}")).split(": ")[1].split(",")[0] for number in range(250)}
     assert {"refused", {"files": "other", "operations": "as plain"}[kind]} <= found
 
@@ -67,7 +68,7 @@ def test_refusing_good_arguments_is_a_failure(cases, monkeypatch):
         case(Random(0))
 
 
-def test_damage_that_the_checksums_do_not_show_is_a_failure(cases, monkeypatch):
+def test_damage_that_the_checksums_do_not_show_is_a_failure(cases, monkeypatch, request):
     (mutate,) = (one for one in cases.MENDED if one.__name__ == "edit_numbers")
 
     def forge(content, random):
@@ -76,5 +77,6 @@ def test_damage_that_the_checksums_do_not_show_is_a_failure(cases, monkeypatch):
     monkeypatch.setattr(cases, "MENDED", ())
     monkeypatch.setattr(cases, "BY_BYTES", (forge,))
     case = cases.Files()
+    request.addfinalizer(case.close)
     with pytest.raises(cases.Failure, match="forge made another ensemble without the checksums showing it"):
         [case(Random(number)) for number in range(100)]
