@@ -98,6 +98,17 @@ def layer_cases(levels: list[str], batch: int, inputs: int = 2048, outputs: int 
     return timed
 
 
+def xnor_cases(levels: list[str], samples: int, batch: int, inputs: int = 2048, outputs: int = 2048) -> Timed:
+    """The XNOR products of S networks, whole numbers and nothing after them, in one call; torch has S matrices too."""
+    signs = ops.pack_signs(torch.randn(samples, batch, inputs))[0]
+    weight = random_blocks(samples, outputs, inputs)
+    dense, x = [torch.randn(outputs, inputs) for _ in range(samples)], torch.randn(samples, batch, inputs)
+    timed: Timed = {"torch": lambda: [nn.functional.linear(rows, own) for rows, own in zip(x, dense, strict=True)]}
+    for level in levels:
+        timed[f"xnor {level}"] = on(level, lambda: ops.linear(signs, weight, inputs, outputs))
+    return timed
+
+
 def draw_cases(levels: list[str], samples: int, outputs: int = 2048, inputs: int = 2048) -> Timed:
     """S samples to bits, and where S is 1 also the draw of a training step, to floats."""
     natural, seed = torch.randn(outputs, inputs), torch.tensor(1)
@@ -154,6 +165,9 @@ def main() -> None:
     if args.only in (None, "layer"):
         for batch in BATCHES:
             table[f"2048x2048, batch {batch}"] = measure(layer_cases(args.levels, batch), args.seconds)
+        for batch in BATCHES:
+            name = f"{args.samples} XNOR products 2048x2048, batch {batch}"
+            table[name] = measure(xnor_cases(args.levels, args.samples, batch), args.seconds)
     if args.only in (None, "network"):
         for activation, module in (("relu", nn.ReLU), ("sign", Sign)):
             packed, dense = Packed(args.samples, activation), Float(args.samples, module)
