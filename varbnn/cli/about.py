@@ -19,7 +19,7 @@ from varbnn.packed.file import Opened, read
 
 EXTRAS = {
     "plot": ("matplotlib",),
-    "sdp": ("cvxpy",),
+    "sdp": ("cvxpy", "highspy"),
     "pyro": ("pyro-ppl",),
     "sklearn": ("scikit-learn",),
     "lightning": ("lightning",),
