@@ -30,6 +30,7 @@ METHODS = [
     "gradient-filter",
     "bayesbinn",
     "gaussian-blr",
+    "vispa",
     "moment-propagation",
 ]
 

@@ -17,7 +17,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from tests.torch_life.networks import bayes, normalised, plain, train_step
 from varbnn.errors import InputError
-from varbnn.posteriors import Bernoulli
+from varbnn.optim import VISPA
+from varbnn.posteriors import Bernoulli, LowRankGaussian
 
 RANKS = 2
 
@@ -85,6 +86,35 @@ def data_parallel_published(rank: int) -> dict[str, Any]:
     return {"parameters": [p.detach() for p in model.parameters()], "buffer": model[0].previous_natural}
 
 
+def data_parallel_low_rank(rank: int) -> dict[str, Any]:
+    """Each rank has noise of its own; its gradients in the factors are products with it, before they are averaged."""
+    torch.manual_seed(0)
+    model = plain(LowRankGaussian(rank=3, scale=1.0, scope="network", constraint="unit"))
+    parallel = DistributedDataParallel(model)
+    optimizer = VISPA(parallel.parameters(), lr=0.5)
+    torch.manual_seed(100 + rank)
+    x, y = shard_of_the_batch(rank)
+    before = torch.get_rng_state()
+    own = torch.autograd.grad(F.cross_entropy(model(x), y), list(model.parameters()))
+    torch.set_rng_state(before)
+    F.cross_entropy(parallel(x), y).backward()
+    averaged = [p.grad.clone() for p in model.parameters()]
+    for _ in range(3):
+        train_step(parallel, optimizer, x, y)
+    return {"own": list(own), "averaged": averaged, "parameters": [p.detach() for p in model.parameters()]}
+
+
+def sharded_low_rank(rank: int) -> dict[str, Any]:
+    """Location and factors are sharded along different axes; the constraint needs both."""
+    torch.manual_seed(0)
+    model = plain(LowRankGaussian(rank=4, scale=1.0, constraint="unit"))
+    fully_shard(model, mesh=init_device_mesh("cpu", (RANKS,)))
+    optimizer = VISPA(model.parameters(), lr=0.5)
+    torch.manual_seed(1)
+    losses = [train_step(model, optimizer, *shard_of_the_batch(0)) for _ in range(3)]
+    return {"losses": losses, "parameters": [p.full_tensor().detach() for p in model.parameters()]}
+
+
 def sharded(rank: int) -> dict[str, Any]:
     """The same seed and data on both ranks, so that the run equals one on a single process."""
     torch.manual_seed(0)
@@ -127,4 +157,11 @@ def sharded_with_own_draws(rank: int) -> dict[str, Any]:
     return {"losses": losses, "mode": model(torch.ones(1, 8)).detach()}
 
 
-WORKS = [data_parallel, data_parallel_published, sharded, sharded_with_own_draws]
+WORKS = [
+    data_parallel,
+    data_parallel_published,
+    data_parallel_low_rank,
+    sharded_low_rank,
+    sharded,
+    sharded_with_own_draws,
+]

@@ -8,6 +8,8 @@ from torch import distributed
 
 from tests.torch_life import ranks
 from tests.torch_life.networks import bayes, plain, train_step
+from varbnn.optim import VISPA
+from varbnn.posteriors import LowRankGaussian
 
 pytestmark = pytest.mark.skipif(
     not (distributed.is_available() and distributed.is_gloo_available()), reason="needs a torch built with gloo"
@@ -39,6 +41,27 @@ def test_data_parallel_keeps_the_buffers_of_the_published_numerics_equal(both):
     first, second = both["data_parallel_published"]
     assert_equal_lists(first["parameters"], second["parameters"])
     assert torch.equal(first["buffer"], second["buffer"])
+
+
+def test_data_parallel_ranks_average_gradients_that_are_products_with_their_own_noise(both):
+    first, second = both["data_parallel_low_rank"]
+    assert any(not torch.equal(a, b) for a, b in zip(first["own"], second["own"], strict=True))
+    mean = [(a + b) / 2 for a, b in zip(first["own"], second["own"], strict=True)]
+    for rank in (first, second):
+        assert_equal_lists(rank["averaged"], mean, rtol=1e-5, atol=1e-7)
+    assert_equal_lists(first["parameters"], second["parameters"])
+
+
+def test_location_and_factors_sharded_along_different_axes_keep_their_constraint(both):
+    first, second = both["sharded_low_rank"]
+    torch.manual_seed(0)
+    model = plain(LowRankGaussian(rank=4, scale=1.0, constraint="unit"))
+    optimizer = VISPA(model.parameters(), lr=0.5)
+    torch.manual_seed(1)
+    losses = [train_step(model, optimizer, *ranks.shard_of_the_batch(0)) for _ in range(3)]
+    for rank in (first, second):
+        assert rank["losses"] == pytest.approx(losses, rel=1e-5)
+        assert_equal_lists(rank["parameters"], [p.detach() for p in model.parameters()], rtol=1e-4, atol=1e-5)
 
 
 def test_sharded_beliefs_are_recognised_and_train_as_on_one_process(both):
