@@ -19,6 +19,8 @@ struct Avx512 {
     for (int64_t j = 0; j < words; ++j) {
       __m512i own[BLOCKS];
       for (int b = 0; b < BLOCKS; ++b) own[b] = _mm512_loadu_si512(weight + (b * words + j) * BLOCK);
+      if (ROWS == 1)  // the weights are all there is to wait for; the processor's own prefetch ends with every page
+        for (int b = 0; b < BLOCKS; ++b) _mm_prefetch(weight + ((b + BLOCKS) * words + j) * BLOCK, _MM_HINT_T0);
       for (int r = 0; r < ROWS; ++r) {
         const __m512i value = _mm512_set1_epi32(static_cast<int32_t>(values[r * words + j]));
         for (int b = 0; b < BLOCKS; ++b)
