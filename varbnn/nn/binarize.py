@@ -66,7 +66,7 @@ def binarize(
         raise InputError(
             f"{', '.join(lazy)} has no weight yet, being lazy; run one forward pass through the model first"
         )
-    skipped, owners = _skipper(model, skip), parameter_owners(model)
+    skipped, owners = skipper(model, skip), parameter_owners(model)
     chosen = [
         module
         for name, module in model.named_modules()
@@ -121,7 +121,7 @@ def parameter_owners(model: nn.Module) -> Counter[int]:
     return Counter(id(p) for module in model.modules() for p in module._parameters.values())
 
 
-def _skipper(model: nn.Module, skip: Skip) -> Callable[[str, nn.Module], bool]:
+def skipper(model: nn.Module, skip: Skip) -> Callable[[str, nn.Module], bool]:
     if callable(skip) and not isinstance(skip, (type, nn.Module)):
         return skip
     if isinstance(skip, str):
