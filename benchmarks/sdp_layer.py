@@ -78,12 +78,10 @@ def main() -> None:
         "bound": float((solved.lower_bounds / energy).mean()),
         "bound_by_found_mean": float((solved.lower_bounds / solved.objectives).mean()),
         "bound_by_found_least": float((solved.lower_bounds / solved.objectives).min()),
-        "machine": machine(),
     }
-    content = read(args.out)
-    content[f"{name}, {args.scale}, {args.neurons}"] = row
-    write(args.out, content)
-    say({key: value for key, value in row.items() if key != "machine"})
+    runs = read(args.out).get("runs", {}) | {f"{name}, {args.scale}, {args.neurons}": row}
+    write(args.out, {"machine": machine(), "runs": runs})
+    say(row)
 
 
 if __name__ == "__main__":

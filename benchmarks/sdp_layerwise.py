@@ -99,7 +99,8 @@ def main() -> None:
         runs.append({"first layer": rows_of(net, digits, ("0",), args.rows)})
         if name == "digits":
             runs[-1]["both layers"] = rows_of(net, digits, ("0", "2"), args.rows)
-    content[name] = {"machine": machine(), "rows": args.rows, "runs": runs, "table": table(runs)}
+    content["machine"] = machine()
+    content[name] = {"rows": args.rows, "runs": runs, "table": table(runs)}
     write(args.out, content)
 
 
