@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from bound_tables import layer_tables, sdp_tables
 from record import RESULTS, read
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -138,35 +139,6 @@ def packed_table(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def sdp_tables(results: dict[str, Any]) -> dict[str, str]:
-    """Bounds against the optimum, cuts, and times."""
-    small = [
-        "| | instances | bound ≤ optimum ≤ found | optimum found | gap below 1e-6 | bound below optimum by, median |"
-    ]
-    small.append("|---|---:|---:|---:|---:|---:|")
-    for family, row in results["small"].items():
-        counts = [row[key] for key in ("instances", "bound ≤ optimum ≤ found", "optimum found", "gap below 1e-6")]
-        small.append(f"| {family} | {' | '.join(map(str, counts))} | {100 * row['median gap of the bound']:.0f} % |")
-    cuts = ["| 20 weights, 15 rounds of cuts at most | instances | closed | without cuts | s each |"]
-    cuts.append("|---|---:|---:|---:|---:|")
-    for family, row in results["cuts"].items():
-        counts = [row[key] for key in ("instances", "closed", "closed without")]
-        cuts.append(f"| {family} | {' | '.join(map(str, counts))} | {row['seconds']:.2f} |")
-    time = ["| n | against | s | its gap | low-rank, s | its gap | ratio |", "|---:|---|---:|---:|---:|---:|---:|"]
-    scs = results["scs"]
-    compared = [(f"prototype to {gap}", row, row["prototype"]) for gap, row in results["prototype"].items()]
-    for name, row, other in [*compared, ("SCS", scs, scs["scs"])]:
-        ours = row["low-rank"]
-        figures = f"{other['seconds']:.1f} | {other['gap']:.0e} | {ours['seconds']:.2f} | {ours['gap']:.0e}"
-        time.append(f"| {row['n']} | {name} | {figures} | {row['ratio']:.0f} |")
-    growth = ["| low-rank to 1e-5, n | s | gap | rank |", "|---:|---:|---:|---:|"]
-    for row in results["growth"]["rows"]:
-        growth.append(f"| {row['n']} | {row['seconds']:.3g} | {row['gap']:.0e} | {row['rank']} |")
-    growth.append(f"\nThe last four grow like n^{results['growth']['exponent']:.1f}.")
-    made = {"small": small, "cuts": cuts, "time": time, "growth": growth}
-    return {f"sdp-{name}": "\n".join(lines) for name, lines in made.items()}
-
-
 PROTOTYPE = {
     "1W1A K=0": (97.08, None, 97.08),
     "1W1A K=2": (96.66, 97.55, 97.22),
@@ -244,6 +216,7 @@ def tables() -> dict[str, dict[str, str]]:
     return {
         "README.md": readme,
         "docs/comparison.md": comparison,
+        "docs/layerwise.md": layer_tables(),
         "docs/packed.md": packed,
         "docs/sdp.md": sdp_tables(read(RESULTS / "sdp.json")),
         "docs/methods/vispa.md": {"vispa-toy": vispa_toy_table(vispa), "vispa-equal": vispa_equal_table(vispa)},

@@ -19,6 +19,8 @@ FIRST = [
     "prediction",
     "packed",
     "packed-file",
+    "sdp",
+    "layerwise",
     "gotchas",
     "vocabulary",
 ]  # the order to read in
