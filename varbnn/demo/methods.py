@@ -81,8 +81,10 @@ class Outcome:
     measures: dict[str, float | None]
 
 
-def network(data: Dataset, widths: Iterable[int], posterior: Posterior) -> nn.Module:
+def network(data: Dataset, widths: Iterable[int], posterior: Posterior | None) -> nn.Module:
     """A binary multilayer perceptron: weights, batch norm, ReLU, and a head whose batch norm has a scale.
+
+    Without a posterior its weights stay real: the float twin.
 
     >>> from varbnn.data import load
     >>> list(dict(network(load("moons"), (8,), Point()).named_parameters()))
@@ -97,7 +99,8 @@ def network(data: Dataset, widths: Iterable[int], posterior: Posterior) -> nn.Mo
         inputs = outputs
     layers["head"] = nn.Linear(inputs, data.num_classes, bias=False)
     layers["norm"] = nn.BatchNorm1d(data.num_classes)  # without a learned scale the network could never be sure
-    return vb.binarize(nn.Sequential(layers), posterior)
+    model = nn.Sequential(layers)
+    return model if posterior is None else vb.binarize(model, posterior)
 
 
 def bytes_per_weight(optimizer: Rule) -> float:

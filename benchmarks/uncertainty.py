@@ -1,0 +1,261 @@
+"""Fashion-MNIST: what a living posterior knows about its errors, beside every binary baseline and the float twin.
+
+    python benchmarks/uncertainty.py --data-dir DIR
+
+784-400-400-10, batches of 100, the same epochs, batches, start and cosine for every method. A sixth of the training
+images is kept aside throughout: settings are chosen by its NLL, as many trials for each method, and calibration
+temperatures and the prior of Laplace are fitted on it. Then every seed is trained and tested once. Methods that draw
+predict with 16 draws; those that do not also as what their last epochs, or networks of their own, say together.
+
+Results are written after every run and a run that is there is not repeated, so the script can be stopped and started.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+import uncertainty_methods as methods
+from record import RESULTS, machine, read, say, write
+from scipy.stats import ttest_rel
+from torch import Tensor
+from uncertainty_methods import MEMBERS, METHODS, SAMPLES, Result, Settings
+
+import varbnn as vb
+from varbnn.data import Dataset, load
+from varbnn.data.files import pixels_of
+from varbnn.predict.metrics import ood_auroc
+
+TUNING_SEED = 100
+PRECISIONS = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
+"""Of the prior of Laplace's last layer."""
+
+LOWER = ("nll", "ece", "brier")
+MEASURES = ("accuracy", *LOWER, "ood_mnist", "ood_notmnist")
+STAGES = (("posterior", "ste", "bop", "deep ensemble"), ("vispa", "published"), ("float", "dropout"))
+"""Each is tuned and run with every seed before the next begins."""
+
+REAL = ("float", "dropout")
+SNAPSHOTS = (2, 4, 8)
+"""Of the last epochs; how many is chosen by the validation NLL of each seed."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """All inputs in one tensor, so that each network is made ready once."""
+
+    data: Dataset
+    x: Tensor
+    parts: dict[str, slice]
+
+    @classmethod
+    def of(cls, data: Dataset, foreign: dict[str, Tensor]) -> Asked:
+        assert data.val_x is not None
+        inputs = {"val": data.val_x, "test": data.test_x, **foreign}
+        parts, start = {}, 0
+        for name, x in inputs.items():
+            parts[name] = slice(start, start + len(x))
+            start += len(x)
+        return cls(data, torch.cat(list(inputs.values())), parts)
+
+    def scores(self, prediction: vb.Prediction) -> Result:
+        """Measures on test data, raw and with logits divided by the temperature that suits the validation data."""
+        assert self.data.val_y is not None
+        scaling = vb.TemperatureScaling().fit(prediction[self.parts["val"]], self.data.val_y)
+        val = vb.evaluate(prediction[self.parts["val"]], self.data.val_y)
+        return {
+            "networks": prediction.num_samples,
+            "val_nll": val["nll"],
+            "raw": self._measures(prediction),
+            "scaled": {"temperature": scaling.temperature, **self._measures(scaling(prediction))},
+        }
+
+    def _measures(self, prediction: vb.Prediction) -> dict[str, float]:
+        test = prediction[self.parts["test"]]
+        found = dict(vb.evaluate(test, self.data.test_y))
+        for name in ("mnist", "notmnist"):
+            found[f"ood_{name}"] = ood_auroc(test.total, prediction[self.parts[name]].total)
+        return {key: found[key] for key in MEASURES}
+
+
+def inputs(data_dir: str) -> Asked:
+    """Fashion-MNIST with a validation part, MNIST and notMNIST, all standardised as its training images."""
+    data = load("fashion", data_dir, validation=True)
+    foreign = {}
+    for name in ("mnist", "notmnist_test"):
+        pixels = torch.from_numpy(pixels_of(Path(data_dir) / f"{name}.npz", "x_test", data.shape[0])).float()
+        foreign[name.removesuffix("_test")] = (pixels - data.mean) / data.std
+    return Asked.of(data, foreign)
+
+
+# --- one run of each kind: what it is called, and all that its networks say ---
+
+
+def run(name: str, asked: Asked, settings: Settings, epochs: int, seed: int) -> tuple[Result, dict[str, vb.Prediction]]:
+    """Train `name`, and ask its networks in every way there is."""
+    method, data = METHODS[name], asked.data
+    trained = methods.train(name, data, settings, epochs, seed, max(SNAPSHOTS) if method.snapshots else 0)
+    ways = {name: methods.ask(name, trained.model, asked.x, data, seed)}
+    result = {
+        "entropy_bits": methods.entropy_bits(trained.model),
+        "ms_per_step": trained.ms_per_step,
+        "train_loss": trained.train_loss,
+    }
+    if method.draws:
+        ways[f"{name}, mode"] = methods.ask(name, trained.model, asked.x, data, seed, 0)
+    if method.snapshots:
+        every = methods.together(name, trained.states, trained.model, asked.x, data)
+        ways[f"{name}, snapshots"] = best((vb.Prediction(every[-count:]) for count in SNAPSHOTS), asked)
+    if name == "float":
+        sampled = methods.laplace(trained.model, asked.x, data, seed)
+        ways["float, laplace"] = best(map(sampled, PRECISIONS), asked)
+    return result, ways
+
+
+def best(predictions: Iterable[vb.Prediction], asked: Asked) -> vb.Prediction:
+    """That of the lowest NLL on validation data."""
+    return min(predictions, key=lambda p: vb.evaluate(p[asked.parts["val"]], asked.data.val_y)["nll"])
+
+
+def deep_ensemble(asked: Asked, settings: Settings, epochs: int, seed: int) -> tuple[Result, dict[str, vb.Prediction]]:
+    """Straight-through networks from starts of their own, which together cost as much as one of the others."""
+    every, ms = [], []
+    for member in range(MEMBERS):
+        own = 1000 + MEMBERS * seed + member
+        trained = methods.train("ste", asked.data, settings, epochs // MEMBERS, own)
+        every.append(methods.ask("ste", trained.model, asked.x, asked.data, own).probs[0])
+        ms.append(trained.ms_per_step)
+    result = {"entropy_bits": 0.0, "ms_per_step": statistics.fmean(ms), "train_loss": trained.train_loss}
+    return result, {"deep ensemble": vb.Prediction(torch.stack(every))}
+
+
+# --- all of it ---
+
+
+def tune(names: Iterable[str], asked: Asked, results: Result, path: Path, epochs: int) -> None:
+    """Fill in the missing trials and name each method's best."""
+    assert asked.data.val_x is not None
+    for name in names:
+        method = METHODS[name]
+        done = results.setdefault("tuning", {}).setdefault(name, [])
+        for settings in method.trials[len(done) :]:
+            trained = methods.train(name, asked.data, settings, epochs, TUNING_SEED)
+            prediction = methods.ask(name, trained.model, asked.data.val_x, asked.data, TUNING_SEED)
+            found = vb.evaluate(prediction, asked.data.val_y)
+            row = {key: found[key] for key in ("accuracy", "nll", "ece")}
+            done.append({"settings": settings, **row, "entropy_bits": methods.entropy_bits(trained.model)})
+            say(name, done[-1])
+            write(path, results)
+        results.setdefault("chosen", {})[name] = min(done, key=lambda trial: trial["nll"])["settings"]
+    write(path, results)
+
+
+def final(
+    names: Iterable[str], asked: Asked, results: Result, path: Path, seeds: int, epochs: int, cache: Path
+) -> None:
+    """Train the chosen settings with every seed, and test once; mean probabilities are kept for pictures."""
+    cache.mkdir(parents=True, exist_ok=True)
+    for seed, name in product(range(seeds), names):
+        runs = results.setdefault("runs", {}).setdefault(name, [])
+        if any(row["seed"] == seed for row in runs):
+            continue
+        if name == "deep ensemble":
+            result, ways = deep_ensemble(asked, results["chosen"]["ste"], epochs, seed)
+        else:
+            result, ways = run(name, asked, results["chosen"][name], epochs, seed)
+        for way, prediction in ways.items():
+            torch.save(prediction.mean, cache / f"{way}-{seed}.pt")
+        scores = {way: asked.scores(prediction) for way, prediction in ways.items()}
+        runs.append({"seed": seed, **result, "ways": scores})
+        say(name, seed, *(f"{way} {row['raw']['nll']:.4f} {row['raw']['ece']:.4f}" for way, row in scores.items()))
+        write(path, results)
+
+
+def full_ensembles(asked: Asked, results: Result, path: Path, cache: Path) -> None:
+    """Four straight-through networks of the full budget each: all seeds but one, so these share members."""
+    seeds = [row["seed"] for row in results.get("runs", {}).get("ste", [])]
+    files = {seed: cache / f"ste-{seed}.pt" for seed in seeds}
+    runs = results["runs"].setdefault("full ensemble", [])
+    if len(seeds) <= MEMBERS or len(runs) == len(seeds) or not all(file.exists() for file in files.values()):
+        return
+    probs = {seed: torch.load(file) for seed, file in files.items()}
+    for left_out in seeds:
+        prediction = vb.Prediction(torch.stack([probs[seed] for seed in seeds if seed != left_out]))
+        runs.append({"seed": left_out, "entropy_bits": 0.0, "ways": {"full ensemble": asked.scores(prediction)}})
+    write(path, results)
+
+
+def summarise(results: Result, data: Dataset) -> None:
+    """Mean and standard deviation over the seeds, and the posterior against each way on the same seeds."""
+    table: dict[str, Any] = {}
+    ours = rows_of(results, "posterior")
+    for name, runs in results["runs"].items():
+        for way in runs[0]["ways"] if runs else ():
+            theirs = rows_of(results, way, name)
+            row: dict[str, Any] = {"method": name, "seeds": len(theirs)}
+            for kind in ("raw", "scaled"):
+                row[kind] = {key: spread([r[kind][key] for r in theirs.values()]) for key in MEASURES}
+                shared = sorted(set(ours) & set(theirs))
+                if way != "posterior" and len(shared) > 1:
+                    row[f"{kind}_test"] = {
+                        key: paired([ours[s][kind][key] for s in shared], [theirs[s][kind][key] for s in shared])
+                        for key in MEASURES
+                    }
+            first = next(iter(theirs.values()))
+            row["networks"] = statistics.fmean(r["networks"] for r in theirs.values())
+            row["temperature"] = spread([r["scaled"]["temperature"] for r in theirs.values()])
+            bits = 32 if name in REAL else 1
+            row["bits_per_prediction"] = methods.bits_per_prediction(data, first["networks"], bits)
+            for key in ("entropy_bits", "ms_per_step", "train_loss"):
+                values = [r[key] for r in runs if r.get(key) is not None]
+                row[key] = statistics.fmean(values) if values else None
+            table[way] = row
+    results["table"] = table
+
+
+def rows_of(results: Result, way: str, name: str | None = None) -> dict[int, Result]:
+    return {row["seed"]: row["ways"][way] for row in results["runs"][name or way]}
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    return {"mean": statistics.fmean(values), "sd": statistics.stdev(values) if len(values) > 1 else 0.0}
+
+
+def paired(ours: list[float], theirs: list[float]) -> dict[str, float]:
+    """Mean difference, ours less theirs, and the two-sided p of the paired t-test."""
+    difference = statistics.fmean(a - b for a, b in zip(ours, theirs, strict=True))
+    return {"difference": difference, "p": float(ttest_rel(ours, theirs).pvalue)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add: Callable[..., Any] = parser.add_argument
+    add("--data-dir", required=True, help="where fashion_mnist.npz, mnist.npz and notmnist_test.npz lie")
+    add("--seeds", type=int, default=5)
+    add("--epochs", type=int, default=12)
+    add("--trial-epochs", type=int, default=4)
+    add("--cache", type=Path, default=Path("build/uncertainty"), help="for mean probabilities; default: %(default)s")
+    add("--out", type=Path, default=RESULTS / "uncertainty-fashion.json")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    asked = inputs(args.data_dir)
+    budget = {"epochs": args.epochs, "trial_epochs": args.trial_epochs, "train": len(asked.data.train_x)}
+    results = {"data": "fashion", "machine": machine(), "num_samples": SAMPLES, **budget} | read(args.out)
+    for stage in STAGES:
+        tune((name for name in stage if name in METHODS), asked, results, args.out, args.trial_epochs)
+        final(stage, asked, results, args.out, args.seeds, args.epochs, args.cache)
+        full_ensembles(asked, results, args.out, args.cache)
+        summarise(results, asked.data)
+        write(args.out, results)
+    for way, row in results["table"].items():
+        print(f"{way:16}", *(f"{key} {v['mean']:.4f} ± {v['sd']:.4f}" for key, v in row["raw"].items()), sep="  ")
+
+
+if __name__ == "__main__":
+    main()
