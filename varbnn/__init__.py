@@ -7,7 +7,16 @@ from varbnn.kernels import backend_info
 from varbnn.nn import antithetic, binarize, freeze, health, refresh_batchnorm, sampled, summary
 from varbnn.packed import AveragePrediction, PackedEnsemble, Predictor, load_packed, pack
 from varbnn.posteriors import as_prior
-from varbnn.predict import Prediction, RegressionPrediction, TemperatureScaling, evaluate, plots, predict
+from varbnn.predict import (
+    Prediction,
+    RegressionPrediction,
+    TemperatureScaling,
+    evaluate,
+    plots,
+    predict,
+    risk_coverage,
+    severity_curves,
+)
 from varbnn.training import fit
 
 __version__ = version("varbnn")
@@ -36,6 +45,8 @@ __all__ = [
     "posteriors",
     "predict",
     "refresh_batchnorm",
+    "risk_coverage",
     "sampled",
+    "severity_curves",
     "summary",
 ]

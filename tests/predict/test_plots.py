@@ -35,6 +35,8 @@ EVERY = {
     "reliability_diagram": lambda ax=None: plots.reliability_diagram(PREDICTION, LABELS, ax=ax),
     "entropy_histogram": lambda ax=None: plots.entropy_histogram(PREDICTION, FOREIGN, ax=ax),
     "layer_entropy": lambda ax=None: plots.layer_entropy({"0": 0.9, "3": 0.1}, ax=ax),
+    "risk_coverage": lambda ax=None: plots.risk_coverage(PREDICTION, LABELS, ax=ax),
+    "severity_curves": lambda ax=None: plots.severity_curves({"blur": [{"nll": 1.0}]}, ["nll"], ax=ax),
     "training_curves": lambda ax=None: plots.training_curves(HISTORY, ["loss"], ax=ax),
     "uncertainty_map": lambda ax=None: plots.uncertainty_map(split_by_angle, POINTS, CLASSES, resolution=20, ax=ax),
 }

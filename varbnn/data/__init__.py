@@ -1,7 +1,8 @@
 """Real data in one shape: standardised float32 tensors, with inputs of another kind to be unsure about."""
 
+from varbnn.data.corruptions import corrupt
 from varbnn.data.dataset import Dataset
 from varbnn.data.loading import NAMES, load
 from varbnn.data.minibatches import Batches, batches
 
-__all__ = ["NAMES", "Batches", "Dataset", "batches", "load"]
+__all__ = ["NAMES", "Batches", "Dataset", "batches", "corrupt", "load"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +33,7 @@ class Dataset:
         shape: of one input before flattening, (8, 8) or (28, 28) for images, (2,) for points.
         mean, std: the statistics, float32: one number for images, one per feature for points.
         note: why something is absent; empty if nothing is.
+        value_range: lowest and highest value an image can have, in its own units; None for points.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Dataset:
     mean: Tensor
     std: Tensor
     note: str = ""
+    value_range: tuple[float, float] | None = None
 
     def undo(self, x: Tensor) -> Tensor:
         """Standardised inputs back in their own units (grey levels, coordinates), N×shape.
@@ -58,6 +61,27 @@ class Dataset:
         torch.Size([1000, 2])
         """
         return (x * self.std + self.mean).reshape(-1, *self.shape)
+
+    def standardise(self, images: Tensor) -> Tensor:
+        """Inputs in their own units, N×shape or N×D, as the models know them: float32 N×D. The inverse of `undo`.
+
+        This is how images of another source, or corrupted ones, become inputs.
+
+        Raises:
+            InputError: inputs of another shape than the training data's.
+
+        >>> from varbnn import data
+        >>> moons = data.load("moons")
+        >>> torch.allclose(moons.standardise(moons.undo(moons.test_x)), moons.test_x, atol=1e-6)
+        True
+        """
+        size = math.prod(self.shape)
+        if images.ndim < 2 or tuple(images.shape[1:]) not in (self.shape, (size,)):
+            own, given = ("×".join(map(str, shape)) for shape in (self.shape, images.shape[1:]))
+            raise InputError(
+                f"{self.name} has inputs of {own}, got {given} for each; resize them, or take a set of this shape"
+            )
+        return (images.reshape(len(images), size).float() - self.mean) / self.std
 
     def __repr__(self) -> str:
         validation = "" if self.val_x is None else f"{len(self.val_x)} validation, "
@@ -82,6 +106,7 @@ class Raw:
     validation_share: float
     per_feature: bool = False
     note: str = ""
+    value_range: tuple[float, float] | None = None
 
 
 def prepare(raw: Raw, validation: bool, seed: int) -> Dataset:
@@ -119,6 +144,7 @@ def prepare(raw: Raw, validation: bool, seed: int) -> Dataset:
         mean=torch.as_tensor(mean, dtype=torch.float32),
         std=torch.as_tensor(std, dtype=torch.float32),
         note=raw.note,
+        value_range=raw.value_range,
     )
 
 

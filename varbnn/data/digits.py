@@ -30,6 +30,7 @@ def read() -> Raw:
         shape=(SIDE, SIDE),
         num_classes=10,
         validation_share=0.2,
+        value_range=(0, LEVELS),
     )
 
 

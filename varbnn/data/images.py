@@ -60,6 +60,7 @@ def read(name: str, directory: Path) -> Raw:
         num_classes=CLASSES,
         validation_share=1 / 6,
         note=note,
+        value_range=(0, 255),
     )
 
 

@@ -7,6 +7,19 @@ from varbnn.predict.average import predict
 from varbnn.predict.calibration import TemperatureScaling
 from varbnn.predict.evaluation import Evaluation, evaluate
 from varbnn.predict.regression import RegressionPrediction
+from varbnn.predict.selective import RiskCoverage, risk_coverage
+from varbnn.predict.shift import SeverityCurves, severity_curves
 from varbnn.predict.uncertainty import Prediction
 
-__all__ = ["predict", "Prediction", "RegressionPrediction", "evaluate", "Evaluation", "TemperatureScaling"]
+__all__ = [
+    "predict",
+    "Prediction",
+    "RegressionPrediction",
+    "evaluate",
+    "Evaluation",
+    "TemperatureScaling",
+    "risk_coverage",
+    "RiskCoverage",
+    "severity_curves",
+    "SeverityCurves",
+]

@@ -19,6 +19,7 @@ from varbnn.nn.batchnorm import device_of
 from varbnn.predict.average import predict
 from varbnn.predict.checks import Values, as_labels, as_tensor
 from varbnn.predict.evaluation import UNCERTAINTY, Score
+from varbnn.predict.shift_plots import risk_coverage, severity_curves
 from varbnn.predict.style import BLUE, COLOURS, INK, MARKERS, PALE, VERMILION, greys, legend_above, new_panels
 from varbnn.predict.training_plots import layer_entropy, training_curves
 from varbnn.predict.uncertainty import Prediction
@@ -29,7 +30,15 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 
-__all__ = ["entropy_histogram", "layer_entropy", "reliability_diagram", "training_curves", "uncertainty_map"]
+__all__ = [
+    "entropy_histogram",
+    "layer_entropy",
+    "reliability_diagram",
+    "risk_coverage",
+    "severity_curves",
+    "training_curves",
+    "uncertainty_map",
+]
 
 
 TOGETHER = 3

@@ -1,0 +1,100 @@
+"""Measures by severity: the corruption, the prediction and the evaluation put together by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import varbnn as vb
+from varbnn import data, plots
+from varbnn.data.corruptions import KINDS, corrupt
+from varbnn.errors import InputError
+from varbnn.predict import Prediction, severity_curves
+
+IMAGES = torch.rand(30, 8, 8, generator=torch.Generator().manual_seed(0)) * 16
+LABELS = torch.arange(30) % 4
+
+
+@pytest.fixture
+def model() -> nn.Module:
+    layers = [nn.Flatten(), nn.Linear(64, 12), nn.BatchNorm1d(12), nn.ReLU(), nn.Linear(12, 4)]
+    return vb.binarize(nn.Sequential(*layers))
+
+
+def test_each_point_is_evaluate_of_predict_of_corrupt(model):
+    refresh = IMAGES / 16
+    curves = severity_curves(
+        model, IMAGES, LABELS, value_range=(0, 16), inputs=lambda x: x / 16, num_samples=3, refresh_bn=refresh, seed=5
+    )
+    assert list(curves) == list(KINDS)
+    for kind, steps in curves.items():
+        for severity, found in enumerate(steps):
+            generator = torch.Generator().manual_seed(5)
+            worn = corrupt(IMAGES, kind, severity, value_range=(0, 16), generator=generator) if severity else IMAGES
+            draws = torch.Generator().manual_seed(5)
+            prediction = vb.predict(model, worn / 16, 3, refresh_bn=refresh, generator=draws)
+            assert found == vb.evaluate(prediction, LABELS), (kind, severity)
+
+
+def test_a_function_may_predict_and_gets_the_inputs_of_every_step():
+    seen = []
+
+    def uniform(x):
+        seen.append(x)
+        return Prediction(torch.full((2, len(x), 4), 0.25))
+
+    curves = severity_curves(uniform, IMAGES, LABELS, value_range=(0, 16), kinds=["contrast"], inputs=torch.neg)
+    assert [step["accuracy"] for step in curves["contrast"]] == pytest.approx([8 / 30] * 6)
+    assert len(seen) == 6
+    torch.testing.assert_close(seen[3], -corrupt(IMAGES, "contrast", 3, value_range=(0, 16)))
+
+
+def test_the_same_seed_gives_the_same_and_torchs_generator_is_left_alone(model):
+    before = torch.get_rng_state()
+    options = dict(value_range=(0, 16), inputs=lambda x: x / 16, refresh_bn=IMAGES / 16, num_samples=2, kinds=["noise"])
+    first, again, other = (severity_curves(model, IMAGES, LABELS, **options, seed=seed) for seed in (1, 1, 2))
+    assert first == again
+    assert first != other
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_data_set_says_how_its_images_become_inputs():
+    digits = data.load("digits")
+    images = digits.undo(digits.test_x)
+    torch.testing.assert_close(digits.standardise(images), digits.test_x, atol=1e-5, rtol=0)
+    assert digits.value_range == (0, 16)
+    corrupt(images, "blur", 1, value_range=digits.value_range)  # float32 rounding of undo is within the range
+    with pytest.raises(InputError, match=r"digits has inputs of 8×8, got 28×28 for each; resize them"):
+        digits.standardise(torch.zeros(3, 28, 28))
+
+
+def test_the_picture_has_a_panel_per_kind_and_measure_and_a_line_per_model():
+    steps = {"blur": [{"accuracy": 1 - i / 10, "nll": i / 5} for i in range(6)]}
+    steps["noise"] = [{"accuracy": 0.2, "nll": 3.0 + i} for i in range(6)]  # taller than the panel before it
+    figure = plots.severity_curves({"a": steps, "b": steps}, ("accuracy", "nll"))
+    assert [panel.get_title() for panel in figure.axes] == ["blur", "noise", "", ""]
+    assert [panel.get_ylabel() for panel in figure.axes] == ["accuracy", "", "NLL, nats", ""]
+    assert [len(panel.lines) for panel in figure.axes] == [2] * 4
+    np.testing.assert_allclose(figure.axes[1].lines[0].get_ydata(), [step["accuracy"] for step in steps["noise"]])
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b"]
+    for panel in figure.axes:
+        low, high = panel.get_ylim()
+        assert all(low <= value <= high for line in panel.lines for value in line.get_ydata())
+    assert not plots.severity_curves(steps, ("nll",)).legends
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: severity_curves(nn.Flatten(), IMAGES, LABELS, value_range=(0, 16), kinds=["fog"]), "got 'fog'"),
+        (lambda: severity_curves(nn.Flatten(), IMAGES, LABELS, value_range=(0, 16), kinds=[]), "got none"),
+        (lambda: plots.severity_curves({}), "at least one corruption"),
+        (lambda: plots.severity_curves({"blur": [{"nll": 1.0}]}, ("auroc",)), "measures must be of .*, got auroc"),
+        (lambda: plots.severity_curves({"a": {"blur": []}, "b": {"noise": []}}), "the same corruptions, blur"),
+    ],
+)
+def test_what_has_no_severity_curve_is_refused_with_a_reason(call, message):
+    with pytest.raises(InputError, match=message):
+        call()
