@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import os
 import sys
+from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -146,12 +148,14 @@ def test_digits_without_an_extra_name_it(monkeypatch, missing):
 
 
 def test_an_unknown_name_and_a_bad_seed_are_refused():
-    with pytest.raises(InputError, match="'cifar'; known are digits, moons, mnist, fashion"):
+    with pytest.raises(
+        InputError, match="'cifar'; known are digits, moons, mnist, fashion, notmnist, emnist-letters, cifar10"
+    ):
         load("cifar")
     for seed in (-1, 0.5, True):
         with pytest.raises(InputError, match="seed must be an integer ≥ 0"):
             load("moons", seed=seed)
-    assert NAMES == ("digits", "moons", "mnist", "fashion")
+    assert NAMES == ("digits", "moons", "mnist", "fashion", "notmnist", "emnist-letters", "cifar10")
 
 
 # --- MNIST and Fashion-MNIST from files ---
@@ -165,7 +169,7 @@ def test_idx_files_are_found_and_read(tmp_path, gz, folder):
     assert torch.equal(data.undo(data.train_x).round().byte(), torch.from_numpy(arrays["x_train"]))
     assert torch.equal(data.test_y, torch.from_numpy(arrays["y_test"]).long())
     assert data.ood_x is None
-    assert data.note.startswith("no Fashion-MNIST or notMNIST in")
+    assert data.note.startswith("no Fashion-MNIST or notMNIST or EMNIST letters in")
 
 
 def test_an_archive_gives_the_same_as_idx_files(tmp_path):
@@ -304,6 +308,150 @@ def test_a_broken_foreign_file_is_not_passed_over(tmp_path):
     (tmp_path / "fashion_mnist.npz").write_bytes(b"broken")
     with pytest.raises(InputError, match=r"fashion_mnist\.npz"):
         load("mnist", tmp_path)
+
+
+# --- notMNIST, EMNIST letters, foreign sets by name, and downloads ---
+
+
+def letters(seed: int = 3) -> dict[str, np.ndarray]:
+    arrays = image_arrays(seed)
+    return arrays | {key: (np.arange(len(arrays[key])) % 26 + 1).astype(np.uint8) for key in ("y_train", "y_test")}
+
+
+@pytest.mark.parametrize("gz", [False, True])
+@pytest.mark.parametrize("folder", ["", "EMNIST/raw"])
+def test_letters_of_idx_files_are_turned_upright_and_counted_from_zero(tmp_path, gz, folder):
+    arrays = letters()
+    (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+    for key, array in arrays.items():
+        kind = "images-idx3-ubyte" if key.startswith("x") else "labels-idx1-ubyte"
+        stored = array.transpose(0, 2, 1) if key.startswith("x") else array
+        path = tmp_path / folder / (f"emnist-letters-{key[2:]}-{kind}" + ".gz" * gz)
+        path.write_bytes(gzip.compress(idx_bytes(stored)) if gz else idx_bytes(stored))
+    data = load("emnist-letters", tmp_path)
+    assert torch.equal(data.undo(data.train_x).round().byte(), torch.from_numpy(arrays["x_train"]))
+    assert torch.equal(data.train_y, torch.from_numpy(arrays["y_train"]).long() - 1)
+    assert data.num_classes == 26
+    np.savez(tmp_path / "emnist_letters.npz", **arrays)
+    assert torch.equal(load("emnist-letters", tmp_path).test_x, data.test_x)
+
+
+def test_labels_of_letters_that_start_at_zero_are_refused(tmp_path):
+    np.savez(tmp_path / "emnist_letters.npz", **letters() | {"y_train": np.arange(40) % 26})
+    with pytest.raises(InputError, match="labels should be 1 … 26, got 0 … 25"):
+        load("emnist-letters", tmp_path)
+
+
+def test_notmnist_is_a_set_like_mnist_and_letters_are_not_foreign_to_it(tmp_path):
+    write_idx(tmp_path / "notMNIST")
+    np.savez(tmp_path / "emnist_letters.npz", **letters())
+    data = load("notmnist", tmp_path)
+    assert data.ood_x is None
+    assert "EMNIST" not in data.note
+    assert load("notmnist", tmp_path, ood="emnist-letters").ood_name.startswith("EMNIST letters")
+
+
+def test_the_foreign_set_can_be_chosen_and_letters_like_digits_left_out(tmp_path):
+    np.savez(tmp_path / "mnist.npz", **image_arrays(0))
+    np.savez(tmp_path / "fashion.npz", **image_arrays(1))
+    np.savez(tmp_path / "notmnist_test.npz", **{k: v for k, v in image_arrays(2).items() if k.endswith("test")})
+    np.savez(tmp_path / "emnist_letters_test.npz", **{k: v for k, v in letters().items() if k.endswith("test")})
+    assert load("mnist", tmp_path).ood_name == "Fashion-MNIST images"
+    chosen = load("mnist", tmp_path, ood="notmnist")
+    assert chosen.ood_name == "notMNIST images"
+    assert torch.equal(chosen.undo(chosen.ood_x).round().byte(), torch.from_numpy(image_arrays(2)["x_test"]))
+    every = load("mnist", tmp_path, ood="emnist-letters")
+    assert every.ood_name == "EMNIST letters, of which b g i l o q s z can look like digits"
+    assert len(every.ood_x) == 20
+    unlike = load("mnist", tmp_path, ood="emnist-unlike-digits")
+    kept = [i for i in range(20) if chr(ord("a") + i) not in "bgiloqsz"]
+    assert torch.equal(unlike.ood_x, every.ood_x[kept])
+    with pytest.raises(InputError, match=r"has no array x_train; .* it has x_test, y_test"):
+        load("notmnist", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name, ood, message",
+    [
+        ("mnist", "svhn", "mnist has images of 28×28, so ood can be fashion, .*, got 'svhn', whose images are 3×32×32"),
+        ("mnist", "mnist", "so ood can be fashion, notmnist, emnist-letters, emnist-unlike-digits, got 'mnist'"),
+        (
+            "cifar10",
+            "mnist",
+            "cifar10 has images of 3×32×32, so ood can be svhn, photographs, got 'mnist', whose .*28×28",
+        ),
+        ("digits", "mnist", "digits brings its own foreign inputs; leave ood out"),
+        ("fashion", "noise", "got 'noise'"),
+        ("mnist", "notmnist", "ood='notmnist': no notMNIST in .*; add notmnist.npz"),
+        ("mnist", "emnist-unlike-digits", "no EMNIST letters in .*; add emnist_letters.npz"),
+    ],
+)
+def test_foreign_inputs_that_do_not_fit_or_are_not_there_are_refused(tmp_path, name, ood, message):
+    np.savez(tmp_path / "mnist.npz", **image_arrays())
+    with pytest.raises(InputError, match=message):
+        load(name, tmp_path, ood=ood)
+
+
+class OpenML:
+    """What scikit-learn would bring from the network."""
+
+    def __init__(self, arrays=None, error=None):
+        self.arrays, self.error, self.asked = arrays, error, []
+
+    def __call__(self, name, **options):
+        self.asked.append(name)
+        if self.error is not None:
+            raise self.error
+        images, labels = (np.concatenate([self.arrays[f"{axis}_{part}"] for part in IDX]) for axis in "xy")
+        self.data, self.target = images.reshape(len(images), -1).astype(float), labels.astype(str).astype(object)
+        return self
+
+
+@pytest.fixture
+def openml(monkeypatch):
+    """Installs a stand-in whose arrays are the published ones."""
+
+    def install(arrays=None, error=None, published=None) -> OpenML:
+        import sklearn.datasets
+
+        from varbnn.data import openml as module
+
+        found = OpenML(arrays, error)
+        monkeypatch.setattr(sklearn.datasets, "fetch_openml", found)
+        monkeypatch.setattr(module, "TRAINING", 40)
+        for key, array in (published or arrays or {}).items():
+            monkeypatch.setitem(module.SOURCES["mnist"].sums, key, hashlib.md5(idx_bytes(array)).hexdigest())
+        return found
+
+    return install
+
+
+def test_only_who_asks_gets_a_download_and_only_once(tmp_path, openml):
+    source = openml(image_arrays())
+    with pytest.raises(InputError, match="does not hold MNIST"):
+        load("mnist", tmp_path)
+    assert source.asked == []
+    first = load("mnist", tmp_path / "new", download=True)
+    assert source.asked == ["mnist_784"]
+    assert torch.equal(first.undo(first.test_x).round().byte(), torch.from_numpy(image_arrays()["x_test"]))
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["mnist.npz"]
+    assert torch.equal(load("mnist", tmp_path / "new", download=True).train_x, first.train_x)
+    assert source.asked == ["mnist_784"]
+
+
+def test_other_data_than_published_are_not_kept(tmp_path, openml):
+    openml(image_arrays(1), published=image_arrays(0))
+    with pytest.raises(InputError, match="not what was published: x_train, x_test differ; nothing is kept"):
+        load("mnist", tmp_path, download=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_network_a_download_says_what_to_copy(tmp_path, openml):
+    openml(error=URLError("no route to host"))
+    with pytest.raises(InputError, match=r"cannot fetch mnist_784 from openml\.org: .*; copy mnist\.npz to"):
+        load("mnist", tmp_path, download=True)
+    with pytest.raises(InputError, match="cifar10 cannot be downloaded, only mnist, fashion"):
+        load("cifar10", tmp_path, download=True)
 
 
 # --- batches ---

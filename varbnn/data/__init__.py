@@ -2,7 +2,7 @@
 
 from varbnn.data.corruptions import corrupt
 from varbnn.data.dataset import Dataset
-from varbnn.data.loading import NAMES, load
+from varbnn.data.loading import NAMES, load, load_images
 from varbnn.data.minibatches import Batches, batches
 
-__all__ = ["NAMES", "Batches", "Dataset", "batches", "corrupt", "load"]
+__all__ = ["NAMES", "Batches", "Dataset", "batches", "corrupt", "load", "load_images"]

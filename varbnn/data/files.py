@@ -14,12 +14,6 @@ import numpy as np
 from varbnn.data.dataset import Array
 from varbnn.errors import InputError
 
-IDX_FILES = {
-    "x_train": ("train-images-idx3-ubyte", "train-images.idx3-ubyte"),
-    "y_train": ("train-labels-idx1-ubyte", "train-labels.idx1-ubyte"),
-    "x_test": ("t10k-images-idx3-ubyte", "t10k-images.idx3-ubyte"),
-    "y_test": ("t10k-labels-idx1-ubyte", "t10k-labels.idx1-ubyte"),
-}
 UNSIGNED_BYTE = 0x08
 
 
@@ -28,13 +22,13 @@ def list_directory(directory: Path) -> None:
     try:
         next(directory.iterdir(), None)
     except OSError as error:
-        raise InputError(f"cannot read the data directory {directory}: {_reason(error)}") from None
+        raise InputError(f"cannot read the data directory {directory}: {reason_of(error)}") from None
 
 
-def find(archives: Sequence[Path], folders: Sequence[Path], key: str) -> Path | None:
-    """The first file that should hold the array `key`: an archive, else an idx file in one of the folders."""
-    names = [name + ending for name in IDX_FILES[key] for ending in ("", ".gz")]
-    candidates = [*archives, *(folder / name for folder in folders for name in names)]
+def find(archives: Sequence[Path], folders: Sequence[Path], names: Sequence[str]) -> Path | None:
+    """The first file that is there: an archive, else one of the idx files `names`, gzipped or not, in a folder."""
+    endings = [name + ending for name in names for ending in ("", ".gz")]
+    candidates = [*archives, *(folder / name for folder in folders for name in endings)]
     return next((path for path in candidates if path.exists()), None)
 
 
@@ -48,44 +42,52 @@ def pixels_of(path: Path, key: str, side: int) -> Array:
     flat = images.reshape(len(images), math.prod(images.shape[1:])) if images.ndim in (2, 3) else images
     if images.dtype != np.uint8 or flat.ndim != 2 or flat.shape[1] != side * side or len(flat) == 0:
         raise InputError(
-            f"{path}: {key} should be N×{side}×{side} unsigned bytes with N ≥ 1, got {_shape(images)}; "
+            f"{path}: {key} should be N×{side}×{side} unsigned bytes with N ≥ 1, got {shape_of(images)}; "
             "get the file again"
         )
     return flat
 
 
-def labels_of(path: Path, key: str, classes: int) -> Array:
-    """Labels from `path`, N integers from 0 to classes - 1.
+def labels_of(path: Path, key: str, classes: int, first: int = 0) -> Array:
+    """Labels from `path`, N integers from 0 to classes - 1; in the file they start at `first`.
 
     Raises:
         InputError: the file cannot be read, or holds something else.
     """
     labels = _array(path, key, dimensions=1)
     if labels.ndim != 1 or labels.dtype.kind not in "iu" or len(labels) == 0:
-        raise InputError(f"{path}: {key} should be N integers with N ≥ 1, got {_shape(labels)}; get the file again")
-    if labels.min() < 0 or labels.max() >= classes:
+        raise InputError(f"{path}: {key} should be N integers with N ≥ 1, got {shape_of(labels)}; get the file again")
+    if labels.min() < first or labels.max() >= first + classes:
         raise InputError(
-            f"{path}: labels should be 0 … {classes - 1}, got {labels.min()} … {labels.max()}; "
+            f"{path}: labels should be {first} … {first + classes - 1}, got {labels.min()} … {labels.max()}; "
             "is this another data set?"
         )
-    return labels
+    return labels - labels.dtype.type(first)
 
 
 def _array(path: Path, key: str, dimensions: int) -> Array:
-    return _from_archive(path, key) if path.suffix == ".npz" else read_idx(path, dimensions)
+    return from_archive(path, key) if path.suffix == ".npz" else read_idx(path, dimensions)
 
 
-def _from_archive(path: Path, key: str) -> Array:
+def from_archive(path: Path, key: str) -> Array:
+    """The array `key` of an .npz archive, whatever it holds but objects.
+
+    Raises:
+        InputError: the file cannot be read, is something else, or has no such array.
+    """
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             if not isinstance(archive, np.lib.npyio.NpzFile) or key not in archive.files:
-                raise InputError(f"{path} has no array {key}; expected an .npz with x_train, y_train, x_test, y_test")
+                held = f"; it has {', '.join(archive.files)}" if isinstance(archive, np.lib.npyio.NpzFile) else ""
+                raise InputError(
+                    f"{path} has no array {key}; expected an .npz with x_train, y_train, x_test, y_test{held}"
+                )
             array: Array = archive[key]
             return array
     except (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{path} is not a readable .npz archive ({_reason(error)}); get the file again") from None
+        raise InputError(f"{path} is not a readable .npz archive ({reason_of(error)}); get the file again") from None
 
 
 def read_idx(path: Path, dimensions: int) -> Array:
@@ -109,18 +111,20 @@ def read_idx(path: Path, dimensions: int) -> Array:
             shape = np.frombuffer(header[4:], dtype=">u4").tolist() if len(header) % 4 == 0 else []
             content = file.read()
     except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"cannot read {path}: {_reason(error)}; get the file again") from None
+        raise InputError(f"cannot read {path}: {reason_of(error)}; get the file again") from None
     if len(shape) != dimensions or len(content) != math.prod(shape):
         announced = f"{'×'.join(map(str, shape))} bytes" if len(shape) == dimensions else "a longer header"
         raise InputError(f"{path} announces {announced} but has {len(content)}; get the file again")
     return np.frombuffer(content, dtype=np.uint8).reshape(shape)
 
 
-def _shape(array: Array) -> str:
+def shape_of(array: Array) -> str:
+    """Shape and type of an array, for a message."""
     return f"{'×'.join(map(str, array.shape)) or 'a single'} {array.dtype}"
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """What went wrong with a file, in one line."""
     if isinstance(error, gzip.BadGzipFile):
         return "not a whole gzip file"
     text = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__

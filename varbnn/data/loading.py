@@ -5,38 +5,62 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from varbnn.data import digits, images, moons
+import numpy as np
+import torch
+from torch import Tensor
+
+from varbnn.data import cifar, digits, images, moons, openml
 from varbnn.data.dataset import Dataset, prepare
+from varbnn.data.files import from_archive, shape_of
 from varbnn.errors import InputError
 
-NAMES = ("digits", "moons", *images.SETS)
+NAMES = ("digits", "moons", *images.SETS, "cifar10")
 """What `load` knows."""
 
 
 def load(
-    name: str, data_dir: str | os.PathLike[str] | None = None, seed: int = 0, *, validation: bool = False
+    name: str,
+    data_dir: str | os.PathLike[str] | None = None,
+    seed: int = 0,
+    *,
+    validation: bool = False,
+    ood: str | None = None,
+    download: bool = False,
 ) -> Dataset:
-    """A data set by name. Nothing is ever downloaded.
+    """A data set by name. Nothing is downloaded unless `download` says so.
 
     - ``"digits"``: scikit-learn's 1797 handwritten digits, 8×8; 1437 to train on and 360 to test, stratified. Foreign
       inputs: 8×8 grey patches of scikit-learn's two photographs. Needs the extra `demo`.
     - ``"moons"``: two interleaving half circles in the plane with noise, 1000 + 1000 points, generated from the seed.
       Foreign inputs: a ring far around them.
-    - ``"mnist"``, ``"fashion"``: 60,000 + 10,000 images of 28×28 from files in `data_dir`, an ``.npz`` or the four idx
-      files, gzipped or not. Foreign inputs: each other's test images, else notMNIST, if their files are there too.
+    - ``"mnist"``, ``"fashion"``, ``"notmnist"``, ``"emnist-letters"`` (26 classes): grey images of 28×28 from files in
+      `data_dir`, an ``.npz`` with x_train, y_train, x_test, y_test or the four idx files, gzipped or not. EMNIST's idx
+      files have rows and columns exchanged and are turned upright; an archive should be upright.
+    - ``"cifar10"``: 50,000 + 10,000 colour images of 3×32×32, from the published batches (binary, or python, which are
+      pickles and are read without running them) or an ``.npz``; standardised channel by channel.
+
+    Foreign inputs of the 28×28 sets are each other's test images: the first of mnist, fashion, notmnist, emnist-letters
+    that is there, or what `ood` names. Letters such as o, l, s and z are shaped like digits;
+    ``ood="emnist-unlike-digits"`` leaves those out (``b g i l o q s z``). cifar10 has ``ood="svhn"`` (an ``.npz`` with
+    x_test) and ``ood="photographs"``, 520 patches of scikit-learn's two photographs.
 
     Tune with ``validation=True``, then fit with ``validation=False``, which trains on both parts; the test data are the
     same.
 
     Args:
         name: one of these.
-        data_dir: where the files of mnist and fashion lie; the others need none.
+        data_dir: where files lie; digits and moons need none.
         seed: which training data are set aside for validation (and the points of moons).
-        validation: set a share of every class of the training data aside: a fifth, of mnist and fashion a sixth.
+        validation: set a share of every class of the training data aside: a fifth, of the 28×28 sets a sixth, of
+            cifar10 a tenth.
+        ood: which foreign inputs to bring.
+        download: fetch mnist or fashion from openml.org if `data_dir` lacks them, check them against the published MD5
+            sums and keep them there as an ``.npz``. Needs scikit-learn.
 
     Raises:
-        InputError: an unknown name, a negative seed, files that are missing, unreadable or not what they should be.
-        MissingExtraError: digits without scikit-learn or Pillow.
+        InputError: an unknown name, a negative seed, files that are missing, unreadable or not what they should be,
+            foreign inputs of another shape or that are not there, nothing to download or no network.
+        MissingExtraError: digits or photographs without scikit-learn or Pillow.
 
     >>> load("moons", validation=True)
     Dataset(moons: 800 train, 200 validation, 1000 test, 1000 points on a far ring; 2 inputs, 2 classes)
@@ -45,14 +69,68 @@ def load(
         raise InputError(f"there is no data set {name!r}; known are {', '.join(NAMES)}")
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise InputError(f"seed must be an integer ≥ 0, got {seed!r}")
+    _require_fitting(name, ood)
     if name == "digits":
-        raw = digits.read()
-    elif name == "moons":
-        raw = moons.generate(seed)
-    elif data_dir is None:
+        return prepare(digits.read(), validation, seed)
+    if name == "moons":
+        return prepare(moons.generate(seed), validation, seed)
+    if data_dir is None:
         raise InputError(
             f"{name} is read from files: say where they are with data_dir= (--data-dir); none is downloaded"
         )
-    else:
-        raw = images.read(name, Path(data_dir))
+    if download:
+        _download(name, Path(data_dir))
+    raw = cifar.read(Path(data_dir), ood) if name == "cifar10" else images.read(name, Path(data_dir), ood)
     return prepare(raw, validation, seed)
+
+
+def _require_fitting(name: str, ood: str | None) -> None:
+    if ood is None:
+        return
+    allowed: tuple[str, ...] = ()
+    if name in images.SETS:
+        allowed = tuple(other for other in images.FOREIGN if other != name)
+    elif name == "cifar10":
+        allowed = cifar.FOREIGN
+    if ood in allowed:
+        return
+    if not allowed:
+        raise InputError(f"{name} brings its own foreign inputs; leave ood out, got {ood!r}")
+    shape = "3×32×32" if name == "cifar10" else "28×28"
+    other = {**dict.fromkeys(images.FOREIGN, "28×28"), **dict.fromkeys((*cifar.FOREIGN, "cifar10"), "3×32×32")}.get(ood)
+    reason = f"{ood!r}, whose images are {other}" if other not in (None, shape) else repr(ood)
+    raise InputError(f"{name} has images of {shape}, so ood can be {', '.join(allowed)}, got {reason}")
+
+
+def _download(name: str, directory: Path) -> None:
+    if name not in openml.SOURCES:
+        raise InputError(
+            f"{name} cannot be downloaded, only {', '.join(openml.SOURCES)}; copy its files to {directory}"
+        )
+    if not (directory.is_dir() and images.is_there(name, directory)):
+        openml.fetch(name, directory)
+
+
+def load_images(path: str | os.PathLike[str], key: str = "x_test") -> Tensor:
+    """Images of one's own from an ``.npz`` archive, float32 in their own units, N×H×W or N×3×H×W.
+
+    ``dataset.standardise(load_images("mine.npz"))`` makes inputs of them, to ask a network about.
+
+    Args:
+        path: the archive; it may not hold pickled objects.
+        key: which of its arrays: numbers, N×H×W, N×C×H×W, or N×H×W×C with 1 or 3 channels, which go first then.
+
+    Raises:
+        InputError: the file cannot be read, has no such array, or that is of another shape, empty or not finite.
+    """
+    array = from_archive(Path(path), key)
+    if array.dtype.kind not in "uif" or array.ndim not in (3, 4) or 0 in array.shape:
+        raise InputError(f"{path}: {key} should be numbers, N×H×W or N×C×H×W with N ≥ 1, got {shape_of(array)}")
+    if array.ndim == 4 and array.shape[3] in (1, 3) and array.shape[1] not in (1, 3):
+        array = np.moveaxis(array, 3, 1)
+    if array.ndim == 4 and array.shape[1] == 1:
+        array = array[:, 0]
+    result = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
+    if not bool(result.isfinite().all()):
+        raise InputError(f"{path}: {key} holds NaN or inf; clean the images first")
+    return result
