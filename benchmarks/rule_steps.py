@@ -23,8 +23,8 @@ from torch import nn
 
 import varbnn as vb
 from varbnn.kernels import using_backend
-from varbnn.optim import BayesBiNN, Bop, Bop2ndOrder, GaussianBLR, GradientFilter, Rule, StraightThrough
-from varbnn.posteriors import Bernoulli, Gaussian, Point, Posterior
+from varbnn.optim import VISPA, BayesBiNN, Bop, Bop2ndOrder, GaussianBLR, GradientFilter, Rule, StraightThrough
+from varbnn.posteriors import Bernoulli, Gaussian, LowRankGaussian, Point, Posterior
 
 WEIGHTS = 10_000_000
 BAYES = {"lr": 1e-4, "dataset_size": 60000, "temperature": 1 / 300}
@@ -43,6 +43,8 @@ RULES: dict[str, tuple[Posterior, type[Rule], dict[str, Any]]] = {
     "GaussianBLR, fixed": (Gaussian(), GaussianBLR, BAYES),
     "GaussianBLR, natural": (Gaussian(form="natural"), GaussianBLR, BAYES),
     "GaussianBLR, learned": (Gaussian(form="learned"), GaussianBLR, BAYES),
+    "VISPA, rank 2": (LowRankGaussian(rank=2), VISPA, {"weight_decay": 1e-5}),
+    "VISPA, rank 2, unit": (LowRankGaussian(rank=2, constraint="unit"), VISPA, {"weight_decay": 1e-5}),
 }
 
 
@@ -50,7 +52,7 @@ KINDS = ("as it is", "plain torch", "torch.compile")
 
 
 def steps(name: str) -> tuple[dict[str, Callable[[], None]], int]:
-    """What is timed for each kind, and how many tensors of `WEIGHTS` the rule's parameters are."""
+    """What is timed for each kind, and how many tensors of `WEIGHTS` numbers the rule's parameters amount to."""
     found: dict[str, Callable[[], None]] = {}
     posterior, rule, settings = RULES[name]
     for kind in KINDS:
@@ -60,7 +62,7 @@ def steps(name: str) -> tuple[dict[str, Callable[[], None]], int]:
             p.grad = 1e-4 * torch.randn_like(p)
         step = rule(parameters, **settings).step
         found[kind] = torch.compile(step) if kind == "torch.compile" else step
-    return found, len(parameters)
+    return found, sum(p.numel() for p in parameters) // WEIGHTS
 
 
 def adam(tensors: int) -> Callable[[], None]:

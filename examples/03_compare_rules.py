@@ -1,6 +1,6 @@
 """Every rule on the same network: what each remembers, how it decides, and what comes of it.
 
-Seven pairs of a posterior and an optimizer train one network each on handwritten digits, for the same epochs on the
+Eight pairs of a posterior and an optimizer train one network each on handwritten digits, for the same epochs on the
 same batches. They differ in one line, which `RULES` below has for each.
 
     python examples/03_compare_rules.py            under two minutes
@@ -26,8 +26,8 @@ from torch import nn
 import varbnn as vb
 from varbnn import data
 from varbnn.errors import MissingExtraError
-from varbnn.optim import BayesBiNN, Bop, Bop2ndOrder, GaussianBLR, GradientFilter, Rule, StraightThrough
-from varbnn.posteriors import Bernoulli, Gaussian, Point, Posterior, belief_of
+from varbnn.optim import VISPA, BayesBiNN, Bop, Bop2ndOrder, GaussianBLR, GradientFilter, Rule, StraightThrough
+from varbnn.posteriors import Bernoulli, Gaussian, LowRankGaussian, Point, Posterior, belief_of
 
 RULES: dict[str, tuple[Posterior, Callable[..., Rule]]] = {
     # one network: a real number for every weight, whose sign is the weight
@@ -53,6 +53,8 @@ RULES: dict[str, tuple[Posterior, Callable[..., Rule]]] = {
         Gaussian(),
         lambda p, size: GaussianBLR(p, lr=1e-2, dataset_size=size, temperature=1 / 1000, real_lr=2e-2),
     ),
+    # the signs of latents that a few normal numbers move together
+    "VISPA": (LowRankGaussian(rank=4), lambda p, size: VISPA(p, lr=30.0, weight_decay=1e-5, real_lr=1e-2)),
 }
 
 

@@ -266,7 +266,17 @@ def test_rank_zero_is_the_point():
     assert torch.equal(posterior.draw(*tensors), Point().draw(location))
     assert torch.equal(posterior.natural(*tensors), Point().natural(location))
     assert posterior.independent
-    assert vb.health(vb.binarize(nn.Linear(4, 3), posterior), warn=False).entropy_bits == 0
+
+
+def test_rank_zero_is_no_collapse_and_needs_no_statistics_of_a_draw():
+    model = vb.binarize(nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)), LowRankGaussian(rank=0))
+    state = vb.health(model)  # would warn, and warnings are errors
+    assert state.warning is None
+    assert state.entropy_bits == 0
+    assert math.isnan(state.kl), "as for Point"
+    vb.predict(model, torch.randn(2, 4), 1)
+    with pytest.warns(vb.errors.VarbnnWarning, match="collapsed"):
+        vb.health(vb.binarize(nn.Linear(40, 30), LowRankGaussian(rank=1, scale=1e12)))
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 import varbnn as vb
 from varbnn.data import Dataset, batches
 from varbnn.demo.recipes import Recipe, Settings
-from varbnn.optim import BayesBiNN, Bop, Bop2ndOrder, GaussianBLR, GradientFilter, Rule, StraightThrough
-from varbnn.posteriors import Belief, Bernoulli, Gaussian, Point, Posterior, belief_of
+from varbnn.optim import VISPA, BayesBiNN, Bop, Bop2ndOrder, GaussianBLR, GradientFilter, Rule, StraightThrough
+from varbnn.posteriors import Belief, Bernoulli, Gaussian, LowRankGaussian, Point, Posterior, belief_of
 
 MEASURES = (
     *("accuracy", "nll", "brier", "ece", "ood_auroc", "entropy_bits"),
@@ -34,16 +34,18 @@ class Method:
         posterior: over every weight.
         rule: its optimizer.
         draws: whether it predicts with sampled networks; else with its one network.
+        sized: whether the rule weighs a likelihood against a prior, and so takes the size of the training data.
     """
 
     title: str
     posterior: Posterior
     rule: Callable[..., Rule]
     draws: bool = False
+    sized: bool = False
 
     def optimizer(self, model: nn.Module, settings: Settings, dataset_size: int) -> Rule:
         """The rule on the parameters of `model`."""
-        size = {"dataset_size": dataset_size} if self.draws else {}
+        size = {"dataset_size": dataset_size} if self.sized else {}
         return self.rule(model.parameters(), **size, **settings)
 
 
@@ -52,14 +54,25 @@ METHODS = {
     "bop": Method("one binary network (Bop)", Point(), Bop),
     "bop2": Method("one binary network (second-order Bop)", Point(), Bop2ndOrder),
     "filter": Method("one binary network (gradient filter)", Point(), GradientFilter),
-    "posterior": Method("a posterior over binary networks (Bernoulli, BayesBiNN)", Bernoulli(), BayesBiNN, draws=True),
+    "posterior": Method(
+        "a posterior over binary networks (Bernoulli, BayesBiNN)", Bernoulli(), BayesBiNN, draws=True, sized=True
+    ),
     "moments": Method(
         "a posterior over binary networks (Bernoulli, BayesBiNN, moment propagation)",
         Bernoulli(estimator="moments"),
         BayesBiNN,
         draws=True,
+        sized=True,
     ),
-    "gaussian": Method("a posterior over binary networks (Gaussian, GaussianBLR)", Gaussian(), GaussianBLR, draws=True),
+    "gaussian": Method(
+        "a posterior over binary networks (Gaussian, GaussianBLR)", Gaussian(), GaussianBLR, draws=True, sized=True
+    ),
+    "vispa": Method(
+        "binary networks that are drawn together (low-rank Gaussian, VISPA)",
+        LowRankGaussian(rank=4),
+        VISPA,
+        draws=True,
+    ),
 }
 
 

@@ -14,7 +14,6 @@ from varbnn import bits
 from varbnn.errors import InputError, VarbnnWarning
 from varbnn.nn.draws import binary_layers
 from varbnn.nn.layer import BinaryLayer
-from varbnn.posteriors import Point
 
 COLLAPSED = 0.01
 """Below this many bits per weight, draws hardly differ and their spread says nothing about uncertainty."""
@@ -40,7 +39,8 @@ class Health:
         weights: number of binary weights.
         entropy_bits: mean entropy per weight, in bits: 0 is a point, 1 a fair coin.
         saturated: share of weights whose entropy is below 0.01 bit.
-        kl: mean divergence per weight from the prior, in nats; NaN for a model of points.
+        kl: mean divergence per weight from the prior, in nats; NaN for a model of points (`Point`, or rank 0 of
+            `LowRankGaussian`).
         flips: modes that changed sign since the last call on this model; None at the first call.
         layer_entropy_bits: mean entropy per weight of each binary layer.
         warning: what is wrong and what to change, or None.
@@ -95,7 +95,7 @@ def health(model: nn.Module, *, prior: Sequence[Tensor] | None = None, warn: boo
         changed = _flips(layer)
         counted = counted and changed is not None
         flips += changed or 0
-    points = all(isinstance(layer.posterior, Point) for _, layer in layers)
+    points = all(layer.posterior.certain for _, layer in layers)
     entropy_bits = nats / max(weights, 1) / math.log(2)
     kl = math.nan if points else divergence / max(weights, 1)
     flip_share = flips / max(weights, 1) if counted else None

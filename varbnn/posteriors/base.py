@@ -130,6 +130,11 @@ class Posterior(ABC):
         return True
 
     @property
+    def certain(self) -> bool:
+        """Whether it is one network by construction, so that no draw differs from the mode, whatever the belief."""
+        return False
+
+    @property
     def noise_key(self) -> str | None:
         """Layers of one model whose posteriors name the same key share their noise; None: each has its own."""
         return None

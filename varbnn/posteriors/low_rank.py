@@ -81,6 +81,10 @@ class LowRankGaussian(Posterior):
         return self.rank == 0
 
     @property
+    def certain(self) -> bool:
+        return self.rank == 0
+
+    @property
     def noise_key(self) -> str | None:
         return f"low rank {self.rank} {self.rounding}" if self.scope == "network" else None
 

@@ -34,6 +34,10 @@ class Point(Posterior):
     def __post_init__(self) -> None:
         require(self.clip is None or self.clip > 0, f"clip must be positive or None, got {self.clip}")
 
+    @property
+    def certain(self) -> bool:
+        return True
+
     def initial(self, weight: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
         return (weight.detach().clone(),)
 

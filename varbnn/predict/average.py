@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from varbnn.errors import InputError, VarbnnWarning
 from varbnn.nn.batchnorm import Data, batchnorm_preserved, batchnorms, refresh_batchnorm
 from varbnn.nn.draws import binary_layers, evaluating, sampled
-from varbnn.posteriors import Point
 from varbnn.predict.checks import Values, at_least_float32
 from varbnn.predict.inputs import RepeatedInputs, as_data, require_passes
 from varbnn.predict.regression import RegressionPrediction
@@ -111,7 +110,7 @@ def predict(
     repeated = RepeatedInputs(inputs, model, batch_size, num_passes, device)
     if refresh_bn is not None:
         refresh_bn = require_passes(as_data(refresh_bn, "refresh_bn", model), "refresh_bn", num_passes)
-    elif batchnorms(model) and any(not isinstance(layer.posterior, Point) for _, layer in binary_layers(model)):
+    elif batchnorms(model) and any(not layer.posterior.certain for _, layer in binary_layers(model)):
         warnings.warn(
             "this model has batch norm, whose statistics belong to one network: pass refresh_bn=training inputs to "
             "re-estimate them for the mode or for each draw. Without it, those of training are used, which fit none.",
