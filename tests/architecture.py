@@ -23,6 +23,7 @@ FLOORS = {
     "nn": 3,
     "optim": 4,
     "predict": 5,
+    "active": 5,
     "packed": 5,
     "continual": 5,
     "sdp": 5,
@@ -37,6 +38,7 @@ FLOORS = {
 # Neighbours on one floor do not know each other, except:
 NEIGHBOURS = {
     ("bits", "errors"),  # bad input is refused on the ground floor too
+    ("active", "predict"),  # what to label next follows from predictions
     ("predict", "packed"),  # predict runs sampled networks packed where that is faster
     ("demo", "bridges"),  # these two are the program; they show what the library can do
     ("cli", "bridges"),

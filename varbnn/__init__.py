@@ -2,7 +2,7 @@
 
 from importlib.metadata import version
 
-from varbnn import bits, nn, optim, posteriors
+from varbnn import active, bits, nn, optim, posteriors
 from varbnn.kernels import backend_info
 from varbnn.nn import antithetic, binarize, freeze, health, refresh_batchnorm, sampled, summary
 from varbnn.packed import AveragePrediction, PackedEnsemble, Predictor, load_packed, pack
@@ -28,6 +28,7 @@ __all__ = [
     "Predictor",
     "RegressionPrediction",
     "TemperatureScaling",
+    "active",
     "antithetic",
     "as_prior",
     "backend_info",

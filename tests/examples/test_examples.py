@@ -23,6 +23,7 @@ PROMISED = {
         "accuracy", "difference", "times_smaller", "times_faster", "epistemic", "loaded_equal", "seconds",
     },
     "06_certified_gap": {"rules", "bound", "figure", "seconds"},
+    "08_active_learning": {"accuracy", "last", "area", "figure", "seconds"},
 }  # fmt: skip
 
 
