@@ -1,11 +1,12 @@
 """Fashion-MNIST: what a living posterior knows about its errors, beside every binary baseline and the float twin.
 
-    python benchmarks/uncertainty.py --data-dir DIR
+    python benchmarks/uncertainty.py --data-dir DIR                  (10,000 training images, 784-200-200-10)
+    python benchmarks/uncertainty.py --data-dir DIR --scale full     (50,000 and 784-400-400-10: hours)
 
-784-400-400-10, batches of 100, the same epochs, batches, start and cosine for every method. A sixth of the training
-images is kept aside throughout: settings are chosen by its NLL, as many trials for each method, and calibration
-temperatures and the prior of Laplace are fitted on it. Then every seed is trained and tested once. Methods that draw
-predict with 16 draws; those that do not also as what their last epochs, or networks of their own, say together.
+Batches of 100, the same epochs, batches, start and cosine for every method. 10,000 other training images are kept aside
+throughout: settings are chosen by their NLL, as many trials for each method, and calibration temperatures and the prior
+of Laplace are fitted on them. Then every seed is trained and tested once. Methods that draw predict with 16 draws;
+those that do not also as what their last epochs, or networks of their own, say together.
 
 Results are written after every run and a run that is there is not repeated, so the script can be stopped and started.
 """
@@ -15,7 +16,7 @@ from __future__ import annotations
 import argparse
 import statistics
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ import uncertainty_methods as methods
 from record import RESULTS, machine, read, say, write
 from scipy.stats import ttest_rel
 from torch import Tensor
-from uncertainty_methods import MEMBERS, METHODS, SAMPLES, Result, Settings
+from uncertainty_methods import MEMBERS, METHODS, SAMPLES, SCALES, Result, Scale, Settings
 
 import varbnn as vb
 from varbnn.data import Dataset, load
@@ -51,18 +52,19 @@ class Asked:
     """All inputs in one tensor, so that each network is made ready once."""
 
     data: Dataset
+    scale: Scale
     x: Tensor
     parts: dict[str, slice]
 
     @classmethod
-    def of(cls, data: Dataset, foreign: dict[str, Tensor]) -> Asked:
+    def of(cls, data: Dataset, scale: Scale, foreign: dict[str, Tensor]) -> Asked:
         assert data.val_x is not None
         inputs = {"val": data.val_x, "test": data.test_x, **foreign}
         parts, start = {}, 0
         for name, x in inputs.items():
             parts[name] = slice(start, start + len(x))
             start += len(x)
-        return cls(data, torch.cat(list(inputs.values())), parts)
+        return cls(data, scale, torch.cat(list(inputs.values())), parts)
 
     def scores(self, prediction: vb.Prediction) -> Result:
         """Measures on test data, raw and with logits divided by the temperature that suits the validation data."""
@@ -84,23 +86,25 @@ class Asked:
         return {key: found[key] for key in MEASURES}
 
 
-def inputs(data_dir: str) -> Asked:
+def inputs(data_dir: str, scale: Scale) -> Asked:
     """Fashion-MNIST with a validation part, MNIST and notMNIST, all standardised as its training images."""
     data = load("fashion", data_dir, validation=True)
     foreign = {}
     for name in ("mnist", "notmnist_test"):
         pixels = torch.from_numpy(pixels_of(Path(data_dir) / f"{name}.npz", "x_test", data.shape[0])).float()
         foreign[name.removesuffix("_test")] = (pixels - data.mean) / data.std
-    return Asked.of(data, foreign)
+    chosen = torch.randperm(len(data.train_x), generator=torch.Generator().manual_seed(0))[: scale.train]
+    return Asked.of(replace(data, train_x=data.train_x[chosen], train_y=data.train_y[chosen]), scale, foreign)
 
 
 # --- one run of each kind: what it is called, and all that its networks say ---
 
 
-def run(name: str, asked: Asked, settings: Settings, epochs: int, seed: int) -> tuple[Result, dict[str, vb.Prediction]]:
+def run(name: str, asked: Asked, settings: Settings, seed: int) -> tuple[Result, dict[str, vb.Prediction]]:
     """Train `name`, and ask its networks in every way there is."""
     method, data = METHODS[name], asked.data
-    trained = methods.train(name, data, settings, epochs, seed, max(SNAPSHOTS) if method.snapshots else 0)
+    widths, epochs = asked.scale.widths, asked.scale.epochs
+    trained = methods.train(name, data, widths, settings, epochs, seed, max(SNAPSHOTS) if method.snapshots else 0)
     ways = {name: methods.ask(name, trained.model, asked.x, data, seed)}
     result = {
         "entropy_bits": methods.entropy_bits(trained.model),
@@ -123,12 +127,12 @@ def best(predictions: Iterable[vb.Prediction], asked: Asked) -> vb.Prediction:
     return min(predictions, key=lambda p: vb.evaluate(p[asked.parts["val"]], asked.data.val_y)["nll"])
 
 
-def deep_ensemble(asked: Asked, settings: Settings, epochs: int, seed: int) -> tuple[Result, dict[str, vb.Prediction]]:
+def deep_ensemble(asked: Asked, settings: Settings, seed: int) -> tuple[Result, dict[str, vb.Prediction]]:
     """Straight-through networks from starts of their own, which together cost as much as one of the others."""
     every, ms = [], []
     for member in range(MEMBERS):
         own = 1000 + MEMBERS * seed + member
-        trained = methods.train("ste", asked.data, settings, epochs // MEMBERS, own)
+        trained = methods.train("ste", asked.data, asked.scale.widths, settings, asked.scale.epochs // MEMBERS, own)
         every.append(methods.ask("ste", trained.model, asked.x, asked.data, own).probs[0])
         ms.append(trained.ms_per_step)
     result = {"entropy_bits": 0.0, "ms_per_step": statistics.fmean(ms), "train_loss": trained.train_loss}
@@ -138,14 +142,13 @@ def deep_ensemble(asked: Asked, settings: Settings, epochs: int, seed: int) -> t
 # --- all of it ---
 
 
-def tune(names: Iterable[str], asked: Asked, results: Result, path: Path, epochs: int) -> None:
+def tune(names: Iterable[str], asked: Asked, results: Result, path: Path) -> None:
     """Fill in the missing trials and name each method's best."""
     assert asked.data.val_x is not None
     for name in names:
-        method = METHODS[name]
         done = results.setdefault("tuning", {}).setdefault(name, [])
-        for settings in method.trials[len(done) :]:
-            trained = methods.train(name, asked.data, settings, epochs, TUNING_SEED)
+        for settings in asked.scale.trials[name][len(done) :]:
+            trained = methods.train(name, asked.data, asked.scale.widths, settings, asked.scale.epochs, TUNING_SEED)
             prediction = methods.ask(name, trained.model, asked.data.val_x, asked.data, TUNING_SEED)
             found = vb.evaluate(prediction, asked.data.val_y)
             row = {key: found[key] for key in ("accuracy", "nll", "ece")}
@@ -156,9 +159,7 @@ def tune(names: Iterable[str], asked: Asked, results: Result, path: Path, epochs
     write(path, results)
 
 
-def final(
-    names: Iterable[str], asked: Asked, results: Result, path: Path, seeds: int, epochs: int, cache: Path
-) -> None:
+def final(names: Iterable[str], asked: Asked, results: Result, path: Path, seeds: int, cache: Path) -> None:
     """Train the chosen settings with every seed, and test once; mean probabilities are kept for pictures."""
     cache.mkdir(parents=True, exist_ok=True)
     for seed, name in product(range(seeds), names):
@@ -166,9 +167,9 @@ def final(
         if any(row["seed"] == seed for row in runs):
             continue
         if name == "deep ensemble":
-            result, ways = deep_ensemble(asked, results["chosen"]["ste"], epochs, seed)
+            result, ways = deep_ensemble(asked, results["chosen"]["ste"], seed)
         else:
-            result, ways = run(name, asked, results["chosen"][name], epochs, seed)
+            result, ways = run(name, asked, results["chosen"][name], seed)
         for way, prediction in ways.items():
             torch.save(prediction.mean, cache / f"{way}-{seed}.pt")
         scores = {way: asked.scores(prediction) for way, prediction in ways.items()}
@@ -191,7 +192,7 @@ def full_ensembles(asked: Asked, results: Result, path: Path, cache: Path) -> No
     write(path, results)
 
 
-def summarise(results: Result, data: Dataset) -> None:
+def summarise(results: Result, asked: Asked) -> None:
     """Mean and standard deviation over the seeds, and the posterior against each way on the same seeds."""
     table: dict[str, Any] = {}
     ours = rows_of(results, "posterior")
@@ -207,11 +208,12 @@ def summarise(results: Result, data: Dataset) -> None:
                         key: paired([ours[s][kind][key] for s in shared], [theirs[s][kind][key] for s in shared])
                         for key in MEASURES
                     }
-            first = next(iter(theirs.values()))
             row["networks"] = statistics.fmean(r["networks"] for r in theirs.values())
             row["temperature"] = spread([r["scaled"]["temperature"] for r in theirs.values()])
             bits = 32 if name in REAL else 1
-            row["bits_per_prediction"] = methods.bits_per_prediction(data, first["networks"], bits)
+            row["bits_per_prediction"] = methods.bits_per_prediction(
+                asked.data, asked.scale.widths, row["networks"], bits
+            )
             for key in ("entropy_bits", "ms_per_step", "train_loss"):
                 values = [r[key] for r in runs if r.get(key) is not None]
                 row[key] = statistics.fmean(values) if values else None
@@ -238,21 +240,22 @@ def main() -> None:
     add: Callable[..., Any] = parser.add_argument
     add("--data-dir", required=True, help="where fashion_mnist.npz, mnist.npz and notmnist_test.npz lie")
     add("--seeds", type=int, default=5)
-    add("--epochs", type=int, default=12)
-    add("--trial-epochs", type=int, default=4)
+    add("--scale", choices=list(SCALES), default="small")
     add("--cache", type=Path, default=Path("build/uncertainty"), help="for mean probabilities; default: %(default)s")
-    add("--out", type=Path, default=RESULTS / "uncertainty-fashion.json")
+    add("--out", type=Path, help="default: benchmarks/results/uncertainty-fashion-SCALE.json")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    asked = inputs(args.data_dir)
-    budget = {"epochs": args.epochs, "trial_epochs": args.trial_epochs, "train": len(asked.data.train_x)}
-    results = {"data": "fashion", "machine": machine(), "num_samples": SAMPLES, **budget} | read(args.out)
+    path = args.out or RESULTS / f"uncertainty-fashion-{args.scale}.json"
+    cache, scale = args.cache / args.scale, SCALES[args.scale]
+    asked = inputs(args.data_dir, scale)
+    about = {"train": scale.train, "widths": scale.widths, "epochs": scale.epochs, "members": MEMBERS}
+    results = {"data": "fashion", "machine": machine(), "num_samples": SAMPLES, **about} | read(path)
     for stage in STAGES:
-        tune((name for name in stage if name in METHODS), asked, results, args.out, args.trial_epochs)
-        final(stage, asked, results, args.out, args.seeds, args.epochs, args.cache)
-        full_ensembles(asked, results, args.out, args.cache)
-        summarise(results, asked.data)
-        write(args.out, results)
+        tune((name for name in stage if name in METHODS), asked, results, path)
+        final(stage, asked, results, path, args.seeds, cache)
+        full_ensembles(asked, results, path, cache)
+        summarise(results, asked)
+        write(path, results)
     for way, row in results["table"].items():
         print(f"{way:16}", *(f"{key} {v['mean']:.4f} ± {v['sd']:.4f}" for key, v in row["raw"].items()), sep="  ")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -23,7 +23,7 @@ SAMPLES = 16
 MEMBERS = 4
 """Networks of a deep ensemble; each is trained for its share of the epochs."""
 
-WIDTHS, BATCH, REFRESH = RECIPES["fashion"].widths, RECIPES["fashion"].batch_size, RECIPES["fashion"].refresh
+BATCH, REFRESH = RECIPES["fashion"].batch_size, RECIPES["fashion"].refresh
 PUBLISHED = Bernoulli("concrete", relaxation=1e-10, numerics="reference", init="sign", init_scale=10.0)
 """Relaxation, start and arithmetic of the released code."""
 
@@ -33,7 +33,7 @@ Parameters = Iterable[nn.Parameter]
 
 @dataclass(frozen=True)
 class Method:
-    """A posterior (None: real weights), its rule, and the settings tried on validation data.
+    """A posterior (None: real weights) and its rule.
 
     Attributes:
         rule: (parameters, number of training inputs, settings) → optimizer.
@@ -43,7 +43,6 @@ class Method:
 
     posterior: Posterior | None
     rule: Callable[[Parameters, int, Settings], torch.optim.Optimizer]
-    trials: tuple[Settings, ...]
     draws: bool = False
     snapshots: bool = False
 
@@ -53,44 +52,48 @@ def adamw(parameters: Parameters, size: int, settings: Settings) -> torch.optim.
 
 
 METHODS = {
-    "posterior": Method(
-        Bernoulli(),
-        lambda p, n, s: BayesBiNN(p, dataset_size=n, **s),
-        tuple(
-            {"lr": 2e-3, "temperature": 1 / cold, "real_lr": real}
-            for cold, real in ((30, 1e-2), (60, 1e-2), (120, 1e-2))
-        ),
-        draws=True,
-    ),
-    "ste": Method(
-        Point(),
-        lambda p, n, s: StraightThrough(p, **s),
-        tuple({"lr": a, "real_lr": b} for a, b in ((1e-3, 1e-3), (3e-3, 1e-3), (1e-3, 3e-3))),
-        snapshots=True,
-    ),
-    "bop": Method(
-        Point(),
-        lambda p, n, s: Bop(p, **s),
-        tuple(
-            {"gamma": a, "threshold": b, "real_lr": c}
-            for a, b, c in ((1e-3, 1e-8, 1e-3), (1e-4, 1e-8, 1e-3), (1e-3, 1e-8, 3e-3))
-        ),
-        snapshots=True,
-    ),
-    "vispa": Method(
-        LowRankGaussian(rank=4),
-        lambda p, n, s: VISPA(p, weight_decay=1e-5, **s),
-        tuple({"lr": lr, "real_lr": 3e-3} for lr in (3.0, 10.0, 30.0)),
-        draws=True,
-    ),
-    "published": Method(
-        PUBLISHED,
-        lambda p, n, s: BayesBiNN(p, dataset_size=n, **s),
-        tuple({"lr": a, "real_lr": b} for a, b in ((1e-4, 1e-3), (1e-4, 3e-3), (3e-4, 1e-3))),
-        draws=True,
-    ),
-    "float": Method(None, adamw, ({"lr": 3e-4}, {"lr": 1e-3}, {"lr": 3e-3})),
-    "dropout": Method(None, adamw, tuple({"lr": 1e-3, "rate": rate} for rate in (0.1, 0.2, 0.4))),
+    "posterior": Method(Bernoulli(), lambda p, n, s: BayesBiNN(p, dataset_size=n, **s), draws=True),
+    "ste": Method(Point(), lambda p, n, s: StraightThrough(p, **s), snapshots=True),
+    "bop": Method(Point(), lambda p, n, s: Bop(p, **s), snapshots=True),
+    "vispa": Method(LowRankGaussian(rank=4), lambda p, n, s: VISPA(p, weight_decay=1e-5, **s), draws=True),
+    "published": Method(PUBLISHED, lambda p, n, s: BayesBiNN(p, dataset_size=n, **s), draws=True),
+    "float": Method(None, adamw),
+    "dropout": Method(None, adamw),
+}
+
+
+def trials_of(lr: float, *colds: int) -> dict[str, list[Settings]]:
+    """As many for each; those of the posterior are its inverse temperatures at one rate."""
+    return {
+        "posterior": [{"lr": lr, "temperature": 1 / cold, "real_lr": 1e-2} for cold in colds],
+        "ste": [{"lr": a, "real_lr": b} for a, b in ((1e-3, 3e-3), (3e-3, 3e-3), (1e-3, 1e-2))],
+        "bop": [{"gamma": a, "threshold": 1e-8, "real_lr": b} for a, b in ((1e-3, 3e-3), (1e-4, 3e-3), (1e-3, 1e-2))],
+        "vispa": [{"lr": a, "real_lr": b} for a, b in ((10.0, 3e-3), (30.0, 3e-3), (10.0, 1e-2))],
+        "published": [{"lr": a, "real_lr": b} for a, b in ((1e-4, 3e-3), (3e-4, 3e-3), (1e-4, 1e-2))],
+        "float": [{"lr": lr} for lr in (3e-4, 1e-3, 3e-3)],
+        "dropout": [{"lr": 1e-3, "rate": rate} for rate in (0.1, 0.2, 0.4)],
+    }
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large a study is.
+
+    Attributes:
+        train: of the 50,000 training images, how many are used; the validation part stays 10,000.
+        widths, epochs: of every network.
+        trials: settings by method.
+    """
+
+    train: int
+    widths: tuple[int, ...]
+    epochs: int
+    trials: dict[str, list[Settings]]
+
+
+SCALES = {
+    "small": Scale(10_000, (200, 200), 20, trials_of(3e-3, 60, 150, 400)),
+    "full": Scale(50_000, (400, 400), 20, trials_of(1e-3, 30, 100, 300)),
 }
 
 
@@ -119,11 +122,13 @@ class Trained:
     train_loss: float
 
 
-def train(name: str, data: Dataset, settings: Settings, epochs: int, seed: int, keep: int = 0) -> Trained:
+def train(
+    name: str, data: Dataset, widths: Sequence[int], settings: Settings, epochs: int, seed: int, keep: int = 0
+) -> Trained:
     """Train `name` once, along a cosine to 0."""
     method = METHODS[name]
     torch.manual_seed(seed)
-    model = network(data, WIDTHS, method.posterior)
+    model = network(data, widths, method.posterior)
     if "rate" in settings:
         layers = [[layer, nn.Dropout(settings["rate"])] if isinstance(layer, nn.ReLU) else [layer] for layer in model]
         model = nn.Sequential(*(layer for group in layers for layer in group))
@@ -203,9 +208,9 @@ def entropy_bits(model: nn.Module) -> float | None:
     return vb.health(model, warn=False).entropy_bits
 
 
-def bits_per_prediction(data: Dataset, networks: int, bits: int) -> int:
+def bits_per_prediction(data: Dataset, widths: Sequence[int], networks: float, bits: int) -> float:
     """Weights that are read for one prediction, in bits."""
-    sizes = [data.train_x.shape[1], *WIDTHS, data.num_classes]
+    sizes = [data.train_x.shape[1], *widths, data.num_classes]
     return networks * bits * sum(a * b for a, b in pairwise(sizes))
 
 

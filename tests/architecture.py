@@ -29,6 +29,7 @@ FLOORS = {
     "sdp": 5,
     "integer": 5,
     "training": 5,
+    "presets": 5,
     "bridges": ROOF,
     "demo": ROOF,
     "cli": ROOF,

@@ -79,7 +79,7 @@ def never_train(request, monkeypatch):
         ("demo --seed 99999999999999999999", "argument --seed: must be at least 0 and below 2**63"),
         ("demo --sample", "argument --samples: expected one argument"),
         ("demo --unknown", "unrecognized arguments: --unknown"),
-        ("train", "invalid choice: 'train'"),
+        ("fly", "invalid choice: 'fly'"),
     ],
 )
 def test_every_mistake_is_one_line_and_leaves_nothing_behind(arguments, message, tmp_path, monkeypatch, capsys):

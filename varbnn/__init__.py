@@ -2,7 +2,7 @@
 
 from importlib.metadata import version
 
-from varbnn import active, bits, nn, optim, posteriors
+from varbnn import active, bits, nn, optim, posteriors, presets
 from varbnn.kernels import backend_info
 from varbnn.nn import antithetic, binarize, freeze, health, refresh_batchnorm, sampled, summary
 from varbnn.packed import AveragePrediction, PackedEnsemble, Predictor, load_packed, pack
@@ -45,6 +45,7 @@ __all__ = [
     "plots",
     "posteriors",
     "predict",
+    "presets",
     "refresh_batchnorm",
     "risk_coverage",
     "sampled",

@@ -43,6 +43,14 @@ def widths(text: str) -> tuple[int, ...]:
     return tuple(map(int, parts))
 
 
+def hidden(text: str) -> tuple[int, ...]:
+    """Hidden layers, such as 400-400 or 128."""
+    parts = text.split("-")
+    if not all(part.isdecimal() and 0 < int(part) <= 2**20 for part in parts):
+        raise argparse.ArgumentTypeError(f"must be widths up to 2**20 such as 400-400, got {text!r}")
+    return tuple(map(int, parts))
+
+
 def inputs(path: str, name: str | None) -> Tensor:
     """The inputs in a .npy or .npz file, as float32 (whole numbers keep their values, nothing is scaled).
 

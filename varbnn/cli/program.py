@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 from tqdm import tqdm
 
 import varbnn
-from varbnn.cli import about, bench, demonstration, packing, predicting
+from varbnn.cli import about, bench, demonstration, evaluating, packing, predicting, training
 from varbnn.errors import InputError, VarbnnError, VarbnnWarning
 
 
@@ -36,8 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         print(f"varbnn: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("\nvarbnn: interrupted, nothing was written", file=sys.stderr)
+    except KeyboardInterrupt as stop:  # a command that can go on says so
+        print(f"\nvarbnn: {str(stop) or 'interrupted, nothing was written'}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader has seen enough, as in `varbnn info | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"varbnn {varbnn.__version__}")
     parser.set_defaults(command=lambda chosen: parser.print_help())
     commands = parser.add_subparsers(title="commands", metavar="command")
-    for command in (demonstration, packing, predicting, bench, about):
+    for command in (demonstration, training, evaluating, packing, predicting, bench, about):
         command.add(commands)
     return parser
 

@@ -38,7 +38,16 @@ def size(count: float) -> str:
 
 def plural(count: int, thing: str) -> str:
     """
-    >>> plural(1, "network"), plural(32, "network")
-    ('1 network', '32 networks')
+    >>> plural(1, "network"), plural(32, "network"), plural(10, "class")
+    ('1 network', '32 networks', '10 classes')
     """
-    return f"{count:,} {thing}{'s' * (count != 1)}"
+    ending = "es" if thing.endswith("s") else "s"
+    return f"{count:,} {thing}{ending * (count != 1)}"
+
+
+def percent(share: float) -> str:
+    """
+    >>> percent(0.9876)
+    '98.76%'
+    """
+    return f"{share:.2%}"

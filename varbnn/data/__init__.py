@@ -4,5 +4,6 @@ from varbnn.data.corruptions import corrupt
 from varbnn.data.dataset import Dataset
 from varbnn.data.loading import NAMES, load, load_images
 from varbnn.data.minibatches import Batches, batches
+from varbnn.data.own import from_files
 
-__all__ = ["NAMES", "Batches", "Dataset", "batches", "corrupt", "load", "load_images"]
+__all__ = ["NAMES", "Batches", "Dataset", "batches", "corrupt", "from_files", "load", "load_images"]

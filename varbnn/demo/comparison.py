@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,7 +15,7 @@ import varbnn as vb
 from varbnn.data import Dataset, load
 from varbnn.demo import words
 from varbnn.demo.methods import METHODS, Outcome, train
-from varbnn.demo.output import REPORT, output
+from varbnn.demo.output import REPORT, as_json, output
 from varbnn.demo.pictures import draw
 from varbnn.demo.recipes import RECIPES, Recipe
 from varbnn.errors import InputError, MissingExtraError
@@ -58,7 +57,7 @@ def run(
     recipe = RECIPES[data] if epochs is None else replace(RECIPES[data], epochs=epochs)
     with output(Path(out)):
         pass  # better to hear now that it cannot be written to than after the training
-    with _alone(recipe.threads):
+    with alone(recipe.threads):
         dataset = load(data, data_dir, seed)
         say(words.opening(dataset, recipe))
         outcomes: dict[str, Outcome] = {}
@@ -81,7 +80,7 @@ def run(
             packed = _pack(outcomes, dataset, recipe, num_samples, seed, place.draft)
             made = sorted(path.name for path in place.draft.iterdir())
             report = words.report(recipe, dataset, seed, num_samples, outcomes, made)
-            (place.draft / REPORT).write_text(_json(report), encoding="utf-8")
+            (place.draft / REPORT).write_text(as_json(report), encoding="utf-8")
             files = place.publish()
     print(f"\nWritten to {out}: {', '.join(files)}")
     say(f"\n{words.suggestions(data, data_dir, out, packed)}")
@@ -102,7 +101,7 @@ def _pack(
 
 
 @contextmanager
-def _alone(threads: int | None) -> Iterator[None]:
+def alone(threads: int | None) -> Iterator[None]:
     """With so many threads, and with torch's random state and number of threads put back afterwards."""
     before = torch.get_num_threads()
     try:
@@ -122,15 +121,3 @@ def _check(data: str, methods: Sequence[str], num_samples: int, epochs: int | No
     for name, value in (("samples", num_samples), ("epochs", 1 if epochs is None else epochs)):
         if value < 1:
             raise InputError(f"{name} must be at least 1, got {value}")
-
-
-def _json(report: dict[str, Any]) -> str:
-    # JSON has no NaN; a point's divergence is one
-    def clean(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: clean(item) for key, item in value.items()}
-        if isinstance(value, list):
-            return [clean(item) for item in value]
-        return None if isinstance(value, float) and value != value else value
-
-    return json.dumps(clean(report), indent=2, allow_nan=False) + "\n"

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from varbnn.errors import InputError
 
@@ -44,6 +45,19 @@ class Output:
         except OSError as error:
             raise InputError(f"cannot write to {self.path}: {(error.strerror or str(error)).lower()}") from None
         return names
+
+
+def as_json(report: dict[str, Any]) -> str:
+    """Text for a file; JSON has no NaN, and a point's divergence is one: it becomes null."""
+
+    def clean(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: clean(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [clean(item) for item in value]
+        return None if isinstance(value, float) and value != value else value
+
+    return json.dumps(clean(report), indent=2, allow_nan=False) + "\n"
 
 
 @contextmanager

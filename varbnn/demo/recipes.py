@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from varbnn.presets import PRESETS
+
 Settings = Mapping[str, float]
 
 
@@ -34,7 +36,7 @@ DIGITS: dict[str, Settings] = {
     "bop": dict(gamma=1e-3, threshold=1e-8, real_lr=2e-2),
     "bop2": dict(gamma=1e-2, sigma=1e-3, threshold=1e-3, real_lr=1e-2),
     "filter": dict(alpha=1e-4, gamma=0.1, real_lr=1e-2),
-    "posterior": dict(lr=3e-3, temperature=1 / 1000, real_lr=3e-2),
+    "posterior": PRESETS["digits"].settings,
     "moments": dict(lr=3e-3, temperature=1 / 1000, real_lr=2e-2),
     "gaussian": dict(lr=1e-2, temperature=1 / 1000, real_lr=2e-2),
     "vispa": dict(lr=30.0, weight_decay=1e-5, real_lr=1e-2),
@@ -44,7 +46,7 @@ MNIST: dict[str, Settings] = {
     "bop": dict(gamma=1e-3, threshold=1e-8, real_lr=1e-3),
     "bop2": dict(gamma=1e-3, sigma=1e-3, threshold=1e-3, real_lr=3e-3),
     "filter": dict(alpha=1e-3, gamma=1e-2, real_lr=3e-3),
-    "posterior": dict(lr=1e-3, temperature=1 / 100, real_lr=1e-2),
+    "posterior": PRESETS["mnist"].settings,
     "moments": dict(lr=1e-3, temperature=1 / 100, real_lr=3e-3),
     "gaussian": dict(lr=1e-3, temperature=1 / 100, real_lr=1e-2),
     "vispa": dict(lr=30.0, weight_decay=1e-5, real_lr=2e-3),

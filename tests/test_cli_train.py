@@ -1,0 +1,253 @@
+"""The commands train and evaluate: what they write, what they refuse, and that an interrupted run goes on."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import struct
+
+import numpy as np
+import pytest
+import torch
+
+import varbnn as vb
+from varbnn import cli, data
+from varbnn.cli import training
+
+pytestmark = pytest.mark.filterwarnings("ignore::varbnn.errors.VarbnnWarning")  # networks this small are seldom well
+
+TRAIN = "train own.npz --hidden 8 --epochs 12 --samples 4 --quiet --out run"
+
+
+def blobs(count: int, seed: int, classes: int = 3) -> tuple[np.ndarray, np.ndarray]:
+    """Points of 2×3 around the number of their class."""
+    random = np.random.default_rng(seed)
+    y = np.arange(count) % classes
+    return random.normal(size=(count, 2, 3)) + y[:, None, None], y
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """Arrays of a data set that is written to own.npz; the folder is the working directory."""
+    monkeypatch.chdir(tmp_path)
+    (x, y), (test_x, test_y) = blobs(120, 0), blobs(60, 1)
+    arrays = {"x_train": x, "y_train": y, "x_test": test_x, "y_test": test_y}
+    np.savez("own.npz", **arrays)
+    np.save("far.npy", np.random.default_rng(2).normal(size=(20, 6)) * 9)
+    return arrays
+
+
+def run(capsys, line: str, code: int = 0) -> str:
+    """What a command prints: on stdout, or where it fails on stderr."""
+    assert cli.main(line.split()) == code
+    captured = capsys.readouterr()
+    assert code or captured.err == ""
+    return captured.err if code else captured.out
+
+
+def test_a_run_is_measured_and_written_and_can_be_measured_again(own, tmp_path, capsys):
+    out = run(capsys, TRAIN)
+    assert "99 training, 21 validation, 60 test inputs, 3 classes" in out
+    report = json.loads((tmp_path / "run/report.json").read_text())
+    assert report["files"] == ["inputs.npz", "model.vbnn", "reliability.png"]
+    assert report["plan"]["settings"] == vb.presets.PRESETS["digits"].settings
+    out = run(capsys, "evaluate run --ood far.npy")
+    assert out.startswith("test data of own.npz: 60 inputs, 4 networks\n")
+    again = json.loads((tmp_path / "run/evaluation.json").read_text())
+    assert {k: again["as trained"][k] for k in report["test"]} == report["test"]
+    assert again["calibrated"]["nll"] != report["test"]["nll"]
+    assert 0 <= again["calibrated"]["ood_auroc"] <= 1
+
+
+def test_evaluation_is_that_of_the_packed_networks_on_inputs_standardised_as_in_training(own, tmp_path, capsys):
+    run(capsys, TRAIN)
+    x, y = blobs(30, 3)
+    np.savez("other.npz", x=x, y=y)
+    run(capsys, "evaluate run other.npz --out elsewhere")
+    dataset = data.from_files("own.npz")
+    flat = own["x_train"].reshape(120, -1)
+    kept = np.ones(120, dtype=bool)
+    kept[data.dataset.set_aside(own["y_train"], 1 / 6, 0)] = False
+    assert float(dataset.mean) == pytest.approx(flat[kept].mean(), rel=1e-6)
+    prepared = torch.from_numpy((x.reshape(30, -1) - flat[kept].mean()) / flat[kept].std()).float()
+    prediction = vb.Prediction(vb.load_packed("run/model.vbnn")(prepared).softmax(-1))
+    found = json.loads((tmp_path / "elsewhere/evaluation.json").read_text())["as trained"]
+    assert found["nll"] == pytest.approx(vb.evaluate(prediction, y)["nll"], abs=1e-5)
+
+
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(own, tmp_path, capsys, monkeypatch):
+    run(capsys, TRAIN.replace("--out run", "--out whole"))
+    steps = 0
+
+    def interrupted(self, *args, original=vb.optim.BayesBiNN.step, **kwargs):
+        nonlocal steps
+        steps += 1
+        if steps == 4:  # one step an epoch
+            raise KeyboardInterrupt
+        return original(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(vb.optim.BayesBiNN, "step", interrupted)
+        assert "the same command goes on after the last whole epoch" in run(capsys, TRAIN, 130)
+    assert not (tmp_path / "run/report.json").exists()
+    run(capsys, TRAIN)
+    whole, resumed = (json.loads((tmp_path / name / "report.json").read_text()) for name in ("whole", "run"))
+    assert [row["epoch"] for row in resumed["history"]] == list(range(1, 13))
+    assert steps == 4
+    for part in ("validation", "test", "temperature", "entropy_bits"):
+        assert resumed[part] == whole[part]
+    assert (tmp_path / "run/model.vbnn").read_bytes() == (tmp_path / "whole/model.vbnn").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "named"), [(" --seed 1", "seed"), (" --method ste", "method, settings"), (" --epochs 5", "epochs")]
+)
+def test_a_run_asked_for_otherwise_does_not_go_on(change, named, own, capsys):
+    run(capsys, TRAIN)
+    assert f"another setting of {named}" in run(capsys, TRAIN + change, 2)
+
+
+def test_other_data_do_not_go_on(own, capsys):
+    run(capsys, TRAIN)
+    np.savez("own.npz", **{**own, "x_train": own["x_train"] + 1})
+    assert "another setting of fingerprint" in run(capsys, TRAIN, 2)
+
+
+def test_a_torn_checkpoint_is_named(own, tmp_path, capsys):
+    run(capsys, TRAIN)
+    state = tmp_path / "run" / training.STATE
+    state.write_bytes(state.read_bytes()[:100])
+    assert "training.pt is no checkpoint" in run(capsys, TRAIN, 2)
+
+
+@pytest.mark.parametrize("method", ["ste", "moments"])
+def test_other_methods(method, own, tmp_path, capsys):
+    run(capsys, f"{TRAIN} --method {method}")
+    assert vb.load_packed(tmp_path / "run/model.vbnn").num_samples == (4 if method == "moments" else 1)
+
+
+def test_without_a_validation_error_nothing_is_calibrated(own, tmp_path, capsys):
+    x, y = blobs(60, 0)
+    np.savez("own.npz", x_train=x + 50 * y[:, None, None], y_train=y)
+    run(capsys, TRAIN.replace("--epochs 12", "--epochs 120"))
+    report = json.loads((tmp_path / "run/report.json").read_text())
+    assert report["validation"]["accuracy"] == 1
+    assert report["temperature"] == 1
+
+
+def test_named_data_bring_foreign_inputs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    out = run(capsys, "train moons --hidden 8 --epochs 5 --samples 2 --quiet")
+    assert "ood_auroc" in out
+    assert "test data of moons" in run(capsys, "evaluate varbnn-run")
+
+
+def broken(**changes):
+    """A change of the arrays; a name that ends in None goes."""
+
+    def change(arrays):
+        arrays = {**arrays, **changes}
+        return {name: array for name, array in arrays.items() if array is not None}
+
+    return change
+
+
+X, Y = blobs(120, 0)
+GAP = np.where(Y == 1, 3, Y)
+SCARCE = np.where(np.arange(120) == 5, 2, np.where(Y == 2, 0, Y))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (broken(y_train=0 * Y), "knows only class 0"),
+        (broken(y_train=GAP), "no example of class 1; number the classes"),
+        (broken(y_train=Y - 1), "classes from 0 on, got -1"),
+        (broken(y_train=Y + 0.5), "must be whole numbers"),
+        (broken(y_train=Y[:-1]), "one label for each of 120 inputs, got 119"),
+        (broken(y_train=Y[:, None]), "one label for each of 120 inputs, got 120×1"),
+        (broken(y_test=np.full(60, 3)), "y_test must be 0 … 2, the classes of y_train, got 3"),
+        (broken(x_val=X[:9], y_val=np.arange(9) % 2), "y_val has no example of class 2"),
+        (broken(x_val=X[:9], y_val=np.arange(9) % 4), "y_val must be 0 … 2"),
+        (broken(y_train=SCARCE), "class 2 has 1 training example, too few"),
+        (broken(x_test=np.zeros((60, 2, 4))), "x_test is N×2×4 but x_train N×2×3"),
+        (broken(x_train=X[:, 0, 0]), "at least two axes"),
+        (broken(x_train=np.full_like(X, np.nan)), "NaN or infinite"),
+        (broken(x_train=np.ones_like(X)), "all inputs of x_train are equal"),
+        (broken(x_train=X.astype(str)), "must be numbers"),
+        (broken(y_test=None), "one of x_test and y_test"),
+        (broken(x_train=None), "must hold x_train and y_train, it holds"),
+    ],
+)
+def test_data_that_nothing_can_be_learnt_from_are_refused_before_training(change, message, own, tmp_path, capsys):
+    np.savez("own.npz", **change(own))
+    assert message in run(capsys, TRAIN, 2)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("train cut.npz", "cut.npz is not a readable .npz archive"),
+        ("train far.npy", "is a single array"),
+        ("train nowhere.npz", "no file or folder nowhere.npz"),
+        ("train empty", "must hold train-images-idx3-ubyte"),
+        ("train cut", "get the file again"),
+        ("train mnist", "say where they are"),
+        ("train own.npz --hidden 8-x", "such as 400-400"),
+        ("train own.npz --out own.npz", "cannot write to own.npz"),
+        ("evaluate nowhere", "nowhere is no finished run"),
+        ("evaluate other", "is of something else"),
+    ],
+)
+def test_files_that_cannot_be_used_are_named(line, message, own, tmp_path, capsys):
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "own.npz").read_bytes()[:-300])
+    for folder in ("empty", "other", "cut"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "other/report.json").write_text("{}")
+    (tmp_path / "cut/train-images-idx3-ubyte").write_bytes(struct.pack(">4I", 0x803, 9, 2, 3) + bytes(50))
+    assert message in run(capsys, line, 2)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "more", "message"),
+    [
+        ({"x": X[:5], "y": Y[:5] + 9}, "", "y must be 0 … 2"),
+        ({"x": X[:5, :1], "y": Y[:5]}, "", "x must be N×2×3, as in training"),
+        ({"x": X[:0], "y": Y[:0]}, "", "N ≥ 1"),
+        ({"x": X[:5] * np.inf, "y": Y[:5]}, "", "NaN or infinite"),
+        ({"x": X[:5]}, "", "must hold x_test and y_test, or x and y; it holds x"),
+        ({"x": X[:5], "y": Y[:5]}, " --ood wide.npy", "wide.npy must be N×2×3"),
+    ],
+)
+def test_inputs_that_do_not_fit_the_run_are_refused(arrays, more, message, own, capsys):
+    run(capsys, TRAIN)
+    np.savez("other.npz", **arrays)
+    np.save("wide.npy", np.zeros((3, 7)))
+    assert message in run(capsys, f"evaluate run other.npz{more}", 2)
+
+
+def test_a_folder_of_idx_files_is_read(own, tmp_path, capsys):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    y = np.arange(40) % 2
+    images = (random.integers(0, 100, (40, 3, 3)) + 100 * y[:, None, None]).astype(np.uint8)
+    content = struct.pack(">4I", 0x803, *images.shape) + images.tobytes()
+    (folder / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(content))
+    (folder / "train-labels-idx1-ubyte").write_bytes(struct.pack(">2I", 0x801, 40) + y.astype(np.uint8).tobytes())
+    dataset = data.from_files(folder)
+    assert (len(dataset.train_x), len(dataset.val_x), len(dataset.test_x)) == (34, 6, 0)
+    assert dataset.shape == (3, 3)
+    out = run(capsys, "train pictures --hidden 8 --epochs 20 --samples 2 --quiet")
+    assert "test" not in out.splitlines()[5]
+    assert "validation data of pictures: 6 inputs" in run(capsys, "evaluate varbnn-run")
+
+
+def test_a_column_that_never_changes_stays_zero_and_others_are_standardised_by_themselves(own, tmp_path):
+    x = np.stack([np.linspace(0, 1, 40), np.full(40, 7.0), 50 + 9 * np.linspace(0, 1, 40)], 1)
+    np.savez("table.npz", x_train=x, y_train=np.arange(40) % 2, x_val=x[:4], y_val=[0, 1, 0, 1])
+    dataset = data.from_files("table.npz")
+    np.testing.assert_allclose(dataset.train_x.mean(0), 0, atol=1e-5)
+    np.testing.assert_allclose(dataset.train_x.std(0, correction=0), [1, 0, 1], atol=1e-5)
+    assert torch.equal(dataset.val_x, dataset.train_x[:4])

@@ -1,0 +1,131 @@
+"""`varbnn evaluate`: what a trained run is worth on labelled inputs, and what it says about foreign ones."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import varbnn as vb
+from varbnn.cli.arguments import at_least, inputs, written
+from varbnn.cli.text import plural
+from varbnn.cli.training import INPUTS, MODEL, PICTURE, answers, draw, measures, read
+from varbnn.data.own import archive_of, below, labels
+from varbnn.demo.comparison import alone
+from varbnn.demo.output import REPORT, as_json
+from varbnn.errors import InputError
+
+PAIRS = (("x_test", "y_test"), ("x", "y"), ("x_val", "y_val"))
+"""Names of labelled inputs in an archive, by preference."""
+
+
+def add(commands: Any) -> None:
+    about = "measure a run of `varbnn train`: accuracy, NLL, Brier, ECE, reliability, foreign inputs"
+    add = commands.add_parser("evaluate", help=about, description=about).add_argument
+    add("run", metavar="RUN", help="the folder that varbnn train wrote")
+    about = "an .npz with x_test and y_test, or x and y, in their own units; default: the data of the run"
+    add("data", metavar="DATA", nargs="?", help=about)
+    add("--ood", metavar="FILE", help="foreign inputs, .npy or .npz, in the units of the training inputs")
+    add("--key", metavar="NAME", help="which array of an .npz file of foreign inputs")
+    add("--threads", type=at_least(1), default=1, metavar="N", help="default: 1")
+    add("--out", metavar="DIR", help="for evaluation.json and the picture; default: RUN")
+    commands.choices["evaluate"].set_defaults(command=_command)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A folder of `varbnn train`, opened.
+
+    Attributes:
+        report: what it says of itself.
+        mean, std: by which inputs are standardised.
+        shape: of one input.
+    """
+
+    folder: Path
+    report: dict[str, Any]
+    mean: Tensor
+    std: Tensor
+    shape: tuple[int, ...]
+
+    @classmethod
+    def open(cls, folder: Path) -> Run:
+        """Raises: InputError where it is no finished run."""
+        try:
+            report = json.loads((folder / REPORT).read_text(encoding="utf-8"))
+            shape, _, _ = tuple(report["shape"]), report["plan"]["data"], float(report["temperature"])
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise InputError(f"{folder} is no finished run of varbnn train: cannot read {REPORT}: {reason}") from None
+        except (ValueError, KeyError, TypeError):
+            raise InputError(f"{folder} is no run of varbnn train: {REPORT} is of something else") from None
+        arrays = archive_of(folder / INPUTS, ["mean", "std"])
+        if set(arrays) != {"mean", "std"}:
+            raise InputError(f"{folder / INPUTS} lacks mean or std; train again")
+        return cls(folder, report, torch.from_numpy(arrays["mean"]), torch.from_numpy(arrays["std"]), shape)
+
+    def prepared(self, x: Tensor, where: str) -> Tensor:
+        """Inputs in their own units as the networks know them, N×D."""
+        size = int(np.prod(self.shape))
+        if x.ndim < 2 or len(x) == 0 or tuple(x.shape[1:]) not in (self.shape, (size,)):
+            given, own = ("×".join(map(str, shape)) for shape in (x.shape, self.shape))
+            raise InputError(f"{where} must be N×{own}, as in training, with N ≥ 1, got {given or 'a single number'}")
+        if not bool(x.isfinite().all()):
+            raise InputError(f"{where} has NaN or infinite entries; clean the data first")
+        return (x.reshape(len(x), size).float() - self.mean) / self.std
+
+    def predict(self, x: Tensor) -> vb.Prediction:
+        with vb.Predictor(self.folder / MODEL) as predictor:
+            return answers(predictor, x)
+
+
+def _command(chosen: argparse.Namespace) -> None:
+    run = Run.open(Path(chosen.run))
+    x, y, what = _labelled(run, chosen.data)
+    foreign = None if chosen.ood is None else run.prepared(inputs(chosen.ood, chosen.key), chosen.ood)
+    with alone(chosen.threads):
+        prediction = run.predict(x)
+        ood = None if foreign is None else run.predict(foreign)
+    scaling = vb.TemperatureScaling(run.report["temperature"])
+    columns = {
+        "as trained": dict(vb.evaluate(prediction, y, ood=ood)),
+        "calibrated": dict(vb.evaluate(scaling(prediction), y, ood=None if ood is None else scaling(ood))),
+    }
+    folder = Path(chosen.out or chosen.run)
+    result = {"data": what, "inputs": len(y), "ood": chosen.ood, "temperature": scaling.temperature, **columns}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot write to {folder}: {(error.strerror or str(error)).lower()}") from None
+    written(str(folder / "evaluation.json"), as_json(result).encode())
+    draw(folder / PICTURE, prediction, y)
+    print(f"{what}: {plural(len(y), 'input')}, {plural(prediction.num_samples, 'network')}\n\n{measures(columns)}")
+    print(f"\ncalibrated: logits divided by {scaling.temperature:.3f}, which suits the run's validation data")
+
+
+def _labelled(run: Run, path: str | None) -> tuple[Tensor, Tensor, str]:
+    """Prepared inputs, their labels, and what they are called."""
+    if path is None:
+        plan = run.report["plan"]
+        data = read(plan["data"], plan["data_dir"], plan["seed"])
+        assert data.val_x is not None
+        assert data.val_y is not None
+        part = (data.test_x, data.test_y) if len(data.test_x) else (data.val_x, data.val_y)
+        return *part, f"{'test' if len(data.test_x) else 'validation'} data of {plan['data']}"
+    arrays = archive_of(Path(path), [name for pair in PAIRS for name in pair])
+    names = next((pair for pair in PAIRS if set(pair) <= set(arrays)), None)
+    if names is None:
+        raise InputError(f"{path} must hold x_test and y_test, or x and y; it holds {', '.join(arrays) or 'neither'}")
+    x, y = arrays[names[0]], arrays[names[1]]
+    if x.dtype.kind not in "fiub":
+        raise InputError(f"{path}: {names[0]} must be numbers, got {x.dtype}")
+    prepared = run.prepared(torch.from_numpy(x.astype(np.float32)), f"{path}: {names[0]}")
+    targets = labels(y, len(x), f"{path}: {names[1]}")
+    below(targets, run.report["num_classes"], f"{path}: {names[1]}")
+    return prepared, torch.from_numpy(targets), path

@@ -1,0 +1,237 @@
+"""`varbnn train`: a network of your own data, and what is known of it."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import CosineAnnealingLR
+
+import varbnn as vb
+from varbnn import demo, presets
+from varbnn.cli.arguments import at_least, hidden, written
+from varbnn.cli.text import percent, plural, table
+from varbnn.data import NAMES, Dataset, batches, from_files, load
+from varbnn.demo.comparison import alone
+from varbnn.demo.output import REPORT, as_json, output
+from varbnn.errors import InputError, MissingExtraError
+
+STATE, SETTINGS, MODEL, INPUTS, PICTURE = "training.pt", "training.json", "model.vbnn", "inputs.npz", "reliability.png"
+"""Files of a run: to go on from, what it was asked for, its networks, how inputs are prepared, a picture."""
+
+SHARPNESS = 150
+AT_ONCE = 1000
+"""Inputs in one call of the packed networks."""
+
+MEASURES = ("accuracy", "nll", "brier", "ece", "ood_auroc")
+
+
+def add(commands: Any) -> None:
+    about = "train a binary network on your own data and write it as a packed file with a report"
+    more = (
+        f"{about}. An interrupted run goes on from its last whole epoch when the same command is given again. A sixth "
+        "of the training data is set aside for validation unless they bring x_val."
+    )
+    add = commands.add_parser("train", help=about, description=more).add_argument
+    about = (
+        f"an .npz with x_train and y_train (and x_val, x_test ...), a folder of idx files, or one of {', '.join(NAMES)}"
+    )
+    add("data", metavar="DATA", help=about)
+    add("--data-dir", metavar="DIR", help="where the files of mnist and fashion lie")
+    add("--method", choices=list(demo.METHODS), default="posterior", help="default: posterior")
+    about = "settings, batches and epochs; default: by the number of training inputs"
+    add("--preset", choices=list(presets.PRESETS), help=about)
+    add("--hidden", type=hidden, metavar="WIDTHS", help="of the hidden layers, such as 400-400; default: the preset's")
+    add("--epochs", type=at_least(1), metavar="N", help="default: the preset's")
+    add("--samples", type=at_least(1), default=32, metavar="N", help="networks of a posterior; default: 32")
+    add("--seed", type=at_least(0), default=0, metavar="N", help="default: 0")
+    add("--threads", type=at_least(1), default=1, metavar="N", help="default: 1")
+    add("--out", default="varbnn-run", metavar="DIR", help="default: varbnn-run")
+    add("--quiet", action="store_true", help="no progress bar")
+    commands.choices["train"].set_defaults(command=_run)
+
+
+def read(name: str, data_dir: str | None, seed: int) -> Dataset:
+    """Data by name or from files, with a validation part."""
+    return load(name, data_dir, seed, validation=True) if name in NAMES else from_files(name, seed)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run is asked for; a run that goes on must be asked for the same."""
+
+    data: str
+    data_dir: str | None
+    method: str
+    preset: str
+    widths: tuple[int, ...]
+    epochs: int
+    batch_size: int
+    settings: Mapping[str, float]
+    samples: int
+    seed: int
+    fingerprint: str
+
+    def written(self) -> dict[str, Any]:
+        return json.loads(json.dumps(vars(self)))  # tuples become lists, as they are when read again
+
+
+def _run(chosen: argparse.Namespace) -> None:
+    folder = Path(chosen.out)
+    data = read(chosen.data, chosen.data_dir, chosen.seed)
+    plan = _plan(chosen, data)
+    with output(folder):
+        pass  # better to hear now that it cannot be written to
+    _same(folder, plan)
+    print(f"{_opening(plan, data)}\n", flush=True)
+    with alone(chosen.threads):
+        model, history = _trained(plan, data, folder, chosen.quiet)
+        packed = _packed(plan, data, model)
+        found = _found(data, packed)
+        with output(folder) as place:
+            report = {"varbnn": vb.__version__, "torch": torch.__version__, "plan": plan.written(), **found["report"]}
+            report |= {"entropy_bits": vb.health(model, warn=False).entropy_bits}
+            report |= {"num_classes": data.num_classes, "shape": list(data.shape), "history": history}
+            packed.save(place.draft / MODEL)
+            (place.draft / INPUTS).write_bytes(_archive(mean=data.mean.numpy(), std=data.std.numpy()))
+            draw(place.draft / PICTURE, found["judged"], found["targets"])
+            report["files"] = sorted(path.name for path in place.draft.iterdir())
+            (place.draft / REPORT).write_text(as_json(report), encoding="utf-8")
+            files = place.publish()
+    print(measures({part: found["report"][part] for part in ("validation", "test") if part in found["report"]}))
+    print(f"\nWritten to {chosen.out}: {', '.join(files)}\nNext: varbnn evaluate {chosen.out} --ood OTHER.npy")
+
+
+def _plan(chosen: argparse.Namespace, data: Dataset) -> Plan:
+    name = chosen.preset or presets.fitting(len(data.train_x))
+    preset = presets.PRESETS[name]
+    return Plan(
+        data=chosen.data,
+        data_dir=chosen.data_dir,
+        method=chosen.method,
+        preset=name,
+        widths=chosen.hidden or preset.widths,
+        epochs=chosen.epochs or preset.epochs,
+        batch_size=preset.batch_size,
+        settings=preset.settings if chosen.method == "posterior" else dict(demo.RECIPES[name].settings[chosen.method]),
+        samples=chosen.samples,
+        seed=chosen.seed,
+        fingerprint=_fingerprint(data),
+    )
+
+
+def _fingerprint(data: Dataset) -> str:
+    code = 0
+    for tensor in (data.train_x, data.train_y):
+        code = zlib.crc32(tensor.contiguous().numpy().tobytes(), code)
+    return f"{len(data.train_x)} inputs, {code:08x}"
+
+
+def _same(folder: Path, plan: Plan) -> None:
+    """Write down what is asked for, or compare it with what the run in `folder` was asked for."""
+    if not (folder / STATE).exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        written(str(folder / SETTINGS), as_json(plan.written()).encode())
+        return
+    try:
+        before = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+        other = [key for key, value in plan.written().items() if before.get(key) != value]
+    except (OSError, ValueError, AttributeError):
+        other = ["unknown"]
+    if other:
+        raise InputError(
+            f"{folder} holds a run with another setting of {', '.join(other)}; choose another --out, or remove "
+            f"{folder / STATE} to start afresh"
+        )
+
+
+def _trained(plan: Plan, data: Dataset, folder: Path, quiet: bool) -> tuple[nn.Module, list[dict[str, float]]]:
+    torch.manual_seed(plan.seed)
+    method = demo.METHODS[plan.method]
+    model = demo.network(data, plan.widths, method.posterior)
+    optimizer = method.optimizer(model, plan.settings, len(data.train_x))
+    loader = batches(data.train_x, data.train_y, plan.batch_size, torch.Generator().manual_seed(plan.seed))
+    schedule = CosineAnnealingLR(optimizer, plan.epochs)
+    options: dict[str, Any] = dict(epochs=plan.epochs, scheduler=schedule, checkpoint=folder / STATE)
+    try:
+        return model, vb.fit(model, optimizer, loader, progress=not quiet, label=plan.method, **options)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("interrupted; the same command goes on after the last whole epoch") from None
+
+
+def _packed(plan: Plan, data: Dataset, model: nn.Module) -> vb.PackedEnsemble:
+    samples = plan.samples if demo.METHODS[plan.method].draws else 0
+    refresh = data.train_x[: presets.PRESETS[plan.preset].refresh]
+    return vb.pack(model, samples, refresh_bn=refresh, generator=torch.Generator().manual_seed(plan.seed))
+
+
+def answers(networks: Callable[[Tensor], Tensor], x: Tensor) -> vb.Prediction:
+    """What packed networks say about prepared inputs, N×D, of which it takes some at a time."""
+    return vb.Prediction(torch.cat([networks(part).softmax(-1) for part in x.split(AT_ONCE)], 1))
+
+
+def _found(data: Dataset, packed: vb.PackedEnsemble) -> dict[str, Any]:
+    """Measures on the validation and the test part, and the temperature that suits the former."""
+    assert data.val_x is not None
+    assert data.val_y is not None
+    ood = None if data.ood_x is None else answers(packed, data.ood_x)
+    judged, targets = answers(packed, data.val_x), data.val_y
+    report: dict[str, Any] = {"temperature": _temperature(judged, targets)}
+    report["validation"] = dict(vb.evaluate(judged, targets, ood=ood))
+    if len(data.test_x):
+        judged, targets = answers(packed, data.test_x), data.test_y
+        report["test"] = dict(vb.evaluate(judged, targets, ood=ood))
+    return {"report": report, "judged": judged, "targets": targets}
+
+
+def _temperature(judged: vb.Prediction, targets: Tensor) -> float:
+    """That of `vb.TemperatureScaling`, or 1 where validation data without an error would make it 0."""
+    right = bool((judged.labels == targets).all())
+    return 1.0 if right else vb.TemperatureScaling().fit(judged, targets).temperature
+
+
+def measures(columns: Mapping[str, Mapping[str, float]]) -> str:
+    """A table of measures, a column for each set that was judged."""
+    names = [name for name in MEASURES if any(name in column for column in columns.values())]
+    rows = [["", *columns]]
+    for name in names:
+        cells = [percent(c[name]) if name == "accuracy" else f"{c[name]:.4f}" for c in columns.values()]
+        rows.append([name, *cells])
+    return table(rows)
+
+
+def draw(path: Path, prediction: vb.Prediction, targets: Tensor) -> None:
+    """The reliability diagram, where matplotlib is installed."""
+    try:
+        vb.plots.reliability_diagram(prediction, targets).savefig(path, dpi=SHARPNESS)
+    except MissingExtraError as error:
+        print(f"No picture: {error}")
+
+
+def _opening(plan: Plan, data: Dataset) -> str:
+    assert data.val_x is not None
+    layers = "-".join(map(str, [data.train_x.shape[1], *plan.widths, data.num_classes]))
+    test = f", {len(data.test_x):,} test" if len(data.test_x) else ""
+    settings = ", ".join(f"{key} {value:.4g}" for key, value in plan.settings.items())
+    return (
+        f"data      {data.name}: {len(data.train_x):,} training, {len(data.val_x):,} validation{test} inputs, "
+        f"{plural(data.num_classes, 'class')}\n"
+        f"network   {layers}, every weight ±1, with batch norm\n"
+        f"method    {plan.method}, preset {plan.preset}: {settings}\n"
+        f"budget    {plural(plan.epochs, 'epoch')} in batches of {plan.batch_size}"
+    )
+
+
+def _archive(**arrays: np.ndarray[Any, Any]) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]
+    return buffer.getvalue()

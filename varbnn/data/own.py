@@ -1,0 +1,204 @@
+"""Your own data: an .npz archive or a folder of idx files, looked over before anything is trained on them."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from varbnn.data.dataset import Array, Dataset, set_aside
+from varbnn.data.files import IDX_FILES, find, list_directory, read_idx, reason_of
+from varbnn.errors import InputError
+
+PARTS = ("train", "val", "test")
+VALIDATION_SHARE = 1 / 6
+
+
+def from_files(path: str | os.PathLike[str], seed: int = 0) -> Dataset:
+    """Your own labelled inputs, standardised, with a validation part.
+
+    Args:
+        path: an .npz archive with x_train, y_train and, as you like, x_val, y_val, x_test, y_test; or a folder of idx
+            files under the names of MNIST's. Inputs have their examples along the first axis and are flattened; labels
+            are whole numbers from 0. Images (unsigned bytes, or more than two axes) are standardised by one mean and
+            deviation, tables column by column.
+        seed: which sixth of every class is set aside where there is no x_val.
+
+    Returns:
+        The data with `val_x` and `val_y`. Without x_test, `test_x` and `test_y` have no rows. There are no foreign
+        inputs.
+
+    Raises:
+        InputError: files that are missing or damaged, arrays that do not fit each other, inputs that are not finite
+            numbers, labels that are no classes, one class only, or a class without a validation example.
+    """
+    path = Path(path)
+    arrays = _arrays(path)
+    x = {part: _inputs(arrays[f"x_{part}"], f"{path}: x_{part}") for part in PARTS if f"x_{part}" in arrays}
+    y = {part: labels(arrays[f"y_{part}"], len(x[part]), f"{path}: y_{part}") for part in x}
+    for part in x:
+        if x[part].shape[1:] != x["train"].shape[1:]:
+            raise InputError(f"{path}: x_{part} is N×{_times(x[part])} but x_train N×{_times(x['train'])}")
+    num_classes = _classes(y["train"], path)
+    if "val" not in x:
+        x, y = _split(x, y, seed, path)
+    for part in ("val", "test"):
+        if part in y:
+            below(y[part], num_classes, f"{path}: y_{part}")
+    missing = np.setdiff1d(np.arange(num_classes), y["val"])
+    if len(missing):
+        raise InputError(
+            f"{path}: y_val has no example of class {missing[0]}, so nothing can be chosen by it; add some, or leave "
+            "x_val and y_val out and a sixth of every class is set aside"
+        )
+    return _standardised(path, x, y, num_classes)
+
+
+def archive_of(path: Path, keys: Sequence[str]) -> dict[str, Array]:
+    """Those of the arrays `keys` that an .npz archive holds; nothing in it is unpickled.
+
+    Raises:
+        InputError: the file cannot be read, or is no such archive.
+    """
+    try:
+        with path.open("rb") as file:
+            archive = np.load(file, allow_pickle=False)
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise InputError(f"{path} is a single array; expected an .npz with {', '.join(keys)}")
+            return {key: np.asarray(archive[key]) for key in keys if key in archive.files}
+    except FileNotFoundError:
+        raise InputError(f"there is no file or folder {path}") from None
+    except (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path} is not a readable .npz archive ({reason_of(error)}); get the file again") from None
+
+
+def labels(array: Array, count: int, where: str) -> Array:
+    """Checked class labels, N int64.
+
+    Raises:
+        InputError: not one whole number ≥ 0 per input.
+    """
+    if array.shape != (count,):
+        shape = "×".join(map(str, array.shape)) or "a single number"
+        raise InputError(f"{where} must be one label for each of {count} inputs, got {shape}")
+    if array.dtype.kind not in "iuf" or not np.all(np.isfinite(array)) or np.any(array != np.floor(array)):
+        raise InputError(f"{where} must be whole numbers, got {array.dtype}")
+    if count and array.min() < 0:
+        raise InputError(f"{where} must be classes from 0 on, got {int(array.min())}")
+    return array.astype(np.int64)
+
+
+def below(values: Array, num_classes: int, where: str) -> None:
+    """Raise InputError where a label is none of the classes that were trained on."""
+    if len(values) and values.max() >= num_classes:
+        raise InputError(f"{where} must be 0 … {num_classes - 1}, the classes of y_train, got {values.max()}")
+
+
+def _arrays(path: Path) -> dict[str, Array]:
+    """What there is of x and y of each part; both or neither."""
+    if path.is_dir():
+        list_directory(path)
+        found = {key: find([], [path], key) for key in IDX_FILES}
+        arrays = {key: read_idx(file, 3 if key[0] == "x" else 1) for key, file in found.items() if file is not None}
+        expected = "train-images-idx3-ubyte and train-labels-idx1-ubyte"
+    else:
+        arrays = archive_of(path, [f"{kind}_{part}" for part in PARTS for kind in "xy"])
+        expected = "x_train and y_train"
+    if not {"x_train", "y_train"} <= set(arrays):
+        held = ", ".join(sorted(arrays)) or "nothing of the kind"
+        raise InputError(f"{path} must hold {expected}, it holds {held}")
+    for part in PARTS:
+        if (f"x_{part}" in arrays) != (f"y_{part}" in arrays):
+            raise InputError(f"{path} holds one of x_{part} and y_{part}; give both or neither")
+    return arrays
+
+
+def _inputs(array: Array, where: str) -> Array:
+    if array.dtype.kind not in "fiub" or array.ndim < 2 or 0 in array.shape:
+        raise InputError(
+            f"{where} must be numbers with the inputs along the first of at least two axes, got "
+            f"{'×'.join(map(str, array.shape)) or 'a single'} {array.dtype}"
+        )
+    if array.dtype.kind == "f" and not np.all(np.isfinite(array)):
+        raise InputError(f"{where} has NaN or infinite entries; clean the data first")
+    return array
+
+
+def _classes(train: Array, path: Path) -> int:
+    present = np.unique(train)
+    if len(present) < 2:
+        raise InputError(f"{path}: y_train knows only class {present[0]}; there is nothing to tell apart")
+    missing = np.setdiff1d(np.arange(len(present)), present)
+    if len(missing):
+        raise InputError(
+            f"{path}: y_train has labels up to {present[-1]} but no example of class {missing[0]}; number the classes "
+            "from 0 without gaps"
+        )
+    return len(present)
+
+
+def _split(
+    x: dict[str, Array], y: dict[str, Array], seed: int, path: Path
+) -> tuple[dict[str, Array], dict[str, Array]]:
+    chosen = set_aside(y["train"], VALIDATION_SHARE, seed)
+    taken = np.bincount(y["train"][chosen], minlength=y["train"].max() + 1)
+    if not taken.all():
+        scarce = int(taken.argmin())
+        count = int((y["train"] == scarce).sum())
+        raise InputError(
+            f"{path}: class {scarce} has {count} training example{'s' * (count != 1)}, too few to set one in six aside "
+            "for validation; add some, or give x_val and y_val"
+        )
+    kept = np.ones(len(y["train"]), dtype=bool)
+    kept[chosen] = False
+    parts = ({"train": a["train"][kept], "val": a["train"][~kept]} for a in (x, y))
+    new_x, new_y = ({**a, **part} for a, part in zip((x, y), parts, strict=True))
+    return new_x, new_y
+
+
+def _standardised(path: Path, x: dict[str, Array], y: dict[str, Array], num_classes: int) -> Dataset:
+    shape = x["train"].shape[1:]
+    image = len(shape) > 1 or x["train"].dtype == np.uint8
+    flat = {part: array.reshape(len(array), -1) for part, array in x.items()}
+    axis = None if image else 0
+    mean = np.asarray(flat["train"].mean(axis, dtype=np.float64), dtype=np.float32)
+    std = np.asarray(flat["train"].std(axis, dtype=np.float64), dtype=np.float32)
+    if not np.any(std > 0):
+        raise InputError(f"{path}: all inputs of x_train are equal; there is nothing to tell them apart by")
+    std = np.where(std > 0, std, np.float32(1))  # a column that never changes stays 0
+
+    def inputs(part: str) -> Tensor:
+        array = flat.get(part, flat["train"][:0])
+        return torch.from_numpy((array.astype(np.float32) - mean) / std)
+
+    def classes(part: str) -> Tensor:
+        return torch.from_numpy(y.get(part, y["train"][:0]))
+
+    return Dataset(
+        name=path.stem,
+        train_x=inputs("train"),
+        train_y=classes("train"),
+        val_x=inputs("val"),
+        val_y=classes("val"),
+        test_x=inputs("test"),
+        test_y=classes("test"),
+        ood_x=None,
+        ood_name="",
+        num_classes=num_classes,
+        shape=shape,
+        mean=torch.from_numpy(mean),
+        std=torch.from_numpy(std),
+        note="no foreign inputs are given",
+    )
+
+
+def _times(array: Array) -> str:
+    return "×".join(map(str, array.shape[1:]))

@@ -1,0 +1,126 @@
+"""Settings of a living posterior that were measured, by the kind of data they were measured on.
+
+Every number was chosen on validation data, and the benchmark named in `measured` writes the table that shows it. They
+are starting points: the temperature is the number to try again on your own data, between a third and three times as
+much.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from varbnn.optim import BayesBiNN
+from varbnn.posteriors import Bernoulli
+
+FEW, MANY = 5_000, 30_000
+"""Training inputs, below and from which data are taken as few and many."""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What to train a Bernoulli posterior with, and what to ask of it.
+
+    Attributes:
+        suits: data like those it was measured on.
+        why: the reason of each number.
+        measured: where the numbers come from.
+        lr, temperature, real_lr: of `varbnn.optim.BayesBiNN`; rates fall along a cosine to 0.
+        widths: of the hidden layers of the multilayer perceptron it was measured on.
+        epochs, batch_size: of the training.
+        num_samples: draws of a prediction.
+        refresh: training inputs, at most, from which each draw's batch norms are re-estimated.
+    """
+
+    suits: str
+    why: str
+    measured: str
+    lr: float
+    temperature: float
+    real_lr: float
+    widths: tuple[int, ...]
+    epochs: int
+    batch_size: int
+    num_samples: int = 32
+    refresh: int = 10_000
+
+    @property
+    def posterior(self) -> Bernoulli:
+        """Straight-through draws from λ = 0.1 · N(0, 1), the defaults."""
+        return Bernoulli()
+
+    @property
+    def settings(self) -> dict[str, float]:
+        """Of the rule, without the number of training inputs."""
+        return {"lr": self.lr, "temperature": self.temperature, "real_lr": self.real_lr}
+
+    def optimizer(self, model: nn.Module, dataset_size: int) -> BayesBiNN:
+        """The rule on the parameters of a model with binary layers.
+
+        >>> import varbnn as vb
+        >>> preset = PRESETS["digits"]
+        >>> model = vb.binarize(nn.Linear(64, 10), preset.posterior)
+        >>> preset.optimizer(model, dataset_size=1437).param_groups[0]["temperature"]
+        0.001
+        """
+        return BayesBiNN(model.parameters(), self.lr, dataset_size, self.temperature, real_lr=self.real_lr)
+
+
+PRESETS = {
+    "digits": Preset(
+        suits="about a thousand small inputs whose classes hardly overlap",
+        why=(
+            "With few inputs the likelihood is weak, and a warmer posterior than 1/1000 never grows sure of what "
+            "1437 digits say; 1200 steps need lr 3e-3 to reach their fixed point, and the head's scale real_lr 3e-2."
+        ),
+        measured="benchmarks/accuracy.py --data digits, nine trials; benchmarks/posterior_ablation.py",
+        lr=3e-3,
+        temperature=1 / 1000,
+        real_lr=3e-2,
+        widths=(256, 256),
+        epochs=100,
+        batch_size=100,
+    ),
+    "mnist": Preset(
+        suits="tens of thousands of inputs whose classes hardly overlap",
+        why=(
+            "1/100 had the lowest validation NLL of 1/100, 1/200 and 1/300: colder draws agree where they should not. "
+            "lr · steps is 6 under the cosine, enough to feel the prior."
+        ),
+        measured="benchmarks/accuracy.py --data mnist, nine trials",
+        lr=1e-3,
+        temperature=1 / 100,
+        real_lr=1e-2,
+        widths=(400, 400),
+        epochs=20,
+        batch_size=100,
+    ),
+    "fashion": Preset(
+        suits="some ten thousand inputs whose classes overlap",
+        why=(
+            "Where labels contradict each other one network learns them by heart and is too sure of them, so the "
+            "prior may weigh more: of 1/60, 1/150 and 1/400 the warmest had the lowest validation NLL. 2000 steps take "
+            "lr 3e-3."
+        ),
+        measured="benchmarks/uncertainty.py, 10,000 images of Fashion-MNIST, three trials",
+        lr=3e-3,
+        temperature=1 / 60,
+        real_lr=1e-2,
+        widths=(200, 200),
+        epochs=20,
+        batch_size=100,
+    ),
+}
+"""By the data they were measured on."""
+
+
+def fitting(dataset_size: int) -> str:
+    """The name of the preset to begin with for so many training inputs, where nothing else is known of them.
+
+    >>> fitting(1437), fitting(10_000), fitting(60_000)
+    ('digits', 'fashion', 'mnist')
+    """
+    if dataset_size < FEW:
+        return "digits"
+    return "mnist" if dataset_size >= MANY else "fashion"
