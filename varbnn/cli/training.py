@@ -46,7 +46,7 @@ def add(commands: Any) -> None:
         f"an .npz with x_train and y_train (and x_val, x_test ...), a folder of idx files, or one of {', '.join(NAMES)}"
     )
     add("data", metavar="DATA", help=about)
-    add("--data-dir", metavar="DIR", help="where the files of mnist and fashion lie")
+    add("--data-dir", metavar="DIR", help="where the files of named image sets lie")
     add("--method", choices=list(demo.METHODS), default="posterior", help="default: posterior")
     about = "settings, batches and epochs; default: by the number of training inputs"
     add("--preset", choices=list(presets.PRESETS), help=about)

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from varbnn.data.dataset import Array, Dataset, set_aside
-from varbnn.data.files import IDX_FILES, find, list_directory, read_idx, reason_of
+from varbnn.data.files import find, list_directory, read_idx, reason_of
+from varbnn.data.images import MNIST_FILES
 from varbnn.errors import InputError
 
 PARTS = ("train", "val", "test")
@@ -106,7 +107,7 @@ def _arrays(path: Path) -> dict[str, Array]:
     """What there is of x and y of each part; both or neither."""
     if path.is_dir():
         list_directory(path)
-        found = {key: find([], [path], key) for key in IDX_FILES}
+        found = {key: find([], [path], names) for key, names in MNIST_FILES.items()}
         arrays = {key: read_idx(file, 3 if key[0] == "x" else 1) for key, file in found.items() if file is not None}
         expected = "train-images-idx3-ubyte and train-labels-idx1-ubyte"
     else:
