@@ -4,7 +4,9 @@
 
 S networks of ±1 weights, one thread. Each case runs on every instruction set of this machine, in turns with the same
 product by torch of float32 weights (another matrix for every network, as the packed ones have); figures are
-processor seconds, the ratio is of the smallest of many rounds. Whole networks: 784-2048-2048-2048-10, packed with
+processor seconds, the ratio is of the smallest of many rounds. "kernel" is a call of the compiled library with the
+memory for its results at hand; the others are operations as users call them, from Python, through torch's dispatcher,
+with fresh results. Whole networks: 784-2048-2048-2048-10, packed with
 scale, shift and activation (relu, or signs, which make the products after the first XNOR ones) fused, beside Linear,
 BatchNorm1d (eval) and ReLU or sign modules. Draws: 2048x2048 weights with a probability each, beside torch.bernoulli.
 """
@@ -22,7 +24,7 @@ import torch
 from record import RESULTS, machine, say, write
 from torch import Tensor, nn
 
-from varbnn.kernels import backend_info, ops, reference, usable_backends, using_backend
+from varbnn.kernels import backend_info, native, ops, reference, usable_backends, using_backend
 from varbnn.kernels.backend import BEST
 
 WIDTHS = (784, 2048, 2048, 2048, 10)
@@ -83,17 +85,29 @@ def on(level: str, run: Callable[[], Any]) -> Callable[[], Any]:
     return run
 
 
+def kernel(signs: Tensor, weight: Tensor, inputs: int, out: Tensor) -> Callable[[], int]:
+    """The XNOR product by itself."""
+    call, address = native.library().varbnn_cpu_linear_signs, native.pointer
+    samples, rows, outputs = out.shape
+    shared = (address(signs), signs.shape[0] > 1, address(weight), samples, rows, inputs, outputs)
+    return lambda: call(*shared, None, False, None, False, native.ACTIVATIONS["none"], address(out), 1)
+
+
 def layer_cases(levels: list[str], batch: int, inputs: int = 2048, outputs: int = 2048) -> Timed:
     """One matrix, which stays in the caches on both sides."""
     x, weight = torch.randn(1, batch, inputs), random_blocks(1, outputs, inputs)
     signs = ops.pack_signs(x)[0]
     scale, shift = torch.rand(1, outputs), torch.randn(1, outputs)
-    dense = torch.randn(outputs, inputs)
+    dense, out = torch.randn(outputs, inputs), torch.empty(1, batch, outputs)
     timed: Timed = {"torch": lambda: nn.functional.linear(x[0], dense)}
     for level in levels:
         timed[f"linear {level}"] = on(level, lambda: ops.linear(x, weight, inputs, outputs))
         timed[f"linear_int8 {level}"] = on(level, lambda: ops.linear_int8(x, weight, inputs, outputs))
-        timed[f"xnor {level}"] = on(level, lambda: ops.linear(signs, weight, inputs, outputs, scale, shift, "sign"))
+        timed[f"xnor kernel {level}"] = on(level, kernel(signs, weight, inputs, out))
+        timed[f"xnor {level}"] = on(level, lambda: ops.linear(signs, weight, inputs, outputs))
+        timed[f"xnor to signs {level}"] = on(
+            level, lambda: ops.linear(signs, weight, inputs, outputs, scale, shift, "sign")
+        )
         timed[f"pack_signs {level}"] = on(level, lambda: ops.pack_signs(x))
     return timed
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -63,51 +62,54 @@ def result(
     return (weight.shape[0], values.shape[1], *space, width), dtype
 
 
-@dataclass(frozen=True)
-class Product:
-    """The arguments of one product, checked."""
+def product(name: str, values: Tensor, weight: Tensor, inputs: int, outputs: int, *options: Any) -> bool:
+    """Whether there is anything to compute: samples, rows and outputs. A small product takes less time than this.
 
-    is_empty: bool
-    """There is nothing to compute: no samples, no rows or no outputs."""
-
-    @classmethod
-    def of(cls, name: str, values: Tensor, weight: Tensor, inputs: int, outputs: int, *options: Any) -> Self:
-        kernel = options[0] if name == "conv" else []
-        groups = options[4] if name == "conv" else 1
-        scale, shift = options[-2:] if name == "predictive" else options[-3:-1]
-        if name == "conv":
-            _conv(values, inputs, outputs, *options[:5])
-        # messages are formed where they are needed only: a small product takes less time than they do
-        if not (0 < inputs <= LARGEST and 0 <= outputs <= LARGEST):
-            raise InputError(f"cannot multiply {inputs} inputs, {outputs} outputs")
-        fan_in = inputs // groups * math.prod(kernel)
-        shape = (groups * blocks(outputs // groups), words(fan_in), BLOCK)
-        if not (weight.dtype == torch.int32 and weight.dim() == 4 and weight.shape[1:] == shape):
-            raise InputError(
-                f"{outputs} outputs of {fan_in} inputs take int32 blocks of shape (S, {', '.join(map(str, shape))}), "
-                f"got {weight.dtype} of shape {tuple(weight.shape)}; see varbnn.bits.pack_blocks"
-            )
-        samples = weight.shape[0]
-        _values(name, values, samples, inputs, len(kernel))
-        for what, tensor in (("scale", scale), ("shift", shift)):
-            if tensor is not None and not (tensor.dtype == torch.float32 and _fits(tensor, samples, outputs)):
-                raise InputError(
-                    f"{what} must be float32 of shape (1 or {samples}, {outputs}), got {tensor.dtype} of shape "
-                    f"{tuple(tensor.shape)}"
-                )
-        if any(t is not None and t.device != values.device for t in (weight, scale, shift)):
-            devices = sorted({str(t.device) for t in (values, weight, scale, shift) if t is not None})
-            raise InputError(f"all tensors must be on one device, got {', '.join(devices)}")
-        if name != "predictive":
-            if options[-1] not in ACTIVATIONS:
-                raise InputError(f"activation must be one of {ACTIVATIONS}, got {options[-1]!r}")
-        elif samples == 0 or outputs == 0:
+    Raises:
+        InputError: the arguments do not fit together.
+    """
+    kernel: Sequence[int] = ()
+    groups = 1
+    if name == "conv":
+        kernel, groups = options[0], options[4]
+        _conv(values, inputs, outputs, *options[:5])
+    # messages are formed where they are needed only
+    if not (0 < inputs <= LARGEST and 0 <= outputs <= LARGEST):
+        raise InputError(f"cannot multiply {inputs} inputs, {outputs} outputs")
+    fan_in = inputs // groups * math.prod(kernel)
+    shape = (groups * blocks(outputs // groups), words(fan_in), BLOCK)
+    own = weight.shape
+    if not (weight.dtype == torch.int32 and len(own) == 4 and own[1:] == shape):
+        raise InputError(
+            f"{outputs} outputs of {fan_in} inputs take int32 blocks of shape (S, {', '.join(map(str, shape))}), "
+            f"got {weight.dtype} of shape {tuple(own)}; see varbnn.bits.pack_blocks"
+        )
+    samples = own[0]
+    _values(name, values, samples, inputs, len(kernel))
+    tensors = {"weight": weight}
+    if name == "predictive":
+        scale, shift = options
+        if samples == 0 or outputs == 0:
             raise InputError(f"a prediction needs at least one network and one class, got {samples} and {outputs}")
-        return cls(0 in (samples, outputs, *values.shape[1:-1]))
-
-    @staticmethod
-    def contiguous(options: Sequence[Any]) -> list[Any]:
-        return [option.contiguous() if isinstance(option, Tensor) else option for option in options]
+    else:
+        scale, shift, activation = options[-3:]
+        if activation not in ACTIVATIONS:
+            raise InputError(f"activation must be one of {ACTIVATIONS}, got {activation!r}")
+    for what, tensor in (("scale", scale), ("shift", shift)):
+        if tensor is None:
+            continue
+        tensors[what] = tensor
+        if not (tensor.dtype == torch.float32 and _fits(tensor, samples, outputs)):
+            raise InputError(
+                f"{what} must be float32 of shape (1 or {samples}, {outputs}), got {tensor.dtype} of shape "
+                f"{tuple(tensor.shape)}"
+            )
+    device = values.device
+    for tensor in tensors.values():
+        if tensor.device != device:
+            devices = sorted({str(device), *(str(t.device) for t in tensors.values())})
+            raise InputError(f"all tensors must be on one device, got {', '.join(devices)}")
+    return 0 not in (samples, outputs, *values.shape[1:-1])
 
 
 def _fits(tensor: Tensor, samples: int, width: int) -> bool:
@@ -115,14 +117,14 @@ def _fits(tensor: Tensor, samples: int, width: int) -> bool:
 
 
 def _values(name: str, values: Tensor, samples: int, inputs: int, dims: int) -> None:
-    kinds = {torch.float32: inputs} if name == "linear_int8" else {torch.float32: inputs, torch.int32: words(inputs)}
-    fits = (
-        values.dtype in kinds
-        and values.dim() == 3 + dims
-        and values.shape[0] in (1, samples)
-        and values.shape[-1] == kinds[values.dtype]
-    )
-    if fits:
+    shape = values.shape
+    if values.dtype == torch.float32:
+        width = inputs
+    elif values.dtype == torch.int32 and name != "linear_int8":
+        width = words(inputs)
+    else:
+        width = -1
+    if len(shape) == 3 + dims and shape[0] in (1, samples) and shape[-1] == width:
         return
     space = ", *space" if dims else ""
     packed = "" if name == "linear_int8" else f" or int32 packed signs (1 or {samples}, M{space}, {words(inputs)})"

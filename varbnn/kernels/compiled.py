@@ -58,21 +58,23 @@ def _product(
 ) -> Tensor:
     shape, dtype = result("linear", values, weight, in_features, out_features, activation)
     out = torch.empty(shape, dtype=dtype)
+    own_values, rows, _ = values.shape
     status = getattr(native.library(), function)(
-        native.pointer(values),
-        len(values) > 1,
-        native.pointer(weight),
-        len(weight),
-        values.shape[1],
+        values.data_ptr(),
+        own_values > 1,
+        weight.data_ptr(),
+        weight.shape[0],
+        rows,
         in_features,
         out_features,
         native.pointer(scale),
-        scale is not None and len(scale) > 1,
+        scale is not None and scale.shape[0] > 1,
         native.pointer(shift),
-        shift is not None and len(shift) > 1,
+        shift is not None and shift.shape[0] > 1,
         native.ACTIVATIONS[activation],
-        native.pointer(out),
-        native.threads(),
+        out.data_ptr(),
+        torch.get_num_threads(),
     )
-    native.check(status, "activations")
+    if status:
+        native.check(status, "activations")
     return out

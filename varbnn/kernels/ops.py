@@ -15,7 +15,6 @@ from torch import Tensor
 from varbnn.bits import BLOCK, blocks, words
 from varbnn.kernels import checks
 from varbnn.kernels.backend import implementation
-from varbnn.kernels.checks import Product
 
 LIBRARY = torch.library.Library("varbnn", "DEF")
 
@@ -230,11 +229,10 @@ def _run_pack_signs(values: Tensor) -> tuple[Tensor, Tensor]:
 
 def _product(name: str) -> Callable[..., Any]:
     def run(values: Tensor, weight: Tensor, *options: Any) -> Any:
-        product = Product.of(name, values, weight, *options)
-        values, weight = values.contiguous(), weight.contiguous()
-        if product.is_empty:
+        if not checks.product(name, values, weight, *options):
             return _fake_product(name)(values, weight, *options)
-        return getattr(implementation(values.device), name)(values, weight, *product.contiguous(options))
+        whole = [option.contiguous() if isinstance(option, Tensor) else option for option in options]
+        return getattr(implementation(values.device), name)(values.contiguous(), weight.contiguous(), *whole)
 
     return run
 

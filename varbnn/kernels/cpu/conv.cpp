@@ -5,6 +5,7 @@
 #include <cstring>
 #include <new>
 
+#include "pages.h"
 #include "threads.h"
 
 namespace varbnn {
@@ -131,6 +132,7 @@ class Worker {
 int run(const Job& job, int threads) {
   const Cut cut(job.conv, cached_columns(job.conv, job.level, job.packed), threads);
   const int64_t boxes = cut.boxes(job.conv);
+  expect_writes(job.out, job.conv.samples * job.conv.batch * job.conv.places() * job.row_bytes());
   return over_threads(useful_threads(threads, job.work(), boxes), boxes, [&](int64_t first, int64_t last) -> int {
     try {
       Worker worker(job, cut);

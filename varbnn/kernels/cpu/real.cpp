@@ -2,6 +2,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "pages.h"
 #include "products.h"
 #include "threads.h"
 
@@ -35,6 +36,8 @@ struct Problem {
     return {scale ? scale + s * own_scale * outputs + first : nullptr,
             shift ? shift + s * own_shift * outputs + first : nullptr, activation};
   }
+
+  int64_t bytes() const { return 4 * samples * rows * (activation == SIGN ? ceil_div(outputs, WORD) : outputs); }
 
   // Where the results of one row begin, from output `first` (a multiple of 32) on.
   void* result(int64_t s, int64_t row, int64_t first) const {
@@ -112,6 +115,7 @@ int linear(const Problem<float>& p, int threads) {
   auto finish = [&](const float* sums, int64_t, const Finish& f, int64_t outputs, void* out) {
     return kernel.finish(sums, outputs, f, out);
   };
+  expect_writes(p.out, p.bytes());
   return over_threads(useful_threads(threads, p.work(), units.count()), units.count(), [&](int64_t first, int64_t last) {
     return compute<float, float, float>(p, kernel, units, first, last, finish);
   });
@@ -163,6 +167,7 @@ int linear_int8(const Problem<float>& real, int threads) {
   auto finish = [&](const int32_t* sums, int64_t row, const Finish& f, int64_t outputs, void* out) {
     return kernel.finish(sums, unit.get()[row], outputs, f, out);
   };
+  expect_writes(p.out, p.bytes());
   return over_threads(useful_threads(threads, p.work(), units.count()), units.count(), [&](int64_t first, int64_t last) {
     return compute<int8_t, int32_t, int32_t>(p, kernel, units, first, last, finish);
   });

@@ -1,6 +1,7 @@
 // varbnn_cpu_sample_blocks and varbnn_cpu_draw: the tiles of a matrix shared out among threads.
 #include "sampling.h"
 
+#include "pages.h"
 #include "threads.h"
 
 namespace varbnn {
@@ -60,6 +61,7 @@ VARBNN_API int varbnn_cpu_sample_blocks(const float* natural, int64_t outputs, i
   const Kernels level = kernels();
   const int64_t across = matrix.across(), words = ceil_div(inputs, WORD);
   const int64_t stride = ceil_div(outputs, BLOCK) * words * BLOCK;
+  expect_writes(blocks, 4 * count * stride);
   const auto body = [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) {
       const int64_t block = t / across, group = t % across;
@@ -80,6 +82,7 @@ VARBNN_API int varbnn_cpu_draw(const float* natural, int64_t outputs, int64_t in
   const Stream stream = make_stream(static_cast<uint64_t>(seed), static_cast<uint32_t>(layer));
   const Kernels level = kernels();
   const int64_t across = matrix.across();
+  expect_writes(signs, 4 * outputs * inputs);
   const auto body = [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) {
       const int64_t block = t / across, group = t % across;

@@ -1,6 +1,7 @@
 // varbnn_cpu_linear_signs and varbnn_cpu_pack_signs: products of signs, and packing them, shared out among threads.
 #include "signs.h"
 
+#include "pages.h"
 #include "threads.h"
 
 namespace varbnn {
@@ -43,6 +44,7 @@ VARBNN_API int varbnn_cpu_linear_signs(const uint32_t* values, int64_t own_value
   const MultiplySigns multiply = kernels().multiply;
   const int64_t words = ceil_div(inputs, WORD), pairs = ceil_div(outputs, PAIR);
   const int64_t width = activation == SIGN ? ceil_div(outputs, WORD) : outputs;  // of one result, in 4 bytes
+  expect_writes(out, 4 * samples * rows * width);
   // a unit is one pair of blocks of one network: its weights are read once for all rows
   const auto body = [&](int64_t first, int64_t last) {
     int worst = OK;

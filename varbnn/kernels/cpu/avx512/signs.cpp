@@ -11,7 +11,7 @@ struct Avx512 {
 
   static uint32_t bits(Lanes::Ints lanes) { return _mm512_movepi32_mask(reinterpret_cast<__m512i>(lanes)); }
 
-  template <int ROWS, int BLOCKS>
+  template <int ROWS, int BLOCKS, bool FETCH>
   static void count(const uint32_t* values, int64_t words, const uint32_t* weight, int32_t counts[][PAIR]) {
     __m512i sums[ROWS][BLOCKS];
     for (int r = 0; r < ROWS; ++r)
@@ -19,7 +19,7 @@ struct Avx512 {
     for (int64_t j = 0; j < words; ++j) {
       __m512i own[BLOCKS];
       for (int b = 0; b < BLOCKS; ++b) own[b] = _mm512_loadu_si512(weight + (b * words + j) * BLOCK);
-      if (ROWS == 1)  // the weights are all there is to wait for; the processor's own prefetch ends with every page
+      if (FETCH)
         for (int b = 0; b < BLOCKS; ++b) _mm_prefetch(weight + ((b + BLOCKS) * words + j) * BLOCK, _MM_HINT_T0);
       for (int r = 0; r < ROWS; ++r) {
         const __m512i value = _mm512_set1_epi32(static_cast<int32_t>(values[r * words + j]));

@@ -14,18 +14,21 @@ struct Portable {
     return word;
   }
 
-  // Counts of two, four, eight bits side by side, then the four bytes of each lane added up.
-  static Lanes::Words popcount(Lanes::Words x) {
+  // Counts of two, four, eight bits side by side.
+  static Lanes::Words bytes(Lanes::Words x) {
     x = x - ((x >> 1) & 0x55555555u);
     x = (x & 0x33333333u) + ((x >> 2) & 0x33333333u);
-    x = (x + (x >> 4)) & 0x0F0F0F0Fu;
-    x = x + (x >> 8);
-    return (x + (x >> 16)) & 0x3Fu;
+    return (x + (x >> 4)) & 0x0F0F0F0Fu;
   }
 
-  template <int ROWS, int BLOCKS>
+  static Lanes::Words sum(Lanes::Words bytes) {
+    bytes = (bytes & 0x00FF00FFu) + ((bytes >> 8) & 0x00FF00FFu);
+    return (bytes + (bytes >> 16)) & 0xFFFFu;
+  }
+
+  template <int ROWS, int BLOCKS, bool FETCH>
   static void count(const uint32_t* values, int64_t words, const uint32_t* weight, int32_t counts[][PAIR]) {
-    count_by_adding<Portable, ROWS, BLOCKS>(values, words, weight, counts);
+    count_by_adding<Portable, ROWS, BLOCKS, FETCH>(values, words, weight, counts);
   }
 };
 
