@@ -4,11 +4,11 @@
 
 S networks of ±1 weights, one thread. Each case runs on every instruction set of this machine, in turns with the same
 product by torch of float32 weights (another matrix for every network, as the packed ones have); figures are
-processor seconds, the ratio is of the smallest of many rounds. "kernel" is a call of the compiled library with the
-memory for its results at hand; the others are operations as users call them, from Python, through torch's dispatcher,
-with fresh results. Whole networks: 784-2048-2048-2048-10, packed with
-scale, shift and activation (relu, or signs, which make the products after the first XNOR ones) fused, beside Linear,
-BatchNorm1d (eval) and ReLU or sign modules. Draws: 2048x2048 weights with a probability each, beside torch.bernoulli.
+processor seconds, the ratio is of the smallest of many rounds. "kernel" is a call of the compiled library that
+writes over results of before, the others are operations as users call them: from Python, through torch's dispatcher,
+with fresh results. Whole networks: 784-2048-2048-2048-10, packed with scale, shift and activation (relu, or signs,
+which make the products after the first XNOR ones) fused, beside Linear, BatchNorm1d (eval) and ReLU or sign modules.
+Draws: 2048x2048 weights with a probability each, beside torch.bernoulli, which writes over its results of before.
 """
 
 from __future__ import annotations
@@ -89,8 +89,12 @@ def kernel(signs: Tensor, weight: Tensor, inputs: int, out: Tensor) -> Callable[
     """The XNOR product by itself."""
     call, address = native.library().varbnn_cpu_linear_signs, native.pointer
     samples, rows, outputs = out.shape
-    shared = (address(signs), signs.shape[0] > 1, address(weight), samples, rows, inputs, outputs)
-    return lambda: call(*shared, None, False, None, False, native.ACTIVATIONS["none"], address(out), 1)
+
+    def run() -> int:
+        shared = (address(signs), signs.shape[0] > 1, address(weight), samples, rows, inputs, outputs)
+        return call(*shared, None, False, None, False, native.ACTIVATIONS["none"], address(out), 1)
+
+    return run
 
 
 def layer_cases(levels: list[str], batch: int, inputs: int = 2048, outputs: int = 2048) -> Timed:
@@ -127,8 +131,16 @@ def draw_cases(levels: list[str], samples: int, outputs: int = 2048, inputs: int
     """S samples to bits, and where S is 1 also the draw of a training step, to floats."""
     natural, seed = torch.randn(outputs, inputs), torch.tensor(1)
     chance = torch.sigmoid(2 * natural)
-    timed: Timed = {"torch": lambda: [torch.bernoulli(chance) for _ in range(samples)]}
+    one, bits = torch.empty(outputs, inputs), random_blocks(samples, outputs, inputs)
+    timed: Timed = {"torch": lambda: [torch.bernoulli(chance, out=one) for _ in range(samples)]}
+
+    def kernel() -> int:
+        address = native.pointer
+        call = native.library().varbnn_cpu_sample_blocks
+        return call(address(natural), outputs, inputs, 1, 0, 0, samples, address(bits), 1)
+
     for level in levels:
+        timed[f"sample_blocks kernel {level}"] = on(level, lambda: kernel())
         timed[f"sample_blocks {level}"] = on(level, lambda: ops.sample_blocks(natural, seed, 0, 0, samples))
         if samples == 1:
             timed[f"draw {level}"] = on(level, lambda: ops.draw(natural, seed))
@@ -188,7 +200,8 @@ def main() -> None:
             for batch in BATCHES:
                 name = f"{args.samples} networks {'-'.join(map(str, WIDTHS))}, {activation}, batch {batch}"
                 table[name] = measure(network_cases(args.levels, batch, packed, dense), args.seconds)
-    write(args.out, {"machine": machine(), "kernels": str(backend_info()).splitlines(), "table": table})
+    kernels = [line for line in str(backend_info()).splitlines() if not line.startswith("library")]
+    write(args.out, {"machine": machine(), "kernels": kernels, "table": table})
     for name, row in table.items():
         say(name)
         for what, figures in row.items():
