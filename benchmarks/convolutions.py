@@ -18,10 +18,10 @@ from typing import Any
 
 import torch
 from kernels import Timed, measure, on
-from record import RESULTS, machine, say, write
+from record import RESULTS, kernels, machine, say, write
 from torch import Tensor, nn
 
-from varbnn.kernels import backend_info, ops, usable_backends
+from varbnn.kernels import ops, usable_backends
 
 CHANNELS = (3, 128, 128, 256, 256, 512, 512)
 WIDTHS = (8192, 1024, 1024, 10)
@@ -134,9 +134,7 @@ def main() -> None:
         table[f"{args.samples} networks, batch {batch}"] = row
         say(batch, row)
     memory = 4 * parameters * args.samples / packed.weight_bytes()
-    write(
-        args.out, {"machine": machine(), "kernels": str(backend_info()).splitlines(), "memory": memory, "table": table}
-    )
+    write(args.out, {"machine": machine(), "kernels": kernels(), "memory": memory, "table": table})
     for name, row in table.items():
         print(name)
         for what, figures in row.items():

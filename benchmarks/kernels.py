@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from record import RESULTS, machine, say, write
+from record import RESULTS, kernels, machine, say, write
 from torch import Tensor, nn
 
-from varbnn.kernels import backend_info, native, ops, reference, usable_backends, using_backend
+from varbnn.kernels import native, ops, reference, usable_backends, using_backend
 from varbnn.kernels.backend import BEST
 
 WIDTHS = (784, 2048, 2048, 2048, 10)
@@ -200,8 +200,7 @@ def main() -> None:
             for batch in BATCHES:
                 name = f"{args.samples} networks {'-'.join(map(str, WIDTHS))}, {activation}, batch {batch}"
                 table[name] = measure(network_cases(args.levels, batch, packed, dense), args.seconds)
-    kernels = [line for line in str(backend_info()).splitlines() if not line.startswith("library")]
-    write(args.out, {"machine": machine(), "kernels": kernels, "table": table})
+    write(args.out, {"machine": machine(), "kernels": kernels(), "table": table})
     for name, row in table.items():
         say(name)
         for what, figures in row.items():

@@ -39,6 +39,11 @@ def machine() -> dict[str, Any]:
     }
 
 
+def kernels() -> list[str]:
+    """What computes, and with what it was compiled; the library's own place says nothing to others."""
+    return [line for line in str(varbnn.backend_info()).splitlines() if not line.startswith("library")]
+
+
 def write(path: Path, content: dict[str, Any]) -> None:
     """Write `content` as JSON in one piece: a reader never sees half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
