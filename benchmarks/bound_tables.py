@@ -39,9 +39,11 @@ def sdp_tables(results: dict[str, Any]) -> dict[str, str]:
 LAYERWISE = {
     "float": "float",
     "xnor": "XNOR: sign, mean magnitude",
+    "xnor, fitted": "XNOR, last layer fitted again",
     "descent": "single flips, best scale",
     "mixing": "relaxation by mixing, rounded",
     "interior": "relaxation by an interior point, rounded",
+    "interior, last as it was": "the same, last layer as it was",
 }
 
 
@@ -49,6 +51,8 @@ def layerwise_table(results: dict[str, Any], part: str) -> str:
     """What is left of a float network: error of the first layer, what is proved of it, and accuracy."""
     lines = ["| | relative output error | at least | accuracy, % | processor s |", "|---|---:|---:|---:|---:|"]
     for name, title in LAYERWISE.items():
+        if name not in results["table"][part]:
+            continue
         row = results["table"][part][name]
         error, bound = (f"{row[key]:.3f}" if key in row else "" for key in ("error", "bound"))
         spread = f" ± {100 * row['accuracy_sd']:.1f}" if "accuracy_sd" in row else ""
@@ -74,10 +78,11 @@ def layer_table(results: dict[str, Any]) -> str:
 
 def layer_tables() -> dict[str, str]:
     """By marker, of docs/layerwise.md; runs that were not made have no table."""
-    digits = read(RESULTS / "sdp-layerwise.json")["digits"]
     made = {
-        "layerwise-digits-first": layerwise_table(digits, "first layer"),
-        "layerwise-digits-both": layerwise_table(digits, "both layers"),
+        f"layerwise-{name}-{part.split()[0]}": layerwise_table(results, part)
+        for name, results in read(RESULTS / "sdp-layerwise.json").items()
+        if name != "machine"
+        for part in ("first layer", "both layers")
     }
     timed = read(RESULTS / "sdp-layer.json")
     return made | ({"layer": layer_table(timed["runs"])} if timed else {})

@@ -125,9 +125,10 @@ def test_skipped_and_unused_layers_stay_real():
     model = Model()
     binary, report = binarize_layerwise(model, torch.randn(50, 3), skip=["late"], **QUIET)
     assert [layer.name for layer in report.layers] == ["early"]
-    assert report.left_real == {"late": "skipped", "never": "not used by the model"}
-    assert torch.equal(binary.late.weight, model.late.weight)
-    assert "left real: late (skipped)" in str(report)
+    assert report.left_real == {"late": "skipped, fitted again", "never": "not used by the model"}
+    assert not torch.equal(binary.late.weight, model.late.weight)
+    assert torch.equal(binary.never.weight, model.never.weight)
+    assert "left real: late (skipped, fitted again)" in str(report)
 
 
 def test_a_dead_input_and_rows_at_random():

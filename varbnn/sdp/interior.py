@@ -22,6 +22,12 @@ STEPS = 60
 CENTRING = 0.2
 """How much smaller the next μ is."""
 
+ROUGH, LARGE = 1e-3, 200
+"""Relative gap and size above which the corrector is formed in float32: it leaves out far more than that loses."""
+
+SHORTER = 0.87
+"""A step that leaves the positive definite matrices is tried again at this part of its length."""
+
 
 @dataclass(frozen=True)
 class Inside:
@@ -72,51 +78,78 @@ def follow(matrix: Tensor, point: Inside, free: bool = False) -> Iterator[Inside
     """
     rest = torch.ones(len(matrix), dtype=matrix.dtype)
     rest[0] = 0.0
-    first = 1.0 - rest
-    for _ in range(STEPS):
-        inverse = torch.cholesky_inverse(point.lower)
+    kind = (1.0 - rest, rest, free)
+    part = 0.3  # the primal step is the shorter one, and from the second on about as long as the last
+    for number in range(STEPS):
+        inverse = torch.cholesky_inverse(point.lower).mT  # contiguous
         system = factor(inverse * point.primal)
         if system is None:
             return
-        affine, turn = _direction(point, inverse, system, 0.0, None, (first, rest, free))
-        second = torch.mm(inverse * affine, turn)
+        second = _left_out(point, inverse, system, kind)
         mu = CENTRING * point.gap / len(matrix)
-        step, turn = _direction(point, inverse, system, mu, second, (first, rest, free))
-        inside, primal_part = _longest(partial(_added, point.primal, turn))
-        lower, dual_part = _longest(partial(_lessened, matrix, point.dual, step))
+        step, turn = _direction(point, inverse, system, mu, second, kind)
+        part, inside = _longest(partial(_added, point.primal, turn), max(0.6, 1.2 * part) if number else part)
+        dual_part, lower = _longest(partial(_lessened, matrix, point.dual, step), 1.0)
+        if lower is not None and dual_part < 1:
+            dual_part *= 0.95
+            lower = factor(_lessened(matrix, point.dual, step, dual_part))
         if inside is None or lower is None:
             return
-        primal, dual = point.primal.add(turn, alpha=primal_part), point.dual + dual_part * step
+        # away from the border; between two positive definite matrices all are
+        primal = point.primal.add(turn, alpha=part if part == 1 else 0.97 * part)
+        dual = point.dual + dual_part * step
         square = float(primal.diagonal()[1:].mean()) if free else point.square
         gap = float(primal.view(-1) @ matrix.view(-1) - primal.diagonal() @ dual)
         point = Inside(primal, dual, square, lower, gap)
         yield point
 
 
+def _left_out(point: Inside, inverse: Tensor, system: Tensor, kind: tuple[Tensor, Tensor, bool]) -> Tensor:
+    """What a first-order step leaves out of M S."""
+    affine = _dual_step(point, inverse, system, 0.0, None, kind)
+    scaled, primal = inverse * affine, point.primal
+    if len(primal) > LARGE and point.gap > ROUGH * abs(point.value(kind[2])):
+        scaled32, primal32 = scaled.float(), primal.float()
+        second = torch.mm(scaled32, _symmetric(torch.mm(scaled32, primal32)).sub_(primal32))
+        if bool(torch.isfinite(second).all()):
+            return second.double()
+    return torch.mm(scaled, _symmetric(torch.mm(scaled, primal)).sub_(primal))
+
+
 def _direction(
-    point: Inside, inverse: Tensor, system: Tensor, mu: float, second: Tensor | None, kind: tuple[Tensor, Tensor, bool]
+    point: Inside, inverse: Tensor, system: Tensor, mu: float, second: Tensor, kind: tuple[Tensor, Tensor, bool]
 ) -> tuple[Tensor, Tensor]:
     """Newton's step of d and of M towards M S = μ I; `second` is what the first-order step left out."""
+    step = _dual_step(point, inverse, system, mu, second.diagonal(), kind)
+    moved = torch.mm(inverse * step, point.primal).add_(second)
+    return step, _symmetric(moved).add_(inverse, alpha=mu).sub_(point.primal)
+
+
+def _dual_step(
+    point: Inside, inverse: Tensor, system: Tensor, mu: float, second: Tensor | None, kind: tuple[Tensor, Tensor, bool]
+) -> Tensor:
     first, rest, free = kind
     right = first + point.square * rest - mu * inverse.diagonal()
-    step = _solve(system, right if second is None else right - second.diagonal())
+    step = _solve(system, right if second is None else right - second)
     if free:
         along = _solve(system, rest)
         step = step - float(rest @ (point.dual + step)) / float(rest @ along) * along
-    moved = torch.mm(inverse * step, point.primal)
-    moved = moved if second is None else moved.add_(second)
-    return step, (moved + moved.T).mul_(0.5).add_(inverse, alpha=mu).sub_(point.primal)
+    return step
 
 
-def _longest(at: Callable[[float], Tensor]) -> tuple[Tensor | None, float]:
-    """The Cholesky factor after a long step that leaves a matrix positive definite, and the part of the step it is."""
-    part = 1.0
-    for _ in range(30):
+def _symmetric(matrix: Tensor) -> Tensor:
+    return (matrix + matrix.mT).mul_(0.5)
+
+
+def _longest(at: Callable[[float], Tensor], part: float) -> tuple[float, Tensor | None]:
+    """How far a step from a positive definite matrix leads to another, and its Cholesky factor; at most `part`."""
+    part = min(part, 1.0)
+    for _ in range(40):
         found = factor(at(part))
         if found is not None:
-            return (found, part) if part == 1.0 else (factor(at(0.95 * part)), 0.95 * part)
-        part *= 0.82
-    return None, 0.0
+            return part, found
+        part *= SHORTER
+    return 0.0, None
 
 
 def _added(matrix: Tensor, turn: Tensor, part: float) -> Tensor:

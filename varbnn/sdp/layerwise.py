@@ -8,6 +8,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -22,11 +23,22 @@ from varbnn.nn.binarize import TWINS, Skip, parameter_owners, reason_to_stay_rea
 from varbnn.sdp import state as states
 from varbnn.sdp.batch import least_squares_batch
 from varbnn.sdp.captured import inputs_of, order_of_use
+from varbnn.sdp.refit import refitted
 from varbnn.sdp.report import LayerReport, Report
 from varbnn.sdp.rounding import signs
 
 Finished = dict[str, Tensor]
-"""Of one layer: signs (P×n, int8); and in float64 scales, objectives, bounds, energies, xnor, shifts, rows, seconds."""
+"""Of one layer: signs (P×n, int8); and in float64 scales, objectives, bounds, energies, xnor, shifts, rows, seconds.
+Of a layer that stays real: weight and bias."""
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a layer stands in the order of use, how many rows it sees, and whether it becomes binary."""
+
+    number: int
+    count: int
+    binary: bool
 
 
 def binarize_layerwise(
@@ -35,6 +47,7 @@ def binarize_layerwise(
     *,
     skip: Skip = (),
     inputs: Literal["binary", "float"] = "binary",
+    refit: bool = True,
     method: str = "auto",
     tolerance: float = 0.02,
     num_roundings: int = 100,
@@ -55,6 +68,8 @@ def binarize_layerwise(
         skip: layers to leave real, as `varbnn.binarize` takes them.
         inputs: each layer sees what the ``"binary"`` layers before it give, so that it makes up for their errors, or
             what the ``"float"`` model gives.
+        refit: fit skipped layers behind binary ones again to the outputs that they had, by least squares; not with
+            ``inputs="float"``.
         method, tolerance, num_roundings, seed: of `least_squares_batch`; ``"descent"`` is fastest and bounds nothing.
         max_rows: inputs of a layer (examples × positions) taken into account, at random if there are more.
         state: file to write after every layer and to go on from when it is there; a resumed run ends as an
@@ -80,22 +95,24 @@ def binarize_layerwise(
     if max_rows < 1:
         raise InputError(f"max_rows must be at least 1, got {max_rows}")
     data = _repeatable(model, calibration)
-    layers, left_real = _layers(model, skip)
-    counts, hashed = order_of_use(model, layers, data)
+    layers, skipped, left_real = _layers(model, skip)
+    counts, hashed = order_of_use(model, layers | skipped, data)
     left_real |= {name: "not used by the model" for name in layers if name not in counts}
+    places = _places(counts, layers, refit and inputs == "binary")
+    left_real |= {name: "skipped, fitted again" for name in places if name in skipped}
     options = (inputs, method, tolerance, num_roundings, max_rows, seed)
     path = None if state is None else Path(state)
-    belongs_to = _fingerprint(model, list(counts), hashed, options)
+    belongs_to = _fingerprint(model, list(places), hashed, options)
     finished = states.load(path, belongs_to) if path is not None and path.exists() else {}
     binary, refresh = copy.deepcopy(model), bool(batchnorms(model))
     reports: list[LayerReport] = []
     complete = True
-    with tqdm(total=len(counts), unit="layer", disable=not progress) as bar:
-        for number, name in enumerate(counts):
+    with tqdm(total=len(places), unit="layer", disable=not progress) as bar:
+        for name, place in places.items():
             bar.set_postfix_str(name)
             try:
                 if name not in finished:
-                    one = _finish(model, binary, name, data, (number, counts[name]), options, progress)
+                    one = _finish(model, binary, name, data, place, options, progress)
                     if one is None:
                         complete = False
                         break
@@ -106,7 +123,8 @@ def binarize_layerwise(
             except KeyboardInterrupt:
                 complete = False
                 break
-            reports.append(_reported(name, model.get_submodule(name), finished[name]))
+            if name in layers:
+                reports.append(_reported(name, model.get_submodule(name), finished[name]))
             if path is not None:
                 states.save(path, belongs_to, finished)
             bar.update()
@@ -114,18 +132,19 @@ def binarize_layerwise(
 
 
 def _finish(
-    model: nn.Module, binary: nn.Module, name: str, data: Data, place: tuple[int, int],
+    model: nn.Module, binary: nn.Module, name: str, data: Data, place: _Place,
     options: tuple[str, str, float, int, int, int], progress: bool,
 ) -> Finished | None:  # fmt: skip
-    """Signs and scales of one layer; None where it was interrupted."""
+    """Signs and scales of one layer, or its weight where it stays real; None where it was interrupted."""
     began = time.perf_counter()
     source, method, tolerance, num_roundings, max_rows, seed = options
-    number, count = place
     layer = model.get_submodule(name)
-    generator = np.random.default_rng([seed, number])
-    kept = torch.from_numpy(np.sort(generator.choice(count, min(count, max_rows), replace=False)))
+    generator = np.random.default_rng([seed, place.number])
+    kept = torch.from_numpy(np.sort(generator.choice(place.count, min(place.count, max_rows), replace=False)))
     real = inputs_of(model, layer, data, kept)
     seen = inputs_of(binary, binary.get_submodule(name), data, kept) if source == "binary" else real
+    if not place.binary:
+        return refitted(layer, real, seen)
     weight = layer.get_parameter("weight").detach().double().cpu()
     groups = len(real)
     parts, fits_bias = [], layer._parameters.get("bias") is not None
@@ -157,10 +176,14 @@ def _finish(
 
 @torch.no_grad()
 def _write(layer: nn.Module, done: Finished) -> None:
-    weight = layer.get_parameter("weight")
+    weight, bias = layer.get_parameter("weight"), layer._parameters.get("bias")
+    if "weight" in done:
+        weight.copy_(done["weight"])
+        if bias is not None:
+            bias.copy_(done["bias"])
+        return
     values = done["signs"].double() * done["scales"][:, None]
     weight.copy_(values.reshape(weight.shape))
-    bias = layer._parameters.get("bias")
     if bias is not None:
         bias.add_(done["shifts"].to(bias))
 
@@ -175,26 +198,42 @@ def _reported(name: str, layer: nn.Module, done: Finished) -> LayerReport:
     )  # fmt: skip
 
 
-def _layers(model: nn.Module, skip: Skip) -> tuple[dict[str, nn.Module], dict[str, str]]:
-    """By name, the layers to make binary, and why others of their kinds are not."""
-    skipped, owners = skipper(model, skip), parameter_owners(model)
+def _layers(model: nn.Module, skip: Skip) -> tuple[dict[str, nn.Module], dict[str, nn.Module], dict[str, str]]:
+    """By name, the layers to make binary, those that were asked to be skipped, and why others are not binary."""
+    is_skipped, owners = skipper(model, skip), parameter_owners(model)
     chosen: dict[str, nn.Module] = {}
+    skipped: dict[str, nn.Module] = {}
     left: dict[str, str] = {}
     for name, module in model.named_modules():
         if not any(isinstance(module, kind) for kind in TWINS):
             continue
-        reason = reason_to_stay_real(module, owners) or ("skipped" if skipped(name, module) else None)
-        if reason is None and not bool(torch.isfinite(module.get_parameter("weight")).all()):
-            raise InputError(f"the weight of {name or type(module).__name__} has NaN or infinite entries")
-        if reason is None:
-            chosen[name] = module
-        else:
+        reason = reason_to_stay_real(module, owners)
+        if reason is not None:
             left[name] = reason
+            continue
+        finite = bool(torch.isfinite(module.get_parameter("weight")).all())
+        if is_skipped(name, module):
+            left[name] = "skipped"
+            if finite:
+                skipped[name] = module
+        elif not finite:
+            raise InputError(f"the weight of {name or type(module).__name__} has NaN or infinite entries")
+        else:
+            chosen[name] = module
     if not chosen:
         raise InputError(
             f"{type(model).__name__} has no layer to make binary; known are {', '.join(t.__name__ for t in TWINS)}"
         )
-    return chosen, left
+    return chosen, skipped, left
+
+
+def _places(counts: dict[str, int], layers: dict[str, nn.Module], refit: bool) -> dict[str, _Place]:
+    """What is to be done, in the order of use; before the first binary layer there is nothing to make up for."""
+    places: dict[str, _Place] = {}
+    for number, (name, count) in enumerate(counts.items()):
+        if name in layers or (refit and places):
+            places[name] = _Place(number, count, name in layers)
+    return places
 
 
 def _repeatable(model: nn.Module, calibration: Data) -> Data:
