@@ -202,6 +202,16 @@ def vispa_equal_table(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def estimators_table(results: dict[str, Any]) -> str:
+    """Score, NLL and seconds of fitting and testing, mean ± standard deviation over the folds."""
+    lines = ["| data | estimator | score | NLL | processor s |", "|---|---|---:|---:|---:|"]
+    for data, rows in results["table"].items():
+        for name, row in rows.items():
+            cells = [f"{row[key]['mean']:.3f} ± {row[key]['sd']:.3f}" for key in ("score", "nll")]
+            lines.append(f"| {data.replace('_', ' ')} | {name} | {' | '.join(cells)} | {row['seconds']['mean']:.1f} |")
+    return "\n".join(lines)
+
+
 def tables() -> dict[str, dict[str, str]]:
     """By page, every table by the name of its marker."""
     made = {data: read(RESULTS / f"accuracy-{data}.json") for data in ("digits", "mnist")}
@@ -218,6 +228,7 @@ def tables() -> dict[str, dict[str, str]]:
         "docs/comparison.md": comparison,
         "docs/layerwise.md": layer_tables(),
         "docs/packed.md": packed,
+        "docs/sklearn.md": {"estimators": estimators_table(read(RESULTS / "estimators.json"))},
         "docs/sdp.md": sdp_tables(read(RESULTS / "sdp.json")),
         "docs/methods/vispa.md": {"vispa-toy": vispa_toy_table(vispa), "vispa-equal": vispa_equal_table(vispa)},
     }

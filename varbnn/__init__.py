@@ -8,6 +8,7 @@ from varbnn.nn import antithetic, binarize, freeze, health, refresh_batchnorm, s
 from varbnn.packed import AveragePrediction, PackedEnsemble, Predictor, load_packed, pack
 from varbnn.posteriors import as_prior
 from varbnn.predict import (
+    NoiseScaling,
     Prediction,
     RegressionPrediction,
     TemperatureScaling,
@@ -23,6 +24,7 @@ __version__ = version("varbnn")
 
 __all__ = [
     "AveragePrediction",
+    "NoiseScaling",
     "PackedEnsemble",
     "Prediction",
     "Predictor",

@@ -17,6 +17,7 @@ FIRST = [
     "posteriors",
     "training",
     "prediction",
+    "sklearn",
     "packed",
     "packed-file",
     "sdp",

@@ -417,7 +417,7 @@ def test_a_single_logit_is_refused_with_the_way_to_write_it(output):
         (dict(num_samples=True), "num_samples must be"),
         (dict(batch_size=0), "batch_size must be a positive integer"),
         (dict(batch_size=2.0), "batch_size must be"),
-        (dict(task="ranking"), "'classification' or 'regression', got 'ranking'"),
+        (dict(task="ranking"), "'classification', 'regression' or 'gaussian', got 'ranking'"),
         (dict(noise_variance=1.0), "belongs to task='regression'"),
         (dict(task="regression", noise_variance=-1.0), "must be > 0"),
     ],

@@ -2,8 +2,20 @@
 
 from varbnn.data.corruptions import corrupt
 from varbnn.data.dataset import Dataset
-from varbnn.data.loading import NAMES, load, load_images
+from varbnn.data.loading import NAMES, REGRESSION_NAMES, load, load_images
 from varbnn.data.minibatches import Batches, batches
 from varbnn.data.own import from_files
+from varbnn.data.real_targets import RegressionDataset
 
-__all__ = ["NAMES", "Batches", "Dataset", "batches", "corrupt", "from_files", "load", "load_images"]
+__all__ = [
+    "NAMES",
+    "REGRESSION_NAMES",
+    "Batches",
+    "Dataset",
+    "RegressionDataset",
+    "batches",
+    "corrupt",
+    "from_files",
+    "load",
+    "load_images",
+]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import get_args, overload
 
 import numpy as np
 import torch
@@ -12,12 +13,26 @@ from torch import Tensor
 from varbnn.data import cifar, digits, images, moons, openml
 from varbnn.data.dataset import Dataset, prepare
 from varbnn.data.files import from_archive, shape_of
+from varbnn.data.real_targets import RegressionDataset, prepare_table
+from varbnn.data.tables import RegressionName, read_regression
 from varbnn.errors import InputError
 
 NAMES = ("digits", "moons", *images.SETS, "cifar10")
-"""What `load` knows."""
+"""What `load` knows with labels."""
+REGRESSION_NAMES: tuple[str, ...] = get_args(RegressionName)
+"""What it knows with real targets."""
 
 
+@overload
+def load(  # type: ignore[overload-overlap]  # a name that is not written out is that of a data set with labels
+    name: RegressionName,
+    data_dir: str | os.PathLike[str] | None = None,
+    seed: int = 0,
+    *,
+    validation: bool = False,
+    split: int = 0,
+) -> RegressionDataset: ...
+@overload
 def load(
     name: str,
     data_dir: str | os.PathLike[str] | None = None,
@@ -26,7 +41,17 @@ def load(
     validation: bool = False,
     ood: str | None = None,
     download: bool = False,
-) -> Dataset:
+) -> Dataset: ...
+def load(
+    name: str,
+    data_dir: str | os.PathLike[str] | None = None,
+    seed: int = 0,
+    *,
+    validation: bool = False,
+    ood: str | None = None,
+    download: bool = False,
+    split: int = 0,
+) -> Dataset | RegressionDataset:
     """A data set by name. Nothing is downloaded unless `download` says so.
 
     - ``"digits"``: scikit-learn's 1797 handwritten digits, 8×8; 1437 to train on and 360 to test, stratified. Foreign
@@ -44,18 +69,27 @@ def load(
     ``ood="emnist-unlike-digits"`` leaves those out (``b g i l o q s z``). cifar10 has ``ood="svhn"`` (an ``.npz`` with
     x_test) and ``ood="photographs"``, 520 patches of scikit-learn's two photographs.
 
+    With real targets, as a `RegressionDataset`:
+
+    - ``"curve"``: 200 + 200 points of a wavy line with noise, generated from the seed.
+    - ``"snelson"``: Snelson's 200 points and a grid of 301 test inputs, from `snelson.npz` or the original text files.
+    - ``"uci-boston"``, ``"uci-concrete"``, ``"uci-energy"``, ``"uci-kin8nm"``, ``"uci-naval"``, ``"uci-power"``,
+      ``"uci-protein"``, ``"uci-wine-red"``, ``"uci-yacht"``: the `split` of Hernández-Lobato and Adams (2015), from
+      ``boston.npz`` with x and y, or ``boston.csv`` or ``.txt`` with the target in the last column, and so on.
+
     Tune with ``validation=True``, then fit with ``validation=False``, which trains on both parts; the test data are the
     same.
 
     Args:
         name: one of these.
-        data_dir: where files lie; digits and moons need none.
+        data_dir: where files lie; digits, moons and curve need none.
         seed: which training data are set aside for validation (and the points of moons).
         validation: set a share of every class of the training data aside: a fifth, of the 28×28 sets a sixth, of
-            cifar10 a tenth.
+            cifar10 a tenth; with real targets a fifth of all.
         ood: which foreign inputs to bring.
         download: fetch mnist or fashion from openml.org if `data_dir` lacks them, check them against the published MD5
             sums and keep them there as an ``.npz``. Needs scikit-learn.
+        split: of the UCI data, 0 … 19 (protein 0 … 4).
 
     Raises:
         InputError: an unknown name, a negative seed, files that are missing, unreadable or not what they should be,
@@ -65,10 +99,16 @@ def load(
     >>> load("moons", validation=True)
     Dataset(moons: 800 train, 200 validation, 1000 test, 1000 points on a far ring; 2 inputs, 2 classes)
     """
-    if name not in NAMES:
-        raise InputError(f"there is no data set {name!r}; known are {', '.join(NAMES)}")
+    if name not in (*NAMES, *REGRESSION_NAMES):
+        raise InputError(f"there is no data set {name!r}; known are {', '.join((*NAMES, *REGRESSION_NAMES))}")
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise InputError(f"seed must be an integer ≥ 0, got {seed!r}")
+    if split != 0 and not name.startswith("uci-"):
+        raise InputError(f"only the UCI data have splits; {name} has one, got split={split!r}")
+    if name in REGRESSION_NAMES:
+        if ood is not None or download:
+            raise InputError(f"{name} has no foreign inputs and cannot be downloaded; leave ood= and download= out")
+        return prepare_table(read_regression(name, data_dir, seed, split), validation, seed)
     _require_fitting(name, ood)
     if name == "digits":
         return prepare(digits.read(), validation, seed)

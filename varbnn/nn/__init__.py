@@ -8,6 +8,8 @@ from varbnn.nn.draws import antithetic, binary_layers, draw_once_per_forward, sa
 from varbnn.nn.health import Health, health
 from varbnn.nn.layer import BinaryLayer
 from varbnn.nn.linear import BinaryLinear
+from varbnn.nn.noise import LearnedNoise, gaussian_nll
+from varbnn.nn.scale import Scale
 from varbnn.nn.summary import Summary, summary
 
 __all__ = [
@@ -17,6 +19,8 @@ __all__ = [
     "BinaryLayer",
     "BinaryLinear",
     "Health",
+    "LearnedNoise",
+    "Scale",
     "Sign",
     "Summary",
     "antithetic",
@@ -26,6 +30,7 @@ __all__ = [
     "binary_layers",
     "draw_once_per_forward",
     "freeze",
+    "gaussian_nll",
     "health",
     "refresh_batchnorm",
     "sampled",

@@ -6,6 +6,7 @@ The torchmetrics classes are in `varbnn.predict.metrics`, imported only by name 
 from varbnn.predict.average import predict
 from varbnn.predict.calibration import TemperatureScaling
 from varbnn.predict.evaluation import Evaluation, evaluate
+from varbnn.predict.noise_scaling import NoiseScaling
 from varbnn.predict.regression import RegressionPrediction
 from varbnn.predict.selective import RiskCoverage, risk_coverage
 from varbnn.predict.shift import SeverityCurves, severity_curves
@@ -22,4 +23,5 @@ __all__ = [
     "RiskCoverage",
     "severity_curves",
     "SeverityCurves",
+    "NoiseScaling",
 ]

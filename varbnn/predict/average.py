@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from varbnn.errors import InputError, VarbnnWarning
 from varbnn.nn.batchnorm import Data, batchnorm_preserved, batchnorms, refresh_batchnorm
 from varbnn.nn.draws import binary_layers, evaluating, sampled
+from varbnn.nn.noise import gaussian_parts
 from varbnn.predict.checks import Values, at_least_float32
 from varbnn.predict.inputs import RepeatedInputs, as_data, require_passes
 from varbnn.predict.regression import RegressionPrediction
@@ -43,7 +44,7 @@ def predict(
     *,
     refresh_bn: Data | None = None,
     batch_size: int = 1000,
-    task: Literal["regression"],
+    task: Literal["regression", "gaussian"],
     generator: torch.Generator | None = None,
     progress: bool = False,
     noise_variance: Values | float | None = None,
@@ -56,7 +57,7 @@ def predict(
     *,
     refresh_bn: Data | None = None,
     batch_size: int = 1000,
-    task: Literal["classification", "regression"] = "classification",
+    task: Literal["classification", "regression", "gaussian"] = "classification",
     generator: torch.Generator | None = None,
     progress: bool = False,
     noise_variance: Values | float | None = None,
@@ -82,7 +83,8 @@ def predict(
             re-estimated for each draw: those kept from training average over many draws and fit none. Unused without
             batch norm.
         batch_size: inputs per forward pass, where `inputs` is a tensor or an array.
-        task: what the outputs are; decides between `Prediction` and `RegressionPrediction`.
+        task: what the outputs are: logits, ``"regression"`` means, or ``"gaussian"`` n×2D means and then log noise
+            variances, as `varbnn.nn.gaussian_nll` takes them. Decides between `Prediction` and `RegressionPrediction`.
         generator: source of the draws, on the model's device. The same state gives the same prediction bit for bit on
             the same backend (packed networks are drawn by another stream), also with a shuffled
             `refresh_bn`, and torch's global generator is left alone. Absent: the global generator.
@@ -117,7 +119,7 @@ def predict(
             VarbnnWarning,
             stacklevel=2,
         )
-    read = _probabilities if task == "classification" else _real_outputs
+    read = READ[task]
     with evaluating(model), batchnorm_preserved(model), _own_randomness(generator), torch.no_grad():
         outputs: Tensor | None = None
         if reason_for_loop(model, num_samples, repeated.device) is None:
@@ -130,16 +132,24 @@ def predict(
                     refresh_batchnorm(model, refresh_bn)
                 outputs = _one_network(model, repeated, read, index, num_passes, outputs)
     assert outputs is not None
-    return Prediction(outputs) if task == "classification" else RegressionPrediction(outputs, noise_variance)
+    if task == "classification":
+        return Prediction(outputs)
+    if task == "gaussian":
+        means, log_variance = outputs.chunk(2, -1)
+        return RegressionPrediction(means, log_variance.exp())
+    return RegressionPrediction(outputs, noise_variance)
 
 
 def _require_sensible(model: nn.Module, num_samples: int, task: str, noise_variance: Values | float | None) -> None:
     if isinstance(num_samples, bool) or not isinstance(num_samples, int) or num_samples < 0:
         raise InputError(f"num_samples must be an integer ≥ 0 (0 is the mode), got {num_samples!r}")
-    if task not in ("classification", "regression"):
-        raise InputError(f"task must be 'classification' or 'regression', got {task!r}")
-    if task == "classification" and noise_variance is not None:
-        raise InputError("noise_variance belongs to task='regression'; class probabilities carry their own noise")
+    if task not in READ:
+        raise InputError(f"task must be 'classification', 'regression' or 'gaussian', got {task!r}")
+    if task != "regression" and noise_variance is not None:
+        raise InputError(
+            "noise_variance belongs to task='regression'; class probabilities carry their own noise, and with "
+            "task='gaussian' the model says it"
+        )
     if num_samples > 0 and next(binary_layers(model), None) is None:
         raise InputError(
             f"{type(model).__name__} has no binary layer, so all {num_samples} samples would be equal; "
@@ -199,6 +209,18 @@ def _real_outputs(means: Tensor) -> Tensor:
     if means.ndim > 2:
         raise InputError(f"a regression model must return means n or n×D, got {tuple(means.shape)}; flatten them")
     return means
+
+
+def _gaussian_outputs(outputs: Tensor) -> Tensor:
+    return torch.cat(gaussian_parts(outputs), 1)
+
+
+READ: dict[str, Callable[[Tensor], Tensor]] = {
+    "classification": _probabilities,
+    "regression": _real_outputs,
+    "gaussian": _gaussian_outputs,
+}
+"""By task: outputs of one network, checked, and what is kept of them."""
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from varbnn.errors import InputError
 from varbnn.predict.checks import Values, as_labels, as_real_targets
+from varbnn.predict.mixture import distribution, log_density
 from varbnn.predict.regression import RegressionPrediction
 from varbnn.predict.uncertainty import Prediction, count, mean64
 
@@ -29,7 +30,9 @@ MEANING = {
     "ood_auroc": "foreign inputs are less sure; 0.5 is chance",
     "ood_fpr95": "foreign inputs accepted when 95 % of familiar ones are",
     "rmse": "units of the target",
+    "coverage": "share of targets within the central 95 % interval",
 }
+LEVEL = 0.95
 
 
 class Evaluation(dict[str, float]):
@@ -64,8 +67,9 @@ def evaluate(
 
     Classification gives `accuracy`, `nll` (nats per input), `brier` (summed over classes), `ece` and, with `ood`,
     `ood_auroc` and `ood_fpr95`; regression gives `rmse` and, where a noise variance is known, `nll`: minus the log
-    density of the equally weighted mixture of the S Gaussians, joint over outputs, nats per input. All have
-    `num_samples`. The definitions are those of `varbnn.predict.metrics`.
+    density of the equally weighted mixture of the S Gaussians, joint over outputs, nats per input, and `coverage`, the
+    share of targets in the central 95 % interval of that mixture, each output by itself. All have `num_samples`. The
+    definitions are those of `varbnn.predict.metrics`.
 
     Args:
         prediction: S samples for N inputs.
@@ -136,15 +140,7 @@ def _evaluate_regression(prediction: RegressionPrediction, targets: Values) -> E
     error = mean64(prediction.means) - truth
     result = Evaluation(rmse=error.square().mean().sqrt().item())
     if prediction.noise_variance is not None:
-        result["nll"] = -_mixture_log_density(prediction.means, prediction.noise_variance, truth).mean().item()
+        result["nll"] = -log_density(prediction.means, prediction.noise_variance, truth).mean().item()
+        place = distribution(prediction.means, prediction.noise_variance, truth)
+        result["coverage"] = ((place - 0.5).abs() <= LEVEL / 2).double().mean().item()
     return Evaluation(result, num_samples=prediction.num_samples)
-
-
-def _mixture_log_density(means: Tensor, noise_variance: Tensor, truth: Tensor) -> Tensor:
-    """log of the mean over s of N(truth; means_s, noise_s), joint over outputs, N; in float64, one sample at a time."""
-    total = torch.full(truth.shape[:1], -torch.inf, dtype=torch.float64, device=truth.device)
-    for mean, variance in zip(means, noise_variance.expand(means.shape), strict=True):
-        variance = variance.double()
-        log_density = -0.5 * ((truth - mean).square() / variance + (2 * torch.pi * variance).log())
-        total = torch.logaddexp(total, log_density.flatten(1).sum(1) if truth.ndim > 1 else log_density)
-    return total - torch.tensor(len(means), dtype=torch.float64).log()

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from varbnn.errors import InputError
 from varbnn.predict.checks import Values, as_tensor, at_least_float32
+from varbnn.predict.mixture import quantile
 from varbnn.predict.uncertainty import count, input_index, mean64
 
 
@@ -84,6 +85,41 @@ class RegressionPrediction:
     def std(self) -> Tensor:
         """Standard deviation of an observation, N or N×D, in units of the target."""
         return (self._epistemic64() + self._aleatoric64()).sqrt().to(self.means.dtype)
+
+    def interval(self, level: float = 0.95) -> tuple[Tensor, Tensor]:
+        """Lower and upper end of the central interval that holds an observation with probability `level`.
+
+        Of the mixture of the S Gaussians itself, not of one Gaussian with its variance; N or N×D each, units of the
+        target.
+
+        Raises:
+            InputError: no noise variance, so that there is no density; `level` not between 0 and 1.
+
+        >>> low, high = RegressionPrediction([[0.0]], noise_variance=1.0).interval()
+        >>> f"{float(low):.2f} {float(high):.2f}"
+        '-1.96 1.96'
+        """
+        if not 0 < level < 1:
+            raise InputError(f"level must lie between 0 and 1, got {level!r}")
+        if self.noise_variance is None:
+            raise InputError("an interval of observations needs a noise variance; see varbnn.nn.LearnedNoise")
+        ends = (quantile(self.means, self.noise_variance, p) for p in ((1 - level) / 2, (1 + level) / 2))
+        low, high = (end.to(self.means.dtype) for end in ends)
+        return low, high
+
+    def in_units(self, scale: float, shift: float = 0.0) -> RegressionPrediction:
+        """The prediction of scale · target + shift: undoes the standardisation of the targets.
+
+        Raises:
+            InputError: `scale` is not positive, or what comes out is not finite.
+
+        >>> RegressionPrediction([[1.0]], noise_variance=0.25).in_units(2.0, 10.0).std
+        tensor([1.], dtype=torch.float64)
+        """
+        if not scale > 0:
+            raise InputError(f"scale must be positive, got {scale!r}")
+        noise = None if self.noise_variance is None else self.noise_variance * scale**2
+        return RegressionPrediction(self.means * scale + shift, noise)
 
     def numpy(self) -> np.ndarray[Any, np.dtype[Any]]:
         """`means` as an array; shares memory with a CPU tensor."""

@@ -1,0 +1,346 @@
+"""The scikit-learn estimators: scikit-learn's own checks, and that they say what varbnn says."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
+
+import varbnn as vb
+
+pytest.importorskip("sklearn", reason="the estimators need varbnn[sklearn]")
+
+from sklearn.base import clone
+from sklearn.datasets import load_diabetes, load_iris, load_wine
+from sklearn.exceptions import NotFittedError, SkipTestWarning
+from sklearn.metrics import accuracy_score, log_loss, r2_score
+from sklearn.model_selection import GridSearchCV, cross_val_score, train_test_split
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import check_estimator, estimator_checks_generator
+
+from varbnn.bridges.sklearn import VariationalBNNClassifier, VariationalBNNRegressor
+from varbnn.errors import VarbnnWarning
+
+ROOT = Path(__file__).resolve().parents[2]
+BOTH = [VariationalBNNClassifier, VariationalBNNRegressor]
+QUICK = dict(max_iter=5, num_samples=4, random_state=0)
+
+
+@pytest.fixture(scope="module")
+def iris():
+    return load_iris(return_X_y=True)
+
+
+@pytest.fixture(scope="module")
+def classifier(iris):
+    return VariationalBNNClassifier(max_iter=30, num_samples=8, random_state=0).fit(*iris)
+
+
+@pytest.fixture(scope="module")
+def diabetes():
+    return load_diabetes(return_X_y=True)
+
+
+@pytest.fixture(scope="module")
+def regressor(diabetes):
+    return VariationalBNNRegressor(max_iter=10, num_samples=8, random_state=0).fit(*diabetes)
+
+
+def checks():
+    for kind in BOTH:
+        for estimator, check in estimator_checks_generator(kind(max_iter=15, num_samples=8)):
+            yield pytest.param(estimator, check, id=f"{kind.__name__}-{check.func.__name__}")
+
+
+@pytest.mark.filterwarnings("ignore")  # scikit-learn provokes warnings on purpose
+@pytest.mark.parametrize("estimator, check", list(checks()))
+def test_it_passes_the_checks_of_scikit_learn(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", BOTH)
+def test_it_passes_the_checks_of_scikit_learn_as_it_comes(kind):
+    with pytest.warns(SkipTestWarning):  # without pandas, and without scipy's array API, two checks have nothing to do
+        check_estimator(kind())
+
+
+# --- what it says is what varbnn says ---
+
+
+def test_probabilities_are_those_of_predict_on_its_model(classifier, iris):
+    scaled = torch.from_numpy((iris[0] - iris[0].mean(0)) / iris[0].std(0))
+    generator = torch.Generator().manual_seed(classifier.seed_)
+    said = vb.predict(classifier.model_, scaled, num_samples=8, generator=generator)
+    assert_allclose(classifier.predict_proba(iris[0]), said.mean, rtol=1e-12)
+    uncertainty = classifier.predict_uncertainty(iris[0])
+    for name in ("total", "aleatoric", "epistemic"):
+        assert_allclose(uncertainty[name], getattr(said, name), atol=1e-12)
+    assert_allclose(uncertainty.total, uncertainty.aleatoric + uncertainty.epistemic, atol=1e-12)
+    assert uncertainty.epistemic.max() > 0
+
+
+def test_measures_agree_with_scikit_learn(classifier, iris):
+    measured = vb.evaluate(classifier.prediction(iris[0]), iris[1])
+    assert measured["accuracy"] == pytest.approx(accuracy_score(iris[1], classifier.predict(iris[0])))
+    assert measured["nll"] == pytest.approx(log_loss(iris[1], classifier.predict_proba(iris[0])), rel=1e-6)
+    assert classifier.score(*iris) == pytest.approx(measured["accuracy"])
+    assert_allclose(classifier.predict_log_proba(iris[0]), np.log(classifier.predict_proba(iris[0])))
+
+
+def test_a_regressor_answers_in_the_units_of_its_target(regressor, diabetes):
+    X, y = diabetes
+    generator = torch.Generator().manual_seed(regressor.seed_)
+    scaled = torch.from_numpy((X - X.mean(0)) / X.std(0))
+    said = vb.predict(regressor.model_, scaled, num_samples=8, task="gaussian", generator=generator)
+    mean, std = regressor.predict(X, return_std=True)
+    assert_allclose(mean, said.mean[:, 0] * y.std() + y.mean(), rtol=1e-9)
+    assert regressor.score(X, y) == pytest.approx(r2_score(y, mean))
+    uncertainty = regressor.predict_uncertainty(X)
+    assert_allclose(uncertainty.aleatoric, regressor.noise_, rtol=1e-9)
+    assert_allclose(uncertainty.epistemic, said.epistemic[:, 0].sqrt() * y.std(), rtol=1e-6)
+    assert_allclose(std**2, uncertainty.aleatoric**2 + uncertainty.epistemic**2, rtol=1e-9)
+    assert_allclose(uncertainty.total, std)
+
+
+def test_the_noise_is_the_likeliest_for_the_training_data(regressor, diabetes):
+    X, y = diabetes
+    found = regressor.prediction(X)
+    best = vb.evaluate(found, y[:, None])["nll"]
+    for factor in (0.9, 1.1):
+        assert vb.evaluate(vb.NoiseScaling(factor)(found), y[:, None])["nll"] > best
+
+
+@pytest.mark.parametrize("factor", [1e-6, 1e6])
+def test_units_do_not_matter(diabetes, factor):
+    X, y = diabetes
+    plain = VariationalBNNRegressor(**QUICK).fit(X, y)
+    other = VariationalBNNRegressor(**QUICK).fit(X * factor - 3, y * factor + 5 * factor)
+    assert_allclose((other.predict(X * factor - 3) / factor - 5), plain.predict(X), rtol=1e-3)
+    assert other.noise_ / factor == pytest.approx(plain.noise_, rel=1e-3)
+
+
+def test_its_network_can_be_packed(classifier, iris):
+    packed = vb.pack(copy.deepcopy(classifier.model_).float(), 64)
+    scaled = torch.from_numpy(classifier.scaler_.transform(iris[0])).float()
+    assert (packed(scaled, reduce="mean").mean.argmax(1).numpy() == iris[1]).mean() > 0.9
+
+
+def test_the_weights_are_signs(classifier, regressor):
+    for estimator in (classifier, regressor):
+        (layer,) = [layer for _, layer in vb.nn.binary_layers(estimator.model_)]
+        assert layer.weight.abs().unique().tolist() == [1.0]
+
+
+# --- the life of an estimator ---
+
+
+@pytest.mark.parametrize("kind", BOTH)
+def test_the_same_random_state_gives_the_same_answers_and_leaves_torchs_alone(kind, iris):
+    before = torch.get_rng_state()
+    first, second, other = (kind(**{**QUICK, "random_state": seed}).fit(*iris) for seed in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert_array_equal(first.predict_uncertainty(iris[0]).epistemic, second.predict_uncertainty(iris[0]).epistemic)
+    assert (first.predict_uncertainty(iris[0]).epistemic != other.predict_uncertainty(iris[0]).epistemic).any()
+
+
+def test_a_generator_of_numpy_is_a_random_state(iris):
+    one = VariationalBNNClassifier(**{**QUICK, "random_state": np.random.RandomState(3)}).fit(*iris)
+    two = VariationalBNNClassifier(**{**QUICK, "random_state": np.random.RandomState(3)}).fit(*iris)
+    assert_array_equal(one.predict_proba(iris[0]), two.predict_proba(iris[0]))
+
+
+def test_it_survives_pickling_and_cloning(classifier, regressor, iris, diabetes):
+    for estimator, X in ((classifier, iris[0]), (regressor, diabetes[0])):
+        again = pickle.loads(pickle.dumps(estimator))
+        for name, values in estimator.predict_uncertainty(X).items():
+            assert_array_equal(again.predict_uncertainty(X)[name], values)
+        assert not hasattr(clone(estimator), "model_")
+        assert clone(estimator).get_params() == estimator.get_params()
+
+
+def test_it_works_in_pipelines_searches_and_cross_validation(iris):
+    pipeline = make_pipeline(StandardScaler(), VariationalBNNClassifier(**QUICK))
+    search = GridSearchCV(pipeline, {"variationalbnnclassifier__temperature": [1e-2, 1e-1]}, cv=2).fit(*iris)
+    assert search.best_params_["variationalbnnclassifier__temperature"] in (1e-2, 1e-1)
+    assert cross_val_score(VariationalBNNRegressor(**QUICK), *iris, cv=3).shape == (3,)
+
+
+@pytest.mark.parametrize("kind", BOTH)
+def test_warm_start_goes_on_where_it_was(kind, iris):
+    X, y = iris
+    estimator = kind(**QUICK, warm_start=True).fit(X, y)
+    first, twin = list(estimator.loss_curve_), pickle.loads(pickle.dumps(estimator))
+    estimator.fit(X, y)
+    assert estimator.n_iter_ == 10 == len(estimator.loss_curve_)
+    assert estimator.loss_curve_[:5] == first
+    assert estimator.loss_ < first[-1]
+    twin.set_params(hidden_layer_sizes=(7,))
+    with pytest.raises(ValueError, match="warm_start goes on with the network of the last fit"):
+        twin.fit(X, y)
+    assert twin.n_iter_ == 5
+    assert np.isfinite(twin.predict(X)).all()
+    with pytest.raises(ValueError, match="warm_start"):
+        twin.set_params(hidden_layer_sizes=(100,)).fit(X[:, :2], y)
+
+
+def test_warm_start_needs_the_same_classes(iris):
+    X, y = iris
+    estimator = VariationalBNNClassifier(**QUICK, warm_start=True).fit(X, y)
+    with pytest.raises(ValueError, match="warm_start needs the classes of the last fit"):
+        estimator.fit(X, y + 1)
+
+
+def test_a_fit_that_fails_leaves_the_last_one_in_force(iris):
+    X, y = iris
+    estimator = VariationalBNNClassifier(**QUICK).fit(X, y)
+    before = estimator.predict_proba(X)
+    with pytest.raises(ValueError, match="one class"):
+        estimator.fit(X, np.zeros(150))
+    with pytest.raises(ValueError, match="temperature"):
+        estimator.set_params(temperature=0).fit(X, y)
+    assert_array_equal(estimator.predict_proba(X), before)
+
+
+@pytest.mark.parametrize("posterior", ["bernoulli", "gaussian", "point"])
+def test_every_posterior_learns_and_only_a_point_is_never_torn(posterior, iris):
+    options = dict(posterior=posterior, max_iter=30, num_samples=8, random_state=0)
+    estimator = VariationalBNNClassifier(**options).fit(*iris)
+    assert estimator.score(*iris) > 0.9
+    assert (estimator.predict_uncertainty(iris[0]).epistemic.max() > 1e-6) == (posterior != "point")
+
+
+def test_labels_may_be_words_and_features_have_names(iris):
+    names = np.array(["setosa", "versicolor", "virginica"], dtype=object)
+    estimator = VariationalBNNClassifier(max_iter=20, random_state=0).fit(iris[0], names[iris[1]])
+    assert estimator.classes_.tolist() == names.tolist()
+    assert set(estimator.predict(iris[0])) <= set(names)
+    pandas = pytest.importorskip("pandas", reason="names of features come with pandas")
+    frame = pandas.DataFrame(iris[0], columns=list("abcd"))
+    assert VariationalBNNClassifier(**QUICK).fit(frame, iris[1]).feature_names_in_.tolist() == list("abcd")
+
+
+def test_verbose_shows_a_bar_and_nothing_else_does(iris, capfd):
+    VariationalBNNClassifier(**QUICK).fit(*iris)
+    assert capfd.readouterr() == ("", "")
+    VariationalBNNClassifier(**QUICK, verbose=True).fit(*iris)
+    assert "VariationalBNNClassifier" in capfd.readouterr().err
+
+
+# --- data that are hard or bad ---
+
+
+@pytest.mark.parametrize("kind", BOTH)
+def test_constant_features_change_nothing_and_lists_and_float32_will_do(kind, iris):
+    X, y = iris
+    constant = np.column_stack([X, np.full(150, 7.0)])
+    estimator = kind(**QUICK).fit(constant, y)
+    assert np.isfinite(estimator.predict(constant)).all()
+    moved = constant.copy()
+    assert_allclose(estimator.predict(moved.tolist()), estimator.predict(constant))
+    assert_allclose(estimator.predict(constant.astype(np.float32)), estimator.predict(constant), rtol=1e-4)
+    assert np.isfinite(kind(**QUICK).fit((10 * X).astype(int), y).predict((10 * X).astype(int))).all()
+
+
+def test_a_constant_target_is_learned():
+    X = np.random.default_rng(0).normal(size=(20, 3))
+    with pytest.warns(VarbnnWarning, match="hardly left the prior"):  # rightly: the data say nothing about the weights
+        regressor = VariationalBNNRegressor(random_state=0).fit(X, np.full(20, 4.0))
+    assert_allclose(regressor.predict(X), 4.0, atol=0.2)
+
+
+@pytest.mark.parametrize("kind", BOTH)
+@pytest.mark.parametrize(
+    "X, y, message",
+    [
+        (np.zeros((0, 3)), np.zeros(0), "0 sample"),
+        (np.zeros((1, 3)), np.zeros(1), "1 sample"),
+        (np.zeros((5, 0)), np.arange(5) % 2, "0 feature"),
+        (np.full((4, 2), np.nan), np.arange(4) % 2, "NaN"),
+        (np.full((4, 2), np.inf), np.arange(4) % 2, "infinity"),
+        (np.zeros((4, 2)), np.arange(3) % 2, "inconsistent numbers of samples"),
+        (np.zeros(4), np.arange(4) % 2, "Expected 2D array"),
+        (np.array([[1e308], [-1e308], [1e308], [-1e308]]), np.arange(4) % 2, "too large"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")
+def test_bad_data_are_refused_with_a_reason(kind, X, y, message):
+    estimator = kind(**QUICK)
+    with pytest.raises(ValueError, match=message):
+        estimator.fit(X, y)
+    assert not hasattr(estimator, "model_")
+
+
+def test_bad_targets_are_refused_with_a_reason(iris):
+    X = iris[0][:4]
+    with pytest.raises(ValueError, match="contains only one class"):
+        VariationalBNNClassifier(**QUICK).fit(X, ["a"] * 4)
+    with pytest.raises(ValueError, match="continuous"):
+        VariationalBNNClassifier(**QUICK).fit(X, [0.1, 0.2, 0.3, 0.4])
+    with pytest.raises(ValueError, match="NaN"):
+        VariationalBNNRegressor(**QUICK).fit(X, [0.1, np.nan, 0.3, 0.4])
+    with pytest.raises(ValueError, match="y is too large"):
+        VariationalBNNRegressor(**QUICK).fit(X, [1e308, -1e308, 1e308, -1e308])
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (dict(hidden_layer_sizes=()), "no binary weights"),
+        (dict(hidden_layer_sizes=(10, 0)), "positive integer"),
+        (dict(hidden_layer_sizes="10"), "positive integer"),
+        (dict(posterior="laplace"), "'bernoulli', 'gaussian', 'point', got 'laplace'"),
+        (dict(temperature=0), "temperature must be a positive"),
+        (dict(temperature=None), "temperature must be a positive"),
+        (dict(learning_rate_init=1.5), r"in \(0, 1\]"),
+        (dict(real_learning_rate_init=-1), "real_learning_rate_init"),
+        (dict(batch_size=0), "'auto' or an integer"),
+        (dict(batch_size="all"), "'auto' or an integer"),
+        (dict(max_iter=0), "max_iter must be an integer ≥ 1"),
+        (dict(num_samples=2.5), "num_samples must be an integer ≥ 1"),
+        (dict(random_state="x"), "cannot be used to seed"),
+    ],
+)
+@pytest.mark.parametrize("kind", BOTH)
+def test_bad_options_are_refused_by_fit(kind, options, message, iris):
+    with pytest.raises(ValueError, match=message):
+        kind(**options).fit(*iris)
+
+
+@pytest.mark.parametrize("kind", BOTH)
+def test_nothing_can_be_asked_before_fit(kind, iris):
+    for question in ("predict", "predict_uncertainty", "prediction"):
+        with pytest.raises(NotFittedError):
+            getattr(kind(), question)(iris[0])
+
+
+def test_sparse_data_are_refused():
+    from scipy.sparse import csr_array
+
+    with pytest.raises(TypeError, match=r"[Ss]parse"):
+        VariationalBNNClassifier(**QUICK).fit(csr_array(np.eye(4)), [0, 1, 0, 1])
+
+
+def test_without_scikit_learn_one_line_names_the_extra(tmp_path):
+    (tmp_path / "sklearn.py").write_text("raise ModuleNotFoundError('blocked', name='sklearn')\n")
+    code = f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(ROOT)!r}]; import varbnn.bridges.sklearn"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    last = done.stderr.strip().splitlines()[-1]
+    assert last == 'varbnn.errors.MissingExtraError: sklearn is not installed; pip install "varbnn[sklearn]"'
+
+
+@pytest.mark.slow
+def test_defaults_do_well_on_small_data():
+    for load, least in ((load_iris, 0.9), (load_wine, 0.93)):
+        X, test, y, truth = train_test_split(*load(return_X_y=True), random_state=0)
+        assert VariationalBNNClassifier(random_state=0).fit(X, y).score(test, truth) >= least
+    X, test, y, truth = train_test_split(*load_diabetes(return_X_y=True), random_state=0)
+    assert VariationalBNNRegressor(random_state=0).fit(X, y).score(test, truth) > 0.3

@@ -1,0 +1,146 @@
+"""What the scikit-learn estimators share: options, training, and the networks that answer."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from varbnn.bridges.tabular import KINDS, Loss, network, positive, train, whole_number
+from varbnn.errors import InputError, import_extra
+
+base: Any = import_extra("sklearn.base", "sklearn")
+preprocessing: Any = import_extra("sklearn.preprocessing", "sklearn")
+validation: Any = import_extra("sklearn.utils.validation", "sklearn")
+
+Array = np.ndarray[Any, Any]
+
+
+class Network(base.BaseEstimator):
+    """The estimator without a task; see `varbnn.bridges.sklearn.VariationalBNNClassifier` for its options."""
+
+    scaler_: Any
+    model_: nn.Sequential
+    seed_: int
+    loss_: float
+    loss_curve_: list[float]
+    n_iter_: int
+    _shape: tuple[Any, ...]
+
+    def __init__(
+        self,
+        hidden_layer_sizes: int | Sequence[int],
+        *,
+        posterior: str,
+        temperature: float,
+        learning_rate_init: float,
+        real_learning_rate_init: float,
+        batch_size: int | Literal["auto"],
+        max_iter: int,
+        num_samples: int,
+        random_state: Any,
+        warm_start: bool,
+        verbose: bool,
+    ) -> None:
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.posterior = posterior
+        self.temperature = temperature
+        self.learning_rate_init = learning_rate_init
+        self.real_learning_rate_init = real_learning_rate_init
+        self.batch_size = batch_size
+        self.max_iter = max_iter
+        self.num_samples = num_samples
+        self.random_state = random_state
+        self.warm_start = warm_start
+        self.verbose = verbose
+
+    def _widths(self) -> tuple[int, ...]:
+        given: Any = self.hidden_layer_sizes
+        widths = (given,) if whole_number(given, 1) else tuple(given) if isinstance(given, Sequence) else ()
+        if not widths or not all(whole_number(width, 1) for width in widths):
+            raise InputError(
+                f"hidden_layer_sizes must be a positive integer or several, got {given!r}; a network without a hidden "
+                "layer has no binary weights"
+            )
+        return tuple(int(width) for width in widths)
+
+    def _check_options(self) -> None:
+        if self.posterior not in KINDS:
+            raise InputError(f"posterior must be one of {', '.join(map(repr, KINDS))}, got {self.posterior!r}")
+        for name in ("temperature", "learning_rate_init", "real_learning_rate_init"):
+            if not positive(getattr(self, name)):
+                raise InputError(f"{name} must be a positive, finite number, got {getattr(self, name)!r}")
+        if KINDS[self.posterior].draws and self.learning_rate_init > 1:
+            raise InputError(f"learning_rate_init must be in (0, 1], got {self.learning_rate_init!r}")
+        for name in ("max_iter", "num_samples"):
+            if not whole_number(getattr(self, name), 1):
+                raise InputError(f"{name} must be an integer ≥ 1, got {getattr(self, name)!r}")
+        if self.batch_size != "auto" and not whole_number(self.batch_size, 1):
+            raise InputError(f"batch_size must be 'auto' or an integer ≥ 1, got {self.batch_size!r}")
+
+    def _train(self, X: Array, y: torch.Tensor, outputs: int, tail: Sequence[nn.Module], loss: Loss) -> None:
+        """Set `model_` and what goes with it; when training fails, all of it stays as it was."""
+        kind, widths = KINDS[self.posterior], self._widths()
+        shape = (self.posterior, X.shape[1], *widths, outputs)
+        seed = int(validation.check_random_state(self.random_state).randint(2**31 - 1))
+        again = self.warm_start and hasattr(self, "model_")
+        if again and shape != self._shape:
+            raise InputError(
+                f"warm_start goes on with the network of the last fit, {self._shape}, but options and data now ask for "
+                f"{shape} (posterior, features, hidden widths, outputs); set warm_start=False"
+            )
+        scaler = self.scaler_ if again else preprocessing.StandardScaler().fit(X)
+        x = standardised(scaler, X).float()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            if again:
+                model = copy.deepcopy(self.model_).float()
+            else:
+                model = network(X.shape[1], widths, outputs, kind, tail)
+            history = train(
+                model,
+                kind,
+                x,
+                y,
+                loss,
+                lr=float(self.learning_rate_init),
+                real_lr=float(self.real_learning_rate_init),
+                temperature=float(self.temperature),
+                epochs=int(self.max_iter),
+                batch_size=min(32, len(x)) if self.batch_size == "auto" else int(self.batch_size),
+                generator=torch.Generator().manual_seed(seed),
+                progress=bool(self.verbose),
+                label=type(self).__name__,
+            )
+        self.loss_curve_ = (self.loss_curve_ if again else []) + [row["loss"] for row in history]
+        self.loss_, self.n_iter_ = self.loss_curve_[-1], len(self.loss_curve_)
+        self.model_ = model.eval().double()  # in which a row's answer does not depend on the rows beside it
+        self.scaler_, self.seed_, self._shape = scaler, seed, shape
+
+    def _question(self, X: Any) -> dict[str, Any]:
+        """Arguments of `varbnn.predict` for these rows: the same draws in every call."""
+        validation.check_is_fitted(self)
+        X = validation.validate_data(self, X, dtype=np.float64, reset=False)
+        return dict(
+            model=self.model_,
+            inputs=standardised(self.scaler_, X),
+            num_samples=int(self.num_samples) if KINDS[self.posterior].draws else 0,
+            generator=torch.Generator().manual_seed(self.seed_),
+        )
+
+
+def standardised(scaler: Any, X: Array) -> torch.Tensor:
+    """`X` as the network takes it, float64.
+
+    Raises:
+        InputError: numbers that are too large for it.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        scaled = scaler.transform(X)
+    if not (np.abs(scaled) < np.finfo(np.float32).max).all():
+        raise InputError("X is too large, or too far from the training inputs, to be standardised; clip its features")
+    return torch.from_numpy(scaled)

@@ -1,0 +1,242 @@
+"""Binary networks with a posterior as scikit-learn estimators; needs the extra `sklearn`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+from torch import nn
+
+import varbnn as vb
+from varbnn.bridges.estimator import Array, Network, base, validation
+from varbnn.errors import InputError, import_extra
+
+multiclass: Any = import_extra("sklearn.utils.multiclass", "sklearn")
+utils: Any = import_extra("sklearn.utils", "sklearn")
+
+__all__ = ["VariationalBNNClassifier", "VariationalBNNRegressor"]
+
+
+class VariationalBNNClassifier(base.ClassifierMixin, Network):
+    """A classifier whose hidden weights are ±1, with a posterior over them.
+
+    The network has a real factor per feature, hidden layers of ±1 weights between real scales and shifts with ReLU,
+    and a real linear head. The posterior over the ±1 weights is trained by the Bayesian learning rule with rates that
+    fall along a cosine. Predictions are means over networks drawn from it, the same ones in every call.
+
+    Inputs are standardised inside, feature by feature (a constant feature becomes 0): no scaler is needed in front.
+    Labels may be anything scikit-learn takes, of two classes or more.
+
+    Args:
+        hidden_layer_sizes: widths of the hidden layers; a number is one layer.
+        posterior: ``"bernoulli"``; ``"gaussian"``, signs of normal latents; ``"point"``, one binary network trained
+            straight-through, which has no epistemic uncertainty.
+        temperature: of the posterior, positive; 1 is Bayes' rule, less is colder (surer). Unused for a point.
+        learning_rate_init: of the beliefs, at the start; at most 1 unless for a point.
+        real_learning_rate_init: of factors, scales, shifts and head, at the start.
+        batch_size: rows per step; "auto" is 32, or all where there are fewer.
+        max_iter: passes over the data. All are made: there is no test of convergence.
+        num_samples: networks that predict together.
+        random_state: of initial weights, batches and draws. Torch's global random state is left alone.
+        warm_start: `fit` goes on with the network of the last one, and its standardisation, for `max_iter` passes more.
+        verbose: show a progress bar.
+
+    Attributes:
+        classes_, n_features_in_, feature_names_in_, n_iter_, loss_, loss_curve_: as everywhere in scikit-learn; the
+            loss is the mean cross entropy of single draws, in nats.
+        model_: the network, float64, for all of varbnn: ``varbnn.pack(classifier.model_.float())``.
+        scaler_: scikit-learn's `StandardScaler` that its inputs have gone through.
+
+    Raises:
+        InputError (a ValueError): an option out of range, one class only, NaN, sparse data: in `fit`, with
+            scikit-learn's words where it has some.
+        MissingExtraError: this module was imported without scikit-learn.
+
+    >>> from sklearn.datasets import load_iris
+    >>> X, y = load_iris(return_X_y=True)
+    >>> classifier = VariationalBNNClassifier(max_iter=20, random_state=0).fit(X, y)
+    >>> classifier.predict_proba(X[:2]).shape, classifier.score(X, y) > 0.9
+    ((2, 3), True)
+    """
+
+    classes_: Array
+
+    def __init__(
+        self,
+        hidden_layer_sizes: int | Sequence[int] = (100,),
+        *,
+        posterior: str = "bernoulli",
+        temperature: float = 0.1,
+        learning_rate_init: float = 1e-2,
+        real_learning_rate_init: float = 1e-2,
+        batch_size: int | Literal["auto"] = "auto",
+        max_iter: int = 100,
+        num_samples: int = 32,
+        random_state: Any = None,
+        warm_start: bool = False,
+        verbose: bool = False,
+    ) -> None:
+        super().__init__(
+            hidden_layer_sizes,
+            posterior=posterior,
+            temperature=temperature,
+            learning_rate_init=learning_rate_init,
+            real_learning_rate_init=real_learning_rate_init,
+            batch_size=batch_size,
+            max_iter=max_iter,
+            num_samples=num_samples,
+            random_state=random_state,
+            warm_start=warm_start,
+            verbose=verbose,
+        )
+
+    def fit(self, X: Any, y: Any) -> Self:
+        """Train on rows `X`, n×d, with labels `y`, n."""
+        self._check_options()
+        X, y = validation.validate_data(self, X, y, dtype=np.float64, ensure_min_samples=2)
+        multiclass.check_classification_targets(y)
+        classes, labels = np.unique(y, return_inverse=True)
+        if len(classes) < 2:
+            raise InputError(
+                f"{type(self).__name__} needs samples of at least 2 classes in the data, but the data contains only "
+                f"one class: {classes[0]!r}"
+            )
+        known = getattr(self, "classes_", classes)
+        if self.warm_start and not np.array_equal(known, classes):
+            raise InputError(f"warm_start needs the classes of the last fit, {known}, got {classes}")
+        self._train(X, torch.from_numpy(labels.astype(np.int64)), len(classes), (), nn.functional.cross_entropy)
+        self.classes_ = classes
+        return self
+
+    def prediction(self, X: Any) -> vb.Prediction:
+        """What each network says, for `varbnn.evaluate` and `varbnn.plots`; classes are numbered as in `classes_`."""
+        return vb.predict(**self._question(X))
+
+    def predict_proba(self, X: Any) -> Array:
+        """Class probabilities averaged over the networks, n×C float64, in the order of `classes_`."""
+        mean = self.prediction(X).mean.numpy()
+        return mean / mean.sum(1, keepdims=True)
+
+    def predict_log_proba(self, X: Any) -> Array:
+        """Logarithms of `predict_proba`."""
+        with np.errstate(divide="ignore"):  # minus infinity where the probability is 0
+            return np.log(self.predict_proba(X))
+
+    def predict(self, X: Any) -> Array:
+        """The most probable labels, n."""
+        chosen = self.predict_proba(X).argmax(1)  # first, for what it says of an estimator that is not fitted
+        return self.classes_[chosen]
+
+    def predict_uncertainty(self, X: Any) -> Any:
+        """How unsure each answer is, in nats: a `Bunch` of `total`, `aleatoric` and `epistemic`, n each.
+
+        The total is the entropy of `predict_proba`; epistemic is the part by which the networks disagree, which more
+        data of this kind would settle, and aleatoric the rest.
+        """
+        prediction = self.prediction(X)
+        names = ("total", "aleatoric", "epistemic")
+        return utils.Bunch(**{name: getattr(prediction, name).numpy() for name in names})
+
+
+class VariationalBNNRegressor(base.RegressorMixin, Network):
+    """A regressor whose hidden weights are ±1, with a posterior over them and a learned Gaussian noise.
+
+    Network, inputs and options are those of `VariationalBNNClassifier`; one real target, standardised inside. After
+    training, the noise is fitted once more to the mean of the drawn networks (`varbnn.NoiseScaling`), on the training
+    data: what training itself learns also holds the scatter of single draws.
+
+    Attributes:
+        noise_: standard deviation of the noise, in units of the target.
+        model_: gives means and log noise variances of the standardised target (``predict(..., task="gaussian")``).
+        target_mean_, target_scale_: the standardisation.
+        n_features_in_, feature_names_in_, n_iter_, loss_, loss_curve_, scaler_: as for the classifier; the loss is the
+            mean Gaussian NLL of single draws for the standardised target.
+
+    Raises:
+        InputError (a ValueError): as for the classifier.
+
+    >>> from sklearn.datasets import load_diabetes
+    >>> X, y = load_diabetes(return_X_y=True)
+    >>> regressor = VariationalBNNRegressor(max_iter=20, random_state=0).fit(X, y)
+    >>> mean, std = regressor.predict(X[:3], return_std=True)
+    >>> mean.shape, std.shape, regressor.score(X, y) > 0.4
+    ((3,), (3,), True)
+    """
+
+    target_mean_: float
+    target_scale_: float
+    noise_factor_: float
+    noise_: float
+
+    def __init__(
+        self,
+        hidden_layer_sizes: int | Sequence[int] = (100,),
+        *,
+        posterior: str = "bernoulli",
+        temperature: float = 0.1,
+        learning_rate_init: float = 1e-2,
+        real_learning_rate_init: float = 1e-2,
+        batch_size: int | Literal["auto"] = "auto",
+        max_iter: int = 100,
+        num_samples: int = 32,
+        random_state: Any = None,
+        warm_start: bool = False,
+        verbose: bool = False,
+    ) -> None:
+        super().__init__(
+            hidden_layer_sizes,
+            posterior=posterior,
+            temperature=temperature,
+            learning_rate_init=learning_rate_init,
+            real_learning_rate_init=real_learning_rate_init,
+            batch_size=batch_size,
+            max_iter=max_iter,
+            num_samples=num_samples,
+            random_state=random_state,
+            warm_start=warm_start,
+            verbose=verbose,
+        )
+
+    def fit(self, X: Any, y: Any) -> Self:
+        """Train on rows `X`, n×d, with real targets `y`, n."""
+        self._check_options()
+        X, y = validation.validate_data(self, X, y, dtype=np.float64, ensure_min_samples=2, y_numeric=True)
+        again = self.warm_start and hasattr(self, "model_")
+        with np.errstate(over="ignore", invalid="ignore"):  # said below
+            center, spread = (self.target_mean_, self.target_scale_) if again else (float(y.mean()), float(y.std()))
+        if not (np.isfinite(center) and np.isfinite(spread)):
+            raise InputError("y is too large to be standardised; give it in larger units")
+        spread = spread or 1.0  # constant targets are met by the shift of the head
+        targets = torch.from_numpy((y - center) / spread)[:, None]
+        self._train(X, targets.float(), 1, (vb.nn.LearnedNoise(),), vb.nn.gaussian_nll)
+        noise: Any = self.model_[-1]
+        self.target_mean_, self.target_scale_, self.noise_factor_ = center, spread, 1.0
+        self.noise_factor_ = vb.NoiseScaling().fit(self._standard_prediction(X), targets).factor
+        self.noise_ = float(noise.variance[0].sqrt()) * self.noise_factor_**0.5 * spread
+        return self
+
+    def _standard_prediction(self, X: Any) -> vb.RegressionPrediction:
+        found = vb.predict(**self._question(X), task="gaussian")
+        return vb.NoiseScaling(self.noise_factor_)(found)
+
+    def prediction(self, X: Any) -> vb.RegressionPrediction:
+        """What each network says, S×n×1 in units of the target, for `varbnn.evaluate` and its `interval`."""
+        return self._standard_prediction(X).in_units(self.target_scale_, self.target_mean_)
+
+    def predict(self, X: Any, return_std: bool = False) -> Any:
+        """The mean of the networks, n; with `return_std` also the standard deviation of an observation, n."""
+        found = self.prediction(X)
+        mean = found.mean[:, 0].numpy()
+        return (mean, found.std[:, 0].numpy()) if return_std else mean
+
+    def predict_uncertainty(self, X: Any) -> Any:
+        """A `Bunch` of `mean` and of standard deviations `total`, `aleatoric` and `epistemic`, n each, in its units.
+
+        The squares of the last two sum to that of `total`: aleatoric is the noise, epistemic what the networks
+        disagree about.
+        """
+        found = self.prediction(X)
+        deviations = {name: getattr(found, name)[:, 0].sqrt().numpy() for name in ("total", "aleatoric", "epistemic")}
+        return utils.Bunch(mean=found.mean[:, 0].numpy(), **deviations)
