@@ -117,6 +117,8 @@ inline bool multiply_rows(const SignProduct& product, int64_t row, int64_t pair,
                                          (row + r) * ceil_div(product.outputs, WORD) + pair)
                     : static_cast<void*>(static_cast<float*>(product.out) + (row + r) * product.outputs + pair * PAIR);
     found_nan |= finish_pair<V>(counts[r], product.inputs, count, finish, out);
+    for (int ahead = 0; ahead < 2; ++ahead)  // where the next pair's results go: rows are too far apart to be foreseen
+      __builtin_prefetch(static_cast<float*>(out) + PAIR + ahead * BLOCK, 1);
   }
   return found_nan;
 }
