@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import vispa_tables
 from bound_tables import layer_tables, sdp_tables
 from record import RESULTS, read
 
@@ -139,69 +140,6 @@ def packed_table(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-PROTOTYPE = {
-    "1W1A K=0": (97.08, None, 97.08),
-    "1W1A K=2": (96.66, 97.55, 97.22),
-    "1W1A K=4": (96.65, 97.73, 97.55),
-    "1W1A K=8": (96.05, 97.59, 97.22),
-    "1W32A K=0": (97.69, None, 97.69),
-    "1W32A K=4": (97.51, 98.15, 97.64),
-    "1W32A K=8": (96.61, 97.27, 97.13),
-    "1W32A K=4, unit, lr 0.1": (None, 90.5, None),
-    "1W32A K=4, unit, lr 0.5": (None, 95.6, None),
-    "1W32A K=4, unit, lr 4": (None, 98.3, None),
-    "1W32A K=4, unit, lr 30": (None, 97.6, None),
-}
-"""Accuracy of a single draw, of the vote of 40 and of the mode, each a mean of 4 seeds, of our first implementation."""
-
-
-def vispa_toy_table(results: dict[str, Any]) -> str:
-    """Mean ± standard deviation over the seeds, beside the prototype's means and their distances."""
-    kinds = ("single", "ensemble", "mode")
-    runs = max(len(own) for own in results["toy"]["runs"].values())
-    lines = [
-        f"| weights, activations, rank; {runs} seeds | one draw | vote of 40 | mode | median σ/\\|m\\| "
-        "| prototype | standard errors apart |",
-        "|---|---:|---:|---:|---:|---:|---:|",
-    ]
-    for name, row in results["toy"]["table"].items():
-        ours = " | ".join(f"{row[kind]['mean']:.2f} ± {row[kind]['sd']:.2f}" for kind in kinds)
-        pairs = [(row[kind], theirs) for kind, theirs in zip(kinds, PROTOTYPE[name], strict=True)]
-        apart = [
-            "" if theirs is None else f"{(own['mean'] - theirs) / max(own['sd'] * (2 / runs) ** 0.5, 1e-9):+.1f}"
-            for own, theirs in pairs
-        ]
-        numbers = ["" if theirs is None else f"{theirs:.2f}" for _, theirs in pairs]
-        shown = [" / ".join(cell or "–" for cell in cells) for cells in (numbers, apart)]
-        lines.append(f"| {name} | {ours} | {row['median_spread']['mean']:.2f} | {' | '.join(shown)} |")
-    return "\n".join(lines)
-
-
-VOTERS = {
-    "vispa": "VISPA, rank 4, draws",
-    "no factors": "VISPA, rank 0, snapshots",
-    "ste": "StraightThrough (Adam), snapshots",
-    "bayesbinn": "BayesBiNN, draws",
-}
-
-
-def vispa_equal_table(results: dict[str, Any]) -> str:
-    """Accuracy and NLL of the mode, one network, all together and the best one, a row per method."""
-    part, kinds = results["equal"], ("mode", "single", "ensemble", "best")
-    seeds = max(len(own) for own in part["runs"].values())
-    head = f"| {seeds} seeds | lr | mode or last | one network | vote of {results['num_samples']} | best |"
-    lines = [head, "|---|---:|---:|---:|---:|---:|"]
-    for name, title in VOTERS.items():
-        row = part["table"][name]
-        cells = [
-            f"{row[k]['accuracy']['mean']:.2f} ± {row[k]['accuracy']['sd']:.2f}<br>"
-            f"{row[k]['nll']['mean']:.4f} ± {row[k]['nll']['sd']:.4f}"
-            for k in kinds
-        ]
-        lines.append(f"| {title} | {part['chosen'][name]:g} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
 def estimators_table(results: dict[str, Any]) -> str:
     """Score, NLL and seconds of fitting and testing, mean ± standard deviation over the folds."""
     lines = ["| data | estimator | score | NLL | processor s |", "|---|---|---:|---:|---:|"]
@@ -222,7 +160,6 @@ def tables() -> dict[str, dict[str, str]]:
     comparison |= {f"settings-{data}": settings_table(results) for data, results in made.items()}
     comparison["rule-steps"] = steps_table(read(RESULTS / "rule-steps.json"))
     packed = {"packed-speed": packed_table(read(RESULTS / "packed.json"))}
-    vispa = read(RESULTS / "vispa.json")
     return {
         "README.md": readme,
         "docs/comparison.md": comparison,
@@ -230,7 +167,7 @@ def tables() -> dict[str, dict[str, str]]:
         "docs/packed.md": packed,
         "docs/sklearn.md": {"estimators": estimators_table(read(RESULTS / "estimators.json"))},
         "docs/sdp.md": sdp_tables(read(RESULTS / "sdp.json")),
-        "docs/methods/vispa.md": {"vispa-toy": vispa_toy_table(vispa), "vispa-equal": vispa_equal_table(vispa)},
+        "docs/methods/vispa.md": vispa_tables.page(read(RESULTS / "vispa.json")),
     }
 
 
