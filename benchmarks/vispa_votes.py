@@ -110,9 +110,9 @@ IMAGES = Setup(
     refresh=5_000,
     tuning_seeds=(100,),
     methods=methods(
-        (10.0, 30.0, 100.0),
-        (1e-3, 3e-3, 1e-2),
-        (1e-3, 3e-3, 1e-2),
+        (10.0, 30.0),
+        (3e-3, 1e-2),
+        (1e-3, 3e-3),
         temperature=1e-2,
     ),
     real_lrs=(2e-3, 1e-2),
