@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import uncertainty_tables
 import vispa_tables
 from bound_tables import layer_tables, sdp_tables
 from record import RESULTS, read
@@ -166,6 +167,7 @@ def tables() -> dict[str, dict[str, str]]:
         "docs/layerwise.md": layer_tables(),
         "docs/packed.md": {"packed-speed": readme["packed-speed"]},
         "docs/sklearn.md": {"estimators": estimators_table(read(RESULTS / "estimators.json"))},
+        "docs/uncertainty.md": uncertainty_tables.tables(),
         "docs/sdp.md": sdp_tables(read(RESULTS / "sdp.json")),
         "docs/methods/vispa.md": vispa_tables.page(read(RESULTS / "vispa.json")),
     }

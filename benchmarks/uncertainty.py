@@ -17,6 +17,7 @@ import argparse
 import statistics
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,15 @@ PRECISIONS = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
 
 LOWER = ("nll", "ece", "brier")
 MEASURES = ("accuracy", *LOWER, "ood_mnist", "ood_notmnist")
-STAGES = (("posterior", "ste", "bop", "deep ensemble"), ("vispa", "published"), ("float", "dropout"))
+ENSEMBLES = {"ste": "deep ensemble", "posterior": "posterior ensemble"}
+SUBJECTS = ("posterior", "posterior ensemble")
+"""What the others are tested against."""
+
+STAGES = (
+    ("posterior", "ste", "bop", "deep ensemble", "posterior ensemble"),
+    ("vispa", "published"),
+    ("float", "dropout"),
+)
 """Each is tuned and run with every seed before the next begins."""
 
 REAL = ("float", "dropout")
@@ -100,8 +109,10 @@ def inputs(data_dir: str, scale: Scale) -> Asked:
 # --- one run of each kind: what it is called, and all that its networks say ---
 
 
-def run(name: str, asked: Asked, settings: Settings, seed: int) -> tuple[Result, dict[str, vb.Prediction]]:
-    """Train `name`, and ask its networks in every way there is."""
+def run(
+    name: str, asked: Asked, settings: Settings, seed: int, tuning: bool
+) -> tuple[Result, dict[str, vb.Prediction]]:
+    """Train `name`, and ask its networks in every way there is, or in one."""
     method, data = METHODS[name], asked.data
     widths, epochs = asked.scale.widths, asked.scale.epochs
     trained = methods.train(name, data, widths, settings, epochs, seed, max(SNAPSHOTS) if method.snapshots else 0)
@@ -111,6 +122,8 @@ def run(name: str, asked: Asked, settings: Settings, seed: int) -> tuple[Result,
         "ms_per_step": trained.ms_per_step,
         "train_loss": trained.train_loss,
     }
+    if tuning:
+        return result, ways
     if method.draws:
         ways[f"{name}, mode"] = methods.ask(name, trained.model, asked.x, data, seed, 0)
     if method.snapshots:
@@ -127,32 +140,42 @@ def best(predictions: Iterable[vb.Prediction], asked: Asked) -> vb.Prediction:
     return min(predictions, key=lambda p: vb.evaluate(p[asked.parts["val"]], asked.data.val_y)["nll"])
 
 
-def deep_ensemble(asked: Asked, settings: Settings, seed: int) -> tuple[Result, dict[str, vb.Prediction]]:
-    """Straight-through networks from starts of their own, which together cost as much as one of the others."""
-    every, ms = [], []
-    for member in range(MEMBERS):
-        own = 1000 + MEMBERS * seed + member
-        trained = methods.train("ste", asked.data, asked.scale.widths, settings, asked.scale.epochs // MEMBERS, own)
-        every.append(methods.ask("ste", trained.model, asked.x, asked.data, own).probs[0])
-        ms.append(trained.ms_per_step)
-    result = {"entropy_bits": 0.0, "ms_per_step": statistics.fmean(ms), "train_loss": trained.train_loss}
-    return result, {"deep ensemble": vb.Prediction(torch.stack(every))}
+def ensemble(base: str, asked: Asked, settings: Settings, seed: int) -> tuple[Result, dict[str, vb.Prediction]]:
+    """Networks or posteriors from starts of their own, which together cost as much as one of the others."""
+    members = int(settings.get("members", MEMBERS))
+    settings = {key: value for key, value in settings.items() if key != "members"}
+    every, results = [], []
+    for member in range(members):
+        own = 1000 + members * seed + member
+        trained = methods.train(base, asked.data, asked.scale.widths, settings, asked.scale.epochs // members, own)
+        samples = SAMPLES // members if METHODS[base].draws else 0
+        every.append(methods.ask(base, trained.model, asked.x, asked.data, own, samples).probs)
+        results.append((methods.entropy_bits(trained.model) or 0.0, trained.ms_per_step, trained.train_loss))
+    measured = ("entropy_bits", "ms_per_step", "train_loss")
+    result = dict(zip(measured, map(statistics.fmean, zip(*results, strict=True)), strict=True))
+    return result, {ENSEMBLES[base]: vb.Prediction(torch.cat(every))}
 
 
 # --- all of it ---
 
 
-def tune(names: Iterable[str], asked: Asked, results: Result, path: Path) -> None:
+def once(
+    name: str, asked: Asked, settings: Settings, seed: int, tuning: bool = False
+) -> tuple[Result, dict[str, vb.Prediction]]:
+    """Train, and ask: in every way, or while tuning only in the first."""
+    base = next((base for base, known in ENSEMBLES.items() if known == name), None)
+    return (partial(run, name, tuning=tuning) if base is None else partial(ensemble, base))(asked, settings, seed)
+
+
+def tune(names: Iterable[str], asked: Asked, results: Result, path: Path, most: int | None) -> None:
     """Fill in the missing trials and name each method's best."""
-    assert asked.data.val_x is not None
     for name in names:
         done = results.setdefault("tuning", {}).setdefault(name, [])
-        for settings in asked.scale.trials[name][len(done) :]:
-            trained = methods.train(name, asked.data, asked.scale.widths, settings, asked.scale.epochs, TUNING_SEED)
-            prediction = methods.ask(name, trained.model, asked.data.val_x, asked.data, TUNING_SEED)
-            found = vb.evaluate(prediction, asked.data.val_y)
+        for settings in asked.scale.trials[name][len(done) : most]:
+            result, ways = once(name, asked, settings, TUNING_SEED, tuning=True)
+            found = vb.evaluate(ways[name][asked.parts["val"]], asked.data.val_y)
             row = {key: found[key] for key in ("accuracy", "nll", "ece")}
-            done.append({"settings": settings, **row, "entropy_bits": methods.entropy_bits(trained.model)})
+            done.append({"settings": settings, **row, "entropy_bits": result["entropy_bits"]})
             say(name, done[-1])
             write(path, results)
         results.setdefault("chosen", {})[name] = min(done, key=lambda trial: trial["nll"])["settings"]
@@ -163,17 +186,15 @@ def final(names: Iterable[str], asked: Asked, results: Result, path: Path, seeds
     """Train the chosen settings with every seed, and test once; mean probabilities are kept for pictures."""
     cache.mkdir(parents=True, exist_ok=True)
     for seed, name in product(range(seeds), names):
-        runs = results.setdefault("runs", {}).setdefault(name, [])
+        settings, runs = results["chosen"][name], results.setdefault("runs", {}).setdefault(name, [])
+        runs[:] = [row for row in runs if row["settings"] == settings]  # of an earlier, shorter tuning
         if any(row["seed"] == seed for row in runs):
             continue
-        if name == "deep ensemble":
-            result, ways = deep_ensemble(asked, results["chosen"]["ste"], seed)
-        else:
-            result, ways = run(name, asked, results["chosen"][name], seed)
+        result, ways = once(name, asked, settings, seed)
         for way, prediction in ways.items():
             torch.save(prediction.mean, cache / f"{way}-{seed}.pt")
         scores = {way: asked.scores(prediction) for way, prediction in ways.items()}
-        runs.append({"seed": seed, **result, "ways": scores})
+        runs.append({"seed": seed, "settings": settings, **result, "ways": scores})
         say(name, seed, *(f"{way} {row['raw']['nll']:.4f} {row['raw']['ece']:.4f}" for way, row in scores.items()))
         write(path, results)
 
@@ -183,42 +204,55 @@ def full_ensembles(asked: Asked, results: Result, path: Path, cache: Path) -> No
     seeds = [row["seed"] for row in results.get("runs", {}).get("ste", [])]
     files = {seed: cache / f"ste-{seed}.pt" for seed in seeds}
     runs = results["runs"].setdefault("full ensemble", [])
+    chosen = results.get("chosen", {}).get("ste")
+    runs[:] = [row for row in runs if row["settings"] == chosen]
     if len(seeds) <= MEMBERS or len(runs) == len(seeds) or not all(file.exists() for file in files.values()):
         return
     probs = {seed: torch.load(file) for seed, file in files.items()}
     for left_out in seeds:
         prediction = vb.Prediction(torch.stack([probs[seed] for seed in seeds if seed != left_out]))
-        runs.append({"seed": left_out, "entropy_bits": 0.0, "ways": {"full ensemble": asked.scores(prediction)}})
+        runs.append(
+            {
+                "seed": left_out,
+                "settings": chosen,
+                "entropy_bits": 0.0,
+                "ways": {"full ensemble": asked.scores(prediction)},
+            }
+        )
     write(path, results)
 
 
 def summarise(results: Result, asked: Asked) -> None:
-    """Mean and standard deviation over the seeds, and the posterior against each way on the same seeds."""
+    """Mean and standard deviation over the seeds, and each subject against each way on the same seeds."""
     table: dict[str, Any] = {}
-    ours = rows_of(results, "posterior")
     for name, runs in results["runs"].items():
         for way in runs[0]["ways"] if runs else ():
             theirs = rows_of(results, way, name)
             row: dict[str, Any] = {"method": name, "seeds": len(theirs)}
             for kind in ("raw", "scaled"):
                 row[kind] = {key: spread([r[kind][key] for r in theirs.values()]) for key in MEASURES}
-                shared = sorted(set(ours) & set(theirs))
-                if way != "posterior" and len(shared) > 1:
-                    row[f"{kind}_test"] = {
-                        key: paired([ours[s][kind][key] for s in shared], [theirs[s][kind][key] for s in shared])
-                        for key in MEASURES
-                    }
+            row["tests"] = {ours: test(results, ours, theirs) for ours in SUBJECTS if ours != way}
             row["networks"] = statistics.fmean(r["networks"] for r in theirs.values())
             row["temperature"] = spread([r["scaled"]["temperature"] for r in theirs.values()])
-            bits = 32 if name in REAL else 1
-            row["bits_per_prediction"] = methods.bits_per_prediction(
-                asked.data, asked.scale.widths, row["networks"], bits
-            )
+            bits, widths = 32 if name in REAL else 1, asked.scale.widths
+            row["bits_per_prediction"] = methods.bits_per_prediction(asked.data, widths, row["networks"], bits)
             for key in ("entropy_bits", "ms_per_step", "train_loss"):
                 values = [r[key] for r in runs if r.get(key) is not None]
                 row[key] = statistics.fmean(values) if values else None
             table[way] = row
     results["table"] = table
+
+
+def test(results: Result, subject: str, theirs: dict[int, Result]) -> Result:
+    """`subject` against others on the seeds that both have, raw and calibrated; nothing for fewer than two."""
+    ours = rows_of(results, subject) if results["runs"].get(subject) else {}
+    shared = sorted(set(ours) & set(theirs))
+    if len(shared) < 2:
+        return {}
+    return {
+        kind: {key: paired(*([rows[s][kind][key] for s in shared] for rows in (ours, theirs))) for key in MEASURES}
+        for kind in ("raw", "scaled")
+    }
 
 
 def rows_of(results: Result, way: str, name: str | None = None) -> dict[int, Result]:
@@ -240,6 +274,8 @@ def main() -> None:
     add: Callable[..., Any] = parser.add_argument
     add("--data-dir", required=True, help="where fashion_mnist.npz, mnist.npz and notmnist_test.npz lie")
     add("--seeds", type=int, default=5)
+    add("--trials", type=int, help="of each method, at most; default: all five")
+    add("--stages", type=int, default=len(STAGES), help="1: posterior, points and ensembles; 2: VISPA too; 3: all")
     add("--scale", choices=list(SCALES), default="small")
     add("--cache", type=Path, default=Path("build/uncertainty"), help="for mean probabilities; default: %(default)s")
     add("--out", type=Path, help="default: benchmarks/results/uncertainty-fashion-SCALE.json")
@@ -250,8 +286,8 @@ def main() -> None:
     asked = inputs(args.data_dir, scale)
     about = {"train": scale.train, "widths": scale.widths, "epochs": scale.epochs, "members": MEMBERS}
     results = {"data": "fashion", "machine": machine(), "num_samples": SAMPLES, **about} | read(path)
-    for stage in STAGES:
-        tune((name for name in stage if name in METHODS), asked, results, path)
+    for stage in STAGES[: args.stages]:
+        tune(stage, asked, results, path, args.trials)
         final(stage, asked, results, path, args.seeds, cache)
         full_ensembles(asked, results, path, cache)
         summarise(results, asked)

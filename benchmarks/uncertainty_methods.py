@@ -21,7 +21,7 @@ from varbnn.posteriors import Bernoulli, LowRankGaussian, Point, Posterior
 
 SAMPLES = 16
 MEMBERS = 4
-"""Networks of a deep ensemble; each is trained for its share of the epochs."""
+"""Networks of a deep ensemble; each is trained for its share of the epochs. That of posteriors has 2 or 4."""
 
 BATCH, REFRESH = RECIPES["fashion"].batch_size, RECIPES["fashion"].refresh
 PUBLISHED = Bernoulli("concrete", relaxation=1e-10, numerics="reference", init="sign", init_scale=10.0)
@@ -64,14 +64,25 @@ METHODS = {
 
 def trials_of(lr: float, *colds: int) -> dict[str, list[Settings]]:
     """As many for each; those of the posterior are its inverse temperatures at one rate."""
+    ste = ((1e-3, 3e-3), (3e-3, 3e-3), (1e-3, 1e-2), (3e-4, 3e-3), (1e-3, 1e-3))
+    short = ((1e-3, 3e-3), (3e-3, 3e-3), (1e-3, 1e-2), (3e-3, 1e-2), (1e-3, 3e-2))
+    bop = ((1e-3, 1e-8, 3e-3), (1e-4, 1e-8, 3e-3), (1e-3, 1e-8, 1e-2), (1e-3, 1e-8, 1e-3), (3e-3, 1e-8, 3e-3))
+    vispa = ((10.0, 3e-3), (30.0, 3e-3), (10.0, 1e-2), (100.0, 3e-3), (30.0, 1e-3))
+    published = ((1e-4, 3e-3), (3e-4, 3e-3), (1e-4, 1e-2), (1e-4, 1e-3), (3e-5, 3e-3))
+    starts = ((2, 60, 1e-2), (2, 60, 3e-2), (2, 150, 3e-2), (4, 60, 3e-2), (4, 150, 3e-2))
     return {
+        "posterior ensemble": [
+            {"members": m, "lr": 2 * lr if m == 2 else 3 * lr, "temperature": 1 / cold, "real_lr": real}
+            for m, cold, real in starts
+        ],
         "posterior": [{"lr": lr, "temperature": 1 / cold, "real_lr": 1e-2} for cold in colds],
-        "ste": [{"lr": a, "real_lr": b} for a, b in ((1e-3, 3e-3), (3e-3, 3e-3), (1e-3, 1e-2))],
-        "bop": [{"gamma": a, "threshold": 1e-8, "real_lr": b} for a, b in ((1e-3, 3e-3), (1e-4, 3e-3), (1e-3, 1e-2))],
-        "vispa": [{"lr": a, "real_lr": b} for a, b in ((10.0, 3e-3), (30.0, 3e-3), (10.0, 1e-2))],
-        "published": [{"lr": a, "real_lr": b} for a, b in ((1e-4, 3e-3), (3e-4, 3e-3), (1e-4, 1e-2))],
-        "float": [{"lr": lr} for lr in (3e-4, 1e-3, 3e-3)],
-        "dropout": [{"lr": 1e-3, "rate": rate} for rate in (0.1, 0.2, 0.4)],
+        "ste": [{"lr": a, "real_lr": b} for a, b in ste],
+        "deep ensemble": [{"lr": a, "real_lr": b} for a, b in short],
+        "bop": [{"gamma": a, "threshold": b, "real_lr": c} for a, b, c in bop],
+        "vispa": [{"lr": a, "real_lr": b} for a, b in vispa],
+        "published": [{"lr": a, "real_lr": b} for a, b in published],
+        "float": [{"lr": rate} for rate in (3e-4, 1e-3, 3e-3, 1e-4, 1e-2)],
+        "dropout": [{"lr": a, "rate": b} for a, b in ((1e-3, 0.1), (1e-3, 0.2), (1e-3, 0.4), (1e-3, 0.6), (3e-4, 0.4))],
     }
 
 
@@ -92,8 +103,8 @@ class Scale:
 
 
 SCALES = {
-    "small": Scale(10_000, (200, 200), 20, trials_of(3e-3, 60, 150, 400)),
-    "full": Scale(50_000, (400, 400), 20, trials_of(1e-3, 30, 100, 300)),
+    "small": Scale(10_000, (200, 200), 20, trials_of(3e-3, 60, 150, 400, 30, 15)),
+    "full": Scale(50_000, (400, 400), 20, trials_of(1e-3, 30, 60, 100, 15, 200)),
 }
 
 

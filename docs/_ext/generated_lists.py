@@ -13,6 +13,7 @@ FIRST = [
     "design",
     "the-one-rule",
     "comparison",
+    "uncertainty",
     "ablations",
     "posteriors",
     "training",
