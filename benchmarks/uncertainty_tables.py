@@ -19,21 +19,23 @@ SHARPNESS = 150
 
 WAYS = {
     "posterior": "**living posterior**, {num_samples} draws",
-    "posterior, mode": "its mode, 1 network",
+    "posterior, mode": "the posterior's mode, 1 network",
     "posterior ensemble": "**posteriors from {starts} starts**, {num_samples} draws together",
     "ste": "StraightThrough (Adam)",
-    "ste, snapshots": "its last epochs",
+    "ste, snapshots": "StraightThrough, its last epochs",
     "bop": "Bop",
-    "bop, snapshots": "its last epochs",
+    "bop, snapshots": "Bop, its last epochs",
     "deep ensemble": "{members} StraightThrough of {share} epochs each",
     "vispa": "VISPA, rank 4, {num_samples} draws",
     "published": "BayesBiNN as published, {num_samples} draws",
     "full ensemble": "{members} StraightThrough of {epochs} epochs, {members} × the cost",
     "float": "float twin (Adam)",
-    "float, laplace": "its last layer's Laplace, {num_samples} draws",
+    "float, laplace": "float twin, Laplace of its last layer, {num_samples} draws",
     "dropout": "float twin, MC dropout, {num_samples} masks",
 }
 """Rows, in the order they are shown in; those of a benchmark that has not come so far are left out."""
+
+SUBJECTS = {"posterior": "posterior", "posterior ensemble": "several starts"}
 
 COLUMNS = {
     "accuracy": ("accuracy, %", 100, 2),
@@ -89,7 +91,7 @@ def versus_table(results: dict[str, Any], kind: str, subject: str) -> str:
                 f"{s * found[key]['difference']:+.{d}f} ({chance(found[key]['p'])})" for key, (_, s, d) in keys.items()
             ]
             rows.append([title, *cells])
-    return grid([f"{subject} less …", *(title for title, _, _ in keys.values())], rows)
+    return grid([f"{SUBJECTS[subject]} less …", *(title for title, _, _ in keys.values())], rows)
 
 
 def chance(p: float) -> str:
@@ -112,9 +114,9 @@ def cost_table(results: dict[str, Any]) -> str:
 
 def settings_table(results: dict[str, Any]) -> str:
     """What every method was tuned over, and what won."""
-    names = {
-        "posterior": "living posterior",
-        **{n: t.format(**results, share="", starts="several") for n, t in WAYS.items() if n != "posterior"},
+    titles = {name: title.format(**results, share="", starts="several") for name, title in WAYS.items()}
+    names = {name: title.split(",")[0].strip("*") for name, title in titles.items()} | {
+        "deep ensemble": "deep ensemble"
     }
     rows = []
     for name, trials in results["tuning"].items():
@@ -122,7 +124,7 @@ def settings_table(results: dict[str, Any]) -> str:
             continue
         losses = [trial["nll"] for trial in trials]
         chosen = ", ".join(f"`{key}={value:.3g}`" for key, value in results["chosen"][name].items())
-        rows.append([names[name].split(",")[0], str(len(trials)), chosen, " ".join(f"{loss:.4f}" for loss in losses)])
+        rows.append([names[name], str(len(trials)), chosen, " ".join(f"{loss:.4f}" for loss in losses)])
     return grid(["", "trials", "chosen", "validation NLL of each"], rows)
 
 
