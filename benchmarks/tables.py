@@ -151,6 +151,21 @@ def estimators_table(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def regression_table(results: dict[str, Any]) -> str:
+    """Test RMSE, log-likelihood and coverage, mean ± standard error over the splits, a row per data set and method."""
+    lines = [
+        "| data, splits | method | RMSE | log-likelihood | coverage of 95 % | chosen |",
+        "|---|---|---:|---:|---:|---|",
+    ]
+    for data, rows in results["table"].items():
+        for title, row in rows.items():
+            cells = [f"{row[k]['mean']:.3f} ± {row[k]['standard_error']:.3f}" for k in ("rmse", "log_likelihood")]
+            chosen = ", ".join(f"{value:g}" for value in row["chosen"])
+            coverage = f"{row['coverage']['mean']:.2f}"
+            lines.append(f"| {data}, {row['splits']} | {title} | {' | '.join(cells)} | {coverage} | {chosen} |")
+    return "\n".join(lines)
+
+
 def tables() -> dict[str, dict[str, str]]:
     """By page, every table by the name of its marker."""
     made = {data: read(RESULTS / f"accuracy-{data}.json") for data in ("digits", "mnist")}
@@ -166,6 +181,7 @@ def tables() -> dict[str, dict[str, str]]:
         "docs/comparison.md": comparison,
         "docs/layerwise.md": layer_tables(),
         "docs/packed.md": {"packed-speed": readme["packed-speed"]},
+        "docs/regression.md": {"regression": regression_table(read(RESULTS / "regression.json"))},
         "docs/sklearn.md": {"estimators": estimators_table(read(RESULTS / "estimators.json"))},
         "docs/uncertainty.md": uncertainty_tables.tables(),
         "docs/sdp.md": sdp_tables(read(RESULTS / "sdp.json")),

@@ -18,6 +18,7 @@ FIRST = [
     "posteriors",
     "training",
     "prediction",
+    "regression",
     "sklearn",
     "packed",
     "packed-file",

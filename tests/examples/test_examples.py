@@ -23,6 +23,10 @@ PROMISED = {
         "accuracy", "difference", "times_smaller", "times_faster", "epistemic", "loaded_equal", "seconds",
     },
     "06_certified_gap": {"rules", "bound", "figure", "seconds"},
+    "07_regression": {
+        "data", "measured_on", "rmse", "nll", "coverage", "noise", "epistemic_data", "epistemic_beyond", "figure",
+        "seconds",
+    },
     "08_active_learning": {"accuracy", "last", "area", "figure", "seconds"},
 }  # fmt: skip
 
