@@ -13,6 +13,7 @@ import uncertainty_tables
 import vispa_tables
 from bound_tables import layer_tables, sdp_tables
 from record import RESULTS, read
+from shift_tables import shift_tables
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -184,6 +185,7 @@ def tables() -> dict[str, dict[str, str]]:
         "docs/regression.md": {"regression": regression_table(read(RESULTS / "regression.json"))},
         "docs/sklearn.md": {"estimators": estimators_table(read(RESULTS / "estimators.json"))},
         "docs/uncertainty.md": uncertainty_tables.tables(),
+        "docs/shift.md": shift_tables(),
         "docs/sdp.md": sdp_tables(read(RESULTS / "sdp.json")),
         "docs/methods/vispa.md": vispa_tables.page(read(RESULTS / "vispa.json")),
     }

@@ -18,6 +18,7 @@ FIRST = [
     "posteriors",
     "training",
     "prediction",
+    "shift",
     "regression",
     "sklearn",
     "packed",

@@ -51,6 +51,12 @@ def test_a_function_may_predict_and_gets_the_inputs_of_every_step():
     torch.testing.assert_close(seen[3], -corrupt(IMAGES, "contrast", 3, value_range=(0, 16)))
 
 
+def test_an_array_of_images_will_do(model):
+    options = dict(value_range=(0, 16), kinds=["blur"], num_samples=2, refresh_bn=IMAGES)
+    found = severity_curves(model, IMAGES.double().numpy(), LABELS.numpy(), **options)
+    assert found == severity_curves(model, IMAGES, LABELS, **options)
+
+
 def test_the_same_seed_gives_the_same_and_torchs_generator_is_left_alone(model):
     before = torch.get_rng_state()
     options = dict(value_range=(0, 16), inputs=lambda x: x / 16, refresh_bn=IMAGES / 16, num_samples=2, kinds=["noise"])

@@ -22,7 +22,7 @@ SeverityCurves: TypeAlias = dict[str, list[Evaluation]]
 
 def severity_curves(
     model: nn.Module | Callable[[Tensor], Prediction],
-    images: Tensor,
+    images: Values,
     targets: Values,
     *,
     value_range: Range,
@@ -67,7 +67,8 @@ def severity_curves(
     unknown = [kind for kind in kinds if kind not in KINDS]
     if not kinds or unknown:
         raise InputError(f"kinds must be some of {', '.join(KINDS)}, got {', '.join(map(repr, unknown)) or 'none'}")
-    images = as_tensor(images, "images")
+    if not isinstance(images, Tensor):
+        images = as_tensor(images, "images").float()  # an array is float64 by habit, networks are not
 
     def ask(batch: Tensor) -> Prediction:
         if not isinstance(model, nn.Module):

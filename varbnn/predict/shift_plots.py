@@ -78,7 +78,7 @@ def severity_curves(
     for panel, (measure, _) in zip(panels, places, strict=True):  # once all is drawn: a row shares its axis
         panel.set_ylim(0, 1 if measure == "accuracy" else None)
     if not one:
-        legend_above(panels[0], columns=min(4, len(named)), whole=figure if ax is None else None)
+        legend_above(panels[0], columns=min(len(named), len(kinds) + 1), whole=figure if ax is None else None)
     return figure
 
 
