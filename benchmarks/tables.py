@@ -187,7 +187,9 @@ def tables() -> dict[str, dict[str, str]]:
         "docs/uncertainty.md": uncertainty_tables.tables(),
         "docs/shift.md": shift_tables(),
         "docs/sdp.md": sdp_tables(read(RESULTS / "sdp.json")),
-        "docs/methods/vispa.md": vispa_tables.page(read(RESULTS / "vispa.json")),
+        "docs/methods/vispa.md": vispa_tables.page(
+            read(RESULTS / "vispa.json"), ("mnist", read(RESULTS / "vispa-mnist.json"))
+        ),
     }
 
 

@@ -27,20 +27,22 @@ from varbnn.posteriors import LowRankGaussian
 WIDTHS = (256, 256, 256, 10)
 EPOCHS, BATCH = 30, 32
 
-TOY: dict[str, tuple[bool, int, float, str]] = {
-    "1W1A K=0": (True, 0, 3.0, "none"),
-    "1W1A K=2": (True, 2, 3.0, "none"),
-    "1W1A K=4": (True, 4, 3.0, "none"),
-    "1W1A K=8": (True, 8, 3.0, "none"),
-    "1W32A K=0": (False, 0, 1.0, "none"),
-    "1W32A K=4": (False, 4, 1.0, "none"),
-    "1W32A K=8": (False, 8, 1.0, "none"),
-    "1W32A K=4, unit, lr 0.1": (False, 4, 0.1, "unit"),
-    "1W32A K=4, unit, lr 0.5": (False, 4, 0.5, "unit"),
-    "1W32A K=4, unit, lr 4": (False, 4, 4.0, "unit"),
-    "1W32A K=4, unit, lr 30": (False, 4, 30.0, "unit"),
+TOY: dict[str, tuple[bool, int, float, str, str]] = {
+    "1W1A K=0": (True, 0, 3.0, "none", "xavier"),
+    "1W1A K=2": (True, 2, 3.0, "none", "xavier"),
+    "1W1A K=4": (True, 4, 3.0, "none", "xavier"),
+    "1W1A K=8": (True, 8, 3.0, "none", "xavier"),
+    "1W32A K=0": (False, 0, 1.0, "none", "xavier"),
+    "1W32A K=4": (False, 4, 1.0, "none", "xavier"),
+    "1W32A K=8": (False, 8, 1.0, "none", "xavier"),
+    "1W32A K=4, unit, lr 0.1": (False, 4, 0.1, "unit", "xavier"),
+    "1W32A K=4, unit, lr 0.5": (False, 4, 0.5, "unit", "xavier"),
+    "1W32A K=4, unit, lr 4": (False, 4, 4.0, "unit", "xavier"),
+    "1W32A K=4, unit, lr 30": (False, 4, 30.0, "unit", "xavier"),
+    "1W32A K=4, released start": (False, 4, 1.0, "none", "released"),
+    "1W32A K=4, unit, lr 4, released start": (False, 4, 4.0, "unit", "released"),
 }
-"""Binary activations or not, rank, learning rate, constraint."""
+"""Binary activations or not, rank, learning rate, constraint, start of the factors."""
 
 
 @torch.no_grad()
@@ -55,9 +57,9 @@ def logits(model: nn.Module, x: Tensor, draws: int, seed: int) -> Tensor:
 
 
 def toy_run(name: str, seed: int, splits: dict[str, Split]) -> dict[str, Any]:
-    binary, rank, lr, constraint = TOY[name]
+    binary, rank, lr, constraint, init = TOY[name]
     torch.manual_seed(seed)
-    model = network(LowRankGaussian(rank=rank, constraint=constraint), WIDTHS, binary)
+    model = network(LowRankGaussian(rank=rank, constraint=constraint, init=init), WIDTHS, binary)
     trained(model, VISPA(model.parameters(), lr=lr, weight_decay=1e-5), splits["whole"], (EPOCHS, BATCH), seed)
     x, y = splits["test"]
     networks = logits(model, x, 40, seed)
@@ -95,7 +97,7 @@ def main() -> None:
     parser.add_argument("--data", choices=tuple(SETUPS), default="digits", help="of the part equal")
     parser.add_argument("--data-dir", help="where the files of mnist and fashion lie")
     parser.add_argument("--toy-seeds", type=int, default=4)
-    parser.add_argument("--toy-splits", type=int, default=8)
+    parser.add_argument("--toy-splits", type=int, default=6)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()

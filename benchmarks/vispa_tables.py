@@ -18,6 +18,8 @@ PROTOTYPE = {
     "1W32A K=4, unit, lr 0.5": (None, 95.6, None),
     "1W32A K=4, unit, lr 4": (None, 98.3, None),
     "1W32A K=4, unit, lr 30": (None, 97.6, None),
+    "1W32A K=4, released start": (97.51, 98.15, 97.64),
+    "1W32A K=4, unit, lr 4, released start": (None, 98.3, None),
 }
 """Accuracy of a single draw, of the vote of 40 and of the mode, each a mean of 4 seeds, of our first implementation."""
 

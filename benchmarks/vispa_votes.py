@@ -30,7 +30,7 @@ SAMPLES = 16
 KINDS, MEASURES = ("mode", "single", "ensemble", "best"), ("accuracy", "nll")
 Split = tuple[Tensor, Tensor]
 Make = Callable[[list[nn.Parameter], float, float, int], Rule]
-Rates = tuple[float, ...]
+Rates = tuple[tuple[float, float], ...]
 
 
 @dataclass(frozen=True)
@@ -40,27 +40,28 @@ class Setup:
     Attributes:
         widths: of the layers, inputs and outputs included.
         epochs, batch: the budget of every run.
-        tuning_epochs: that of a trial.
         gap: between two snapshots, as a share of the run, with the end of which the last one is taken.
         refresh: training inputs, at most, from which a network's batch norms are re-estimated.
         tuning_seeds: whose mean decides a trial.
-        methods: posterior, optimizer of (parameters, lr, real_lr, size of the training data), values of lr to try, and
-            whether its networks are draws (else snapshots).
-        real_lrs: of the batch norms, each tried with every lr.
+        methods: posterior, optimizer of (parameters, lr, real_lr, size of the training data), pairs of lr and real_lr
+            (of the batch norms) to try, and whether its networks are draws (else snapshots).
     """
 
     widths: tuple[int, ...]
     epochs: int
-    tuning_epochs: int
     batch: int
     gap: float
     refresh: int
     tuning_seeds: tuple[int, ...]
     methods: dict[str, tuple[Posterior, Make, Rates, bool]]
-    real_lrs: Rates
 
     def trials(self, method: str) -> list[dict[str, float]]:
-        return [{"lr": lr, "real_lr": real_lr} for lr in self.methods[method][2] for real_lr in self.real_lrs]
+        return [{"lr": lr, "real_lr": real_lr} for lr, real_lr in self.methods[method][2]]
+
+
+def around(low: float, high: float, other: float) -> Rates:
+    """Four trials: three rates, and `low` with a larger one of the batch norms."""
+    return ((low, 1e-2), (high, 1e-2), (other, 1e-2), (low, 3e-2))
 
 
 def methods(
@@ -88,34 +89,30 @@ def methods(
 DIGITS = Setup(
     widths=(256, 256, 256, 10),
     epochs=30,
-    tuning_epochs=30,
     batch=64,
     gap=1 / 30,
     refresh=10_000,
     tuning_seeds=(100, 101),
     methods=methods(
-        (0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0),
-        (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0),
-        (1e-3, 3e-3, 1e-2, 3e-2, 3e-4, 1e-1, 1e-4),
+        tuple((lr, 1e-2) for lr in (0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)),
+        tuple((lr, 1e-2) for lr in (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)),
+        tuple((lr, 1e-2) for lr in (1e-3, 3e-3, 1e-2, 3e-2, 3e-4, 1e-1, 1e-4)),
         temperature=1e-3,
     ),
-    real_lrs=(1e-2,),
 )
 IMAGES = Setup(
     widths=(784, 256, 256, 10),
-    epochs=6,
-    tuning_epochs=3,
+    epochs=3,
     batch=100,
     gap=0.5 / SAMPLES,
     refresh=5_000,
     tuning_seeds=(100,),
     methods=methods(
-        (10.0, 30.0),
-        (3e-3, 1e-2),
-        (1e-3, 3e-3),
+        around(10.0, 30.0, 3.0),
+        around(3e-3, 1e-2, 1e-3),
+        around(1e-3, 3e-3, 1e-2),
         temperature=1e-2,
     ),
-    real_lrs=(2e-3, 1e-2),
 )
 SETUPS = {"digits": DIGITS, "mnist": IMAGES, "fashion": IMAGES}
 
@@ -193,15 +190,13 @@ def spread(values: list[float]) -> dict[str, float]:
     return {"mean": statistics.fmean(values), "sd": statistics.stdev(values) if len(values) > 1 else 0.0}
 
 
-def run(
-    setup: Setup, method: str, rates: dict[str, float], seed: int, splits: dict[str, Split], epochs: int
-) -> dict[str, Any]:
+def run(setup: Setup, method: str, rates: dict[str, float], seed: int, splits: dict[str, Split]) -> dict[str, Any]:
     """Train on the training part; look at mode, single networks, their average and the best one on validation data."""
     posterior, make, _, draws = setup.methods[method]
     torch.manual_seed(seed)
     model, snapshots = network(posterior, setup.widths), []
     x, y = splits["train"]
-    gap = round(setup.gap * epochs * (len(x) // setup.batch))
+    gap = round(setup.gap * setup.epochs * (len(x) // setup.batch))
 
     def snapshot(step: int, steps: int) -> None:
         left = steps - step
@@ -209,7 +204,7 @@ def run(
             snapshots.append({key: value.clone() for key, value in model.state_dict().items()})
 
     optimizer = make(list(model.parameters()), rates["lr"], rates["real_lr"], len(x))
-    trained(model, optimizer, splits["train"], (epochs, setup.batch), seed, None if draws else snapshot)
+    trained(model, optimizer, splits["train"], (setup.epochs, setup.batch), seed, None if draws else snapshot)
     both = torch.cat([splits["val"][0], splits["test"][0]])
 
     def probabilities(count: int) -> Tensor:
@@ -242,7 +237,7 @@ def equal(results: dict[str, Any], path: Path, seeds: int, setup: Setup, splits:
     for method in setup.methods:
         trials = part.setdefault("tuning", {}).setdefault(method, [])
         for rates in setup.trials(method)[len(trials) :]:
-            runs = [run(setup, method, rates, seed, splits, setup.tuning_epochs) for seed in setup.tuning_seeds]
+            runs = [run(setup, method, rates, seed, splits) for seed in setup.tuning_seeds]
             trials.append({**rates, "val_nll": statistics.fmean(one["val_nll"] for one in runs)})
             say(method, trials[-1])
             write(path, results)
@@ -254,7 +249,7 @@ def equal(results: dict[str, Any], path: Path, seeds: int, setup: Setup, splits:
             chosen = part["chosen"][method]
             own[:] = [one for one in own if chosen.items() <= one.items()]
             if all(one["seed"] != seed for one in own):
-                own.append(run(setup, method, chosen, seed, splits, setup.epochs))
+                own.append(run(setup, method, chosen, seed, splits))
                 say(method, own[-1])
                 write(path, results)
     part["table"] = {
