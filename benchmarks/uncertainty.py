@@ -35,7 +35,7 @@ from varbnn.data.files import pixels_of
 from varbnn.predict.metrics import ood_auroc
 
 TUNING_SEED = 100
-PRECISIONS = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
+PRECISIONS = (1.0, 10.0, 100.0, 300.0, 1e3, 3e3, 1e4, 1e5)
 """Of the prior of Laplace's last layer."""
 
 LOWER = ("nll", "ece", "brier")
@@ -50,7 +50,6 @@ STAGES = (
     ("float", "dropout"),
 )
 """Each is tuned and run with every seed before the next begins."""
-
 REAL = ("float", "dropout")
 SNAPSHOTS = (2, 4, 8)
 """Of the last epochs; how many is chosen by the validation NLL of each seed."""
@@ -235,7 +234,8 @@ def summarise(results: Result, asked: Asked) -> None:
             row["networks"] = statistics.fmean(r["networks"] for r in theirs.values())
             row["temperature"] = spread([r["scaled"]["temperature"] for r in theirs.values()])
             bits, widths = 32 if name in REAL else 1, asked.scale.widths
-            row["bits_per_prediction"] = methods.bits_per_prediction(asked.data, widths, row["networks"], bits)
+            about = (asked.data, widths, row["networks"], bits, way == "float, laplace")
+            row["bits_per_prediction"] = methods.bits_per_prediction(*about)
             for key in ("entropy_bits", "ms_per_step", "train_loss"):
                 values = [r[key] for r in runs if r.get(key) is not None]
                 row[key] = statistics.fmean(values) if values else None

@@ -219,10 +219,11 @@ def entropy_bits(model: nn.Module) -> float | None:
     return vb.health(model, warn=False).entropy_bits
 
 
-def bits_per_prediction(data: Dataset, widths: Sequence[int], networks: float, bits: int) -> float:
-    """Weights that are read for one prediction, in bits."""
+def bits_per_prediction(data: Dataset, widths: Sequence[int], networks: float, bits: int, heads: bool) -> float:
+    """Weights that are read for one prediction, in bits; networks that differ in their `heads` share the rest."""
     sizes = [data.train_x.shape[1], *widths, data.num_classes]
-    return networks * bits * sum(a * b for a, b in pairwise(sizes))
+    *body, head = (a * b for a, b in pairwise(sizes))
+    return bits * ((sum(body) if heads else networks * sum(body)) + networks * head)
 
 
 Result = dict[str, Any]
