@@ -27,6 +27,7 @@ from varbnn.sdp.refit import refitted
 
 SEEDS = {"digits": 5, "mnist": 1}
 WIDTHS = {"digits": (64, 64, 10), "mnist": (784, 400, 10)}
+METHODS = {"digits": ("descent", "mixing", "interior"), "mnist": ("descent", "interior")}
 
 
 @torch.no_grad()
@@ -67,7 +68,9 @@ def last_fitted(net: nn.Sequential, binary: nn.Module, images: torch.Tensor) -> 
     return copied
 
 
-def rows_of(net: nn.Sequential, digits: data.Dataset, rows: int) -> dict[str, Any]:
+def rows_of(
+    net: nn.Sequential, digits: data.Dataset, rows: int, methods: tuple[str, ...], tolerance: float
+) -> dict[str, Any]:
     """By part of the network that is binary and method: accuracy, the first layer's error, what it took."""
     images = digits.train_x[torch.randperm(len(digits.train_x), generator=torch.Generator().manual_seed(0))[:rows]]
     real = {"float": {"accuracy": accuracy(net, digits)}}
@@ -78,9 +81,9 @@ def rows_of(net: nn.Sequential, digits: data.Dataset, rows: int) -> dict[str, An
     }
     fitted = last_fitted(net, first, images)
     found["first layer"]["xnor, fitted"] = {"accuracy": accuracy(fitted, digits)}
-    for method in ("descent", "mixing", "interior"):
+    for method in methods:
         begun = time.process_time()
-        binary, report = binarize_layerwise(net, images, method=method, max_rows=rows, tolerance=0.05, progress=False)
+        binary, report = binarize_layerwise(net, images, method=method, max_rows=rows, tolerance=tolerance)
         seconds = time.process_time() - begun
         layer = report["0"]
         row = {"error": layer.error, "processor_seconds": seconds}
@@ -112,18 +115,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--rows", type=int, default=10_000)
+    parser.add_argument("--tolerance", type=float, default=0.05)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, default=RESULTS / "sdp-layerwise.json")
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
     name = "digits" if args.data_dir is None else "mnist"
     digits = data.load(name, args.data_dir)
     runs = read(args.out).get(name, {}).get("runs", [])
     for seed in range(len(runs), SEEDS[name]):
+        torch.set_num_threads(1)  # so small a network trains no faster with more
         net = trained(name, digits, seed)
-        runs.append(rows_of(net, digits, args.rows))
+        torch.set_num_threads(args.threads)
+        runs.append(rows_of(net, digits, args.rows, METHODS[name], args.tolerance))
         content = read(args.out) | {"machine": machine()}
-        content[name] = {"rows": min(args.rows, len(digits.train_x)), "runs": runs, "table": table(runs)}
+        rows = min(args.rows, len(digits.train_x))
+        content[name] = {"rows": rows, "tolerance": args.tolerance, "runs": runs, "table": table(runs)}
         write(args.out, content)
 
 
