@@ -199,7 +199,7 @@ def foreign_inputs(name: str, folder: str) -> tuple[Dataset, dict[str, Tensor]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", required=True, help="where the files lie")
-    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--models", type=Path, default=Path("build/shift"), help="where trained networks are kept")
     parser.add_argument("--out", type=Path, default=RESULTS / "shift.json")
     args = parser.parse_args()
