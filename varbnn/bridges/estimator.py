@@ -33,18 +33,18 @@ class Network(base.BaseEstimator):
 
     def __init__(
         self,
-        hidden_layer_sizes: int | Sequence[int],
+        hidden_layer_sizes: int | Sequence[int] = (100,),
         *,
-        posterior: str,
-        temperature: float,
-        learning_rate_init: float,
-        real_learning_rate_init: float,
-        batch_size: int | Literal["auto"],
-        max_iter: int,
-        num_samples: int,
-        random_state: Any,
-        warm_start: bool,
-        verbose: bool,
+        posterior: str = "bernoulli",
+        temperature: float = 0.1,
+        learning_rate_init: float = 1e-2,
+        real_learning_rate_init: float = 1e-2,
+        batch_size: int | Literal["auto"] = "auto",
+        max_iter: int = 100,
+        num_samples: int = 32,
+        random_state: Any = None,
+        warm_start: bool = False,
+        verbose: bool = False,
     ) -> None:
         self.hidden_layer_sizes = hidden_layer_sizes
         self.posterior = posterior

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -62,35 +61,6 @@ class VariationalBNNClassifier(base.ClassifierMixin, Network):
     """
 
     classes_: Array
-
-    def __init__(
-        self,
-        hidden_layer_sizes: int | Sequence[int] = (100,),
-        *,
-        posterior: str = "bernoulli",
-        temperature: float = 0.1,
-        learning_rate_init: float = 1e-2,
-        real_learning_rate_init: float = 1e-2,
-        batch_size: int | Literal["auto"] = "auto",
-        max_iter: int = 100,
-        num_samples: int = 32,
-        random_state: Any = None,
-        warm_start: bool = False,
-        verbose: bool = False,
-    ) -> None:
-        super().__init__(
-            hidden_layer_sizes,
-            posterior=posterior,
-            temperature=temperature,
-            learning_rate_init=learning_rate_init,
-            real_learning_rate_init=real_learning_rate_init,
-            batch_size=batch_size,
-            max_iter=max_iter,
-            num_samples=num_samples,
-            random_state=random_state,
-            warm_start=warm_start,
-            verbose=verbose,
-        )
 
     def fit(self, X: Any, y: Any) -> Self:
         """Train on rows `X`, n×d, with labels `y`, n."""
@@ -169,35 +139,6 @@ class VariationalBNNRegressor(base.RegressorMixin, Network):
     target_scale_: float
     noise_factor_: float
     noise_: float
-
-    def __init__(
-        self,
-        hidden_layer_sizes: int | Sequence[int] = (100,),
-        *,
-        posterior: str = "bernoulli",
-        temperature: float = 0.1,
-        learning_rate_init: float = 1e-2,
-        real_learning_rate_init: float = 1e-2,
-        batch_size: int | Literal["auto"] = "auto",
-        max_iter: int = 100,
-        num_samples: int = 32,
-        random_state: Any = None,
-        warm_start: bool = False,
-        verbose: bool = False,
-    ) -> None:
-        super().__init__(
-            hidden_layer_sizes,
-            posterior=posterior,
-            temperature=temperature,
-            learning_rate_init=learning_rate_init,
-            real_learning_rate_init=real_learning_rate_init,
-            batch_size=batch_size,
-            max_iter=max_iter,
-            num_samples=num_samples,
-            random_state=random_state,
-            warm_start=warm_start,
-            verbose=verbose,
-        )
 
     def fit(self, X: Any, y: Any) -> Self:
         """Train on rows `X`, n×d, with real targets `y`, n."""

@@ -63,7 +63,7 @@ def result(
 
 
 def product(name: str, values: Tensor, weight: Tensor, inputs: int, outputs: int, *options: Any) -> bool:
-    """Whether there is anything to compute: samples, rows and outputs. A small product takes less time than this.
+    """Whether there is anything to compute: samples, rows and outputs.
 
     Raises:
         InputError: the arguments do not fit together.
@@ -73,7 +73,7 @@ def product(name: str, values: Tensor, weight: Tensor, inputs: int, outputs: int
     if name == "conv":
         kernel, groups = options[0], options[4]
         _conv(values, inputs, outputs, *options[:5])
-    # messages are formed where they are needed only
+    # messages are formed where they are needed only: a small product takes less time than they do
     if not (0 < inputs <= LARGEST and 0 <= outputs <= LARGEST):
         raise InputError(f"cannot multiply {inputs} inputs, {outputs} outputs")
     fan_in = inputs // groups * math.prod(kernel)

@@ -60,9 +60,9 @@ def _product(
     out = torch.empty(shape, dtype=dtype)
     own_values, rows, _ = values.shape
     status = getattr(native.library(), function)(
-        values.data_ptr(),
+        native.pointer(values),
         own_values > 1,
-        weight.data_ptr(),
+        native.pointer(weight),
         weight.shape[0],
         rows,
         in_features,
@@ -72,9 +72,8 @@ def _product(
         native.pointer(shift),
         shift is not None and shift.shape[0] > 1,
         native.ACTIVATIONS[activation],
-        out.data_ptr(),
-        torch.get_num_threads(),
+        native.pointer(out),
+        native.threads(),
     )
-    if status:
-        native.check(status, "activations")
+    native.check(status, "activations")
     return out

@@ -55,9 +55,13 @@ def _pays(natural: Tensor) -> bool:
     )
 
 
-@torch.compiler.assume_constant_result  # reads the environment and the library, which a compiled graph cannot
 def _compiled_is_active() -> bool:
     return backend.active_backend() != backend.REFERENCE
+
+
+# What torch.compiler.assume_constant_result does: this reads the environment and the library, which a compiled graph
+# cannot. Its own import would load the whole compiler with every `import varbnn`, and double the time of that.
+_compiled_is_active._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _drawn(natural: Tensor, generator: torch.Generator | None) -> Tensor:

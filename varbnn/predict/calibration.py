@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -73,8 +73,6 @@ class TemperatureScaling:
         Warns:
             VarbnnWarning: the best temperature lies at an end of the range, as when every label is right.
         """
-        from scipy.optimize import minimize_scalar  # late: half a second of start-up
-
         samples = _samples_of(prediction)
         labels = as_labels(targets, samples[0].shape[0], samples[0].shape[1]).to(samples[0].device)
         log_probs = (lambda sample: sample) if not isinstance(prediction, Prediction) else _log
@@ -82,12 +80,8 @@ class TemperatureScaling:
         def loss(log_temperature: float) -> float:
             return _nll_of_mean(samples, log_probs, labels, math.exp(log_temperature))
 
-        # The NLL of a mean can have several minima in the temperature, so a coarse search comes first.
         grid = torch.linspace(math.log(LOWEST), math.log(HIGHEST), 33, dtype=torch.float64).tolist()
-        best = min(range(len(grid)), key=lambda index: loss(grid[index]))
-        bounds = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
-        found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6})
-        self._temperature = float(math.exp(found.x))
+        self._temperature = math.exp(lowest_point(loss, grid))
         if not LOWEST * 1.01 < self._temperature < HIGHEST / 1.01:
             warnings.warn(
                 f"the best temperature, {self._temperature:.3g}, lies at the end of [{LOWEST:g}, {HIGHEST:g}]: "
@@ -110,6 +104,18 @@ class TemperatureScaling:
 
     def __repr__(self) -> str:
         return f"TemperatureScaling({'' if self._temperature is None else f'{self._temperature:.6g}'})"
+
+
+def lowest_point(loss: Callable[[float], float], grid: Sequence[float]) -> float:
+    """Where `loss` is least between the neighbours of the best point of `grid`, which is ascending.
+
+    The NLL of a mean of networks can have several minima, so a coarse search comes first.
+    """
+    from scipy.optimize import minimize_scalar  # late: half a second of start-up
+
+    best = min(range(len(grid)), key=lambda index: loss(grid[index]))
+    bounds = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
+    return float(minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6}).x)
 
 
 def _samples_of(prediction: Prediction | Values) -> Tensor:

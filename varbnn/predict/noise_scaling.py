@@ -7,6 +7,7 @@ import math
 import torch
 
 from varbnn.errors import InputError
+from varbnn.predict.calibration import lowest_point
 from varbnn.predict.checks import Values, as_real_targets
 from varbnn.predict.mixture import log_density
 from varbnn.predict.regression import RegressionPrediction
@@ -56,8 +57,6 @@ class NoiseScaling:
         Raises:
             InputError: targets that do not fit, or that every network meets exactly (no noise at all is likeliest).
         """
-        from scipy.optimize import minimize_scalar  # late: half a second of start-up
-
         truth = as_real_targets(targets, prediction.means.shape[1:]).to(prediction.means.device)
         noise = _noise(prediction).double()
         squares = ((prediction.means.double() - truth).square() / noise).mean().item()
@@ -67,11 +66,8 @@ class NoiseScaling:
         def loss(log_factor: float) -> float:
             return -log_density(prediction.means, noise * math.exp(log_factor), truth).mean().item()
 
-        # the NLL of a mixture can have several minima in the noise, so a coarse search comes first
         grid = [math.log(squares) + step for step in torch.linspace(LOWEST, HIGHEST, 61).tolist()]
-        best = min(range(len(grid)), key=lambda index: loss(grid[index]))
-        bounds = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
-        self._factor = math.exp(minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6}).x)
+        self._factor = math.exp(lowest_point(loss, grid))
         return self
 
     def __call__(self, prediction: RegressionPrediction) -> RegressionPrediction:
