@@ -1,6 +1,6 @@
 """Binary layers, and what one does with a model that has them."""
 
-from varbnn.nn.activations import Sign
+from varbnn.nn.activations import Gate, Sign
 from varbnn.nn.batchnorm import batchnorm_preserved, batchnorms, refresh_batchnorm
 from varbnn.nn.binarize import binarize, freeze
 from varbnn.nn.conv import BinaryConv1d, BinaryConv2d, BinaryConv3d
@@ -18,6 +18,7 @@ __all__ = [
     "BinaryConv3d",
     "BinaryLayer",
     "BinaryLinear",
+    "Gate",
     "Health",
     "LearnedNoise",
     "Scale",

@@ -1,4 +1,4 @@
-"""The ±1 activation and its surrogate gradients."""
+"""Binary activations and their surrogate gradients."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from varbnn.errors import InputError
 from varbnn.posteriors import pull_back
 
 SURROGATES = ("clipped", "polynomial", "identity")
+GATE_VALUES = ("signs", "bits")
 
 
 class Sign(nn.Module):
@@ -58,3 +59,65 @@ class Sign(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.surrogate!r}" + ("" if self.shift is None else f", channels={len(self.shift)}")
+
+
+class Gate(nn.Module):
+    """One of two values by magnitude, so that a unit answers to both tails of its input, and a surrogate gradient.
+
+        open:      |x| < width, with `reverse` |x| > width; an input on the edge itself shuts the gate in both
+        value:     open +1, shut -1 (``"signs"``) or open 1, shut 0 (``"bits"``)
+        surrogate: 1 towards the open side where width/2 < |x| < 3 width/2, else 0; the same for signs and bits
+
+    Meant for inputs of mean 0 and variance 1, as after ``nn.LayerNorm(n, elementwise_affine=False)``: then about a
+    third of the units has |x| > 1.
+
+    Source: Cottart et al., Active Continual Learning with Metaplastic Binary Bayesian Neural Networks, ICML 2026, whose
+    code calls them gate (signs), reversegate (signs, reverse), gateelephant (bits) and reversebinarygate (bits,
+    reverse); the last is the one of its main results.
+
+    Args:
+        values: ``"signs"`` or ``"bits"``.
+        reverse: open in the tails instead of around zero.
+        width: of the gate, half of its extent.
+
+    Raises:
+        InputError: unknown values, or a width that is not positive and finite.
+
+    >>> x = torch.tensor([-2.0, -1.0, -0.75, 0.0, 1.25], requires_grad=True)
+    >>> y = Gate("bits", reverse=True)(x)
+    >>> y.detach()
+    tensor([1., 0., 0., 0., 1.])
+    >>> y.sum().backward()
+    >>> x.grad
+    tensor([ 0., -1., -1.,  0.,  1.])
+    >>> Gate()(x).detach()
+    tensor([-1., -1.,  1.,  1., -1.])
+    """
+
+    def __init__(self, values: str = "signs", *, reverse: bool = False, width: float = 1.0) -> None:
+        super().__init__()
+        if values not in GATE_VALUES:
+            raise InputError(f"values must be one of {GATE_VALUES}, got {values!r}")
+        if not isinstance(reverse, bool):
+            raise InputError(f"reverse must be True or False, got {reverse!r}")
+        if isinstance(width, bool) or not isinstance(width, int | float) or not 0 < width < float("inf"):
+            raise InputError(f"width must be a positive finite number, got {width!r}")
+        self.values, self.reverse, self.width = values, reverse, float(width)
+
+    def shut(self, input: Tensor) -> Tensor:
+        """How far beyond the edge, on the shut side: ≥ 0 where the gate is shut; NaN stays NaN."""
+        distance = input.abs() - self.width
+        return -distance if self.reverse else distance
+
+    def forward(self, input: Tensor) -> Tensor:
+        value = input.detach()
+        opened = -sign(self.shut(value))
+        if self.values == "bits":
+            opened = (opened + 1) / 2
+        inner, outer = self.width / 2, 3 * self.width / 2
+        above, below = (value > inner) & (value < outer), (value < -inner) & (value > -outer)
+        outwards = above.to(value.dtype) - below.to(value.dtype)
+        return pull_back(opened, input, outwards if self.reverse else -outwards)
+
+    def extra_repr(self) -> str:
+        return f"{self.values!r}, reverse={self.reverse}, width={self.width:g}"
