@@ -2,7 +2,7 @@
 
 from importlib.metadata import version
 
-from varbnn import active, bits, nn, optim, posteriors, presets
+from varbnn import active, bits, continual, nn, optim, posteriors, presets
 from varbnn.kernels import backend_info
 from varbnn.nn import antithetic, binarize, freeze, health, refresh_batchnorm, sampled, summary
 from varbnn.packed import AveragePrediction, PackedEnsemble, Predictor, load_packed, pack
@@ -36,6 +36,7 @@ __all__ = [
     "backend_info",
     "binarize",
     "bits",
+    "continual",
     "evaluate",
     "fit",
     "freeze",

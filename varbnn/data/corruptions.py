@@ -1,8 +1,8 @@
 """Images that get worse in five steps: noise, blur, rotation, lost contrast.
 
-Each function takes images in their own units, a severity from 1 to 5 and the range of the units, and returns new images
+Each kind takes images in their own units, a severity from 1 to 5 and the range of the units, and returns new images
 of the same shape, dtype and range. `corrupt` takes the name of one. The same arguments give the same images; only
-noise draws, from `generator`.
+noise draws, from `generator`. `turn` turns images by any angle.
 
     from varbnn.data import corruptions
     worn = corruptions.corrupt(digits.undo(digits.test_x), "blur", 3, value_range=(0, 16))
@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from varbnn.errors import InputError
 
-__all__ = ["KINDS", "SEVERITIES", "Kind", "blur", "contrast", "corrupt", "noise", "rotation"]
+__all__ = ["KINDS", "SEVERITIES", "Kind", "blur", "contrast", "corrupt", "noise", "rotation", "turn"]
 
 Kind = Literal["noise", "blur", "rotation", "contrast"]
 Range = tuple[float, float]
@@ -96,9 +96,24 @@ def rotation(
     Source: the angles of Ovadia et al. 2019, section 4.1 (which go on to 180).
     """
     low, high = _checked(images, severity, value_range)
-    angle = math.radians(ANGLES[severity - 1])
+    return turn(images, ANGLES[severity - 1], fill=low).clamp(low, high)
+
+
+def turn(images: Tensor, degrees: float, *, fill: float = 0.0) -> Tensor:
+    """Turned counterclockwise about the centre by any angle, bilinear; `fill` comes in from outside.
+
+    Args:
+        images: N×H×W or N×C×H×W, floating, in any units.
+        degrees: finite; negative turns clockwise.
+        fill: the value outside the images.
+
+    >>> turn(torch.tensor([[[0.0, 1.0], [2.0, 3.0]]]), 90).round().abs()
+    tensor([[[1., 3.],
+             [0., 2.]]])
+    """
+    angle = math.radians(degrees)
     height, width = images.shape[-2:]
-    planes = images.reshape(-1, 1, height, width) - low  # zero is then what comes in
+    planes = images.reshape(-1, 1, height, width) - fill  # zero is then what comes in
     down, right = (
         torch.arange(size, dtype=images.dtype, device=images.device) - (size - 1) / 2 for size in (height, width)
     )
@@ -108,7 +123,7 @@ def rotation(
     # grid_sample counts from -1 to 1 across the picture's edges, half a pixel outside the border pixels' centres
     grid = torch.stack([from_right * (2 / width), from_down * (2 / height)], -1)
     turned = F.grid_sample(planes, grid.expand(len(planes), -1, -1, -1), padding_mode="zeros", align_corners=False)
-    return (turned + low).reshape(images.shape).clamp(low, high)
+    return (turned + fill).reshape(images.shape)
 
 
 def contrast(
