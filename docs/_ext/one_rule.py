@@ -77,7 +77,8 @@ class Row:
 
     def bytes_per_weight(self, **settings: Any) -> int:
         """Of the belief and of what is remembered of it, counted after a step on a layer of 8 weights."""
-        layer = varbnn.binarize(nn.Linear(4, 2, bias=False), self.rule.posterior(**self.of_posterior))
+        gradient = {"gradient": self.rule.gradient} if "gradient" in self._options_of_posterior() else {}
+        layer = varbnn.binarize(nn.Linear(4, 2, bias=False), self.rule.posterior(**self.of_posterior, **gradient))
         settings |= self.of_rule
         required = [p.name for p in parameters_of(self.rule) if p.default is p.empty]
         optimizer = self.rule(layer.parameters(), **{**dict.fromkeys(required, 1), **settings})
@@ -91,7 +92,8 @@ class Row:
         path = f"methods/{self.rule.__module__.rsplit('.', 1)[1].replace('_', '-')}.md"
         name = f"[{self.rule.__name__}]({path})" if (DOCS / path).exists() else self.rule.__name__
         method = "<br>".join([name, *assigned(self.of_rule), self.rule.source])
-        posterior = "<br>".join([f"`{self.rule.posterior.__name__}`", *assigned(self.of_posterior)])
+        taken = {} if self.rule.gradient == Rule.gradient else {"gradient": self.rule.gradient}
+        posterior = "<br>".join([f"`{self.rule.posterior.__name__}`", *assigned({**self.of_posterior, **taken})])
         return [method, posterior, *(written(self.part(kind).formula) for kind in PARTS), self.memory()]
 
     def memory(self) -> str:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from varbnn.bits import sign
+from varbnn.optim.paces import Pace
 from varbnn.optim.parts import Compiled, Group
 from varbnn.posteriors.low_rank import to_unit_
 
@@ -16,10 +17,12 @@ class Decision:
     Attributes:
         formula: how, for the table of all methods.
         linear: whether a step on a sum is the sum of the steps, so that the pull to the prior may be taken by itself.
+        pace: what multiplies the direction of each weight beforehand; None where all go at 1.
     """
 
     formula = ""
     linear = True
+    pace: Pace | None = None
 
     def __call__(self, beliefs: list[Tensor], directions: list[Tensor], group: Group, scale: float) -> None:
         """Change `beliefs` in place by `scale` times `directions`; `scale` is 1 unless the filter was skipped."""
@@ -40,6 +43,19 @@ class Descend(Decision):
 
     def compiled(self, group: Group) -> Compiled | None:
         return Compiled({"decision": "descend", "lr": group["lr"]})
+
+
+class DescendAtPace(Descend):
+    """The step, with every weight at its own pace."""
+
+    linear = False
+
+    def __init__(self, pace: Pace, letter: str = "λ") -> None:
+        self.pace = pace
+        self.formula = f"{pace.formula};  {letter} ← {letter} - lr · P d"
+
+    def compiled(self, group: Group) -> Compiled | None:
+        return None
 
 
 class DescendInBox(Descend):

@@ -45,6 +45,15 @@ class Filter:
         return None
 
 
+class NoFilter(Filter):
+    """The gradient of this step and nothing else."""
+
+    formula = "d = g"
+
+    def is_identity(self, group: Group, states: States) -> bool:
+        return True
+
+
 class Momentum(Filter):
     """An average of past gradients, with the start-up bias divided out (Kingma & Ba 2015, algorithm 1).
 

@@ -30,6 +30,10 @@ class Forgetting:
     def at_step_(self, beliefs: list[Tensor], states: States, group: Group) -> None:
         """Move `beliefs` by lr times the pull: what a coupled pull does too where the filter is the identity."""
 
+    def at_pace_(self, beliefs: list[Tensor], paces: list[Tensor] | None, states: States, group: Group) -> None:
+        """As `at_step_`, under a decision whose weights go at `paces` (None: all at 1); here they forget as ever."""
+        self.at_step_(beliefs, states, group)
+
     def compiled(self, group: Group, coupled: bool) -> Compiled | None:
         """The same for the compiled step, where it knows how; `coupled` as `add_to_`, else as `at_step_`."""
         return Compiled({"pull": "none"}) if type(self) is Forgetting else None
@@ -48,6 +52,10 @@ class PriorPull(Forgetting):
         """What the pull is multiplied by."""
         return 1.0
 
+    def share(self, group: Group) -> float:
+        """What share of the way to the prior one step past the filter goes."""
+        return float(group["lr"] * self.strength(group))
+
     def coupled(self, group: Group) -> bool:
         return True
 
@@ -59,7 +67,7 @@ class PriorPull(Forgetting):
                 gradient.sub_(prior, alpha=strength)
 
     def at_step_(self, beliefs: list[Tensor], states: States, group: Group) -> None:
-        share = group["lr"] * self.strength(group)
+        share = self.share(group)
         torch._foreach_mul_(beliefs, 1 - share)
         for belief, prior in zip(beliefs, priors(states, group), strict=True):
             if isinstance(prior, Tensor):
@@ -68,7 +76,7 @@ class PriorPull(Forgetting):
                 belief.add_(share * prior)
 
     def compiled(self, group: Group, coupled: bool) -> Compiled | None:
-        strength = self.strength(group) if coupled else group["lr"] * self.strength(group)
+        strength = self.strength(group) if coupled else self.share(group)
         settings = {"pull": "coupled" if coupled else "at-step", "strength": strength, "prior": group["prior"]}
         return Compiled(settings, prior=True)
 

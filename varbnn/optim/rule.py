@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from varbnn.errors import InputError, VarbnnWarning
-from varbnn.kernels.steps import all_finite
 from varbnn.optim.blocks import blocks
 from varbnn.optim.decisions import Decision
 from varbnn.optim.filters import Filter
+from varbnn.optim.finite import refuse_nonfinite
 from varbnn.optim.forgetting import Forgetting
 from varbnn.optim.fused import step_fused
 from varbnn.optim.parts import Group, OneOf, chosen, must_be
@@ -31,18 +31,20 @@ class Rule(torch.optim.Optimizer):
         g ← gain · p.grad            p.grad is already the natural gradient of the mean loss
         g ← g + pull to the prior    forgetting
         d ← filter(g)                over time
-        p ← decision(p, d)           a step of -lr · d, or a flip where d says so
+        p ← decision(p, d)           a step of -lr · d, at the pace of each weight, or a flip where d says so
 
     Parameters that hold a belief get the rule; all others (biases, batch-norm scales) are trained by AdamW with
     `real_lr`. Each group the user gives becomes up to two: one of ``kind="belief"``, one of ``kind="real"`` whose
     ``lr`` is `real_lr`, so that learning-rate schedulers move both. Hyper-parameters are read from the groups at every
     step.
 
-    Subclasses set the parts, the posterior they train, their source and the checks of their hyper-parameters. A part
-    may be a choice (`OneOf`), made in every group by a hyper-parameter.
+    Subclasses set the parts, the posterior they train, the gradient they take where that posterior gives several, their
+    source and the checks of their hyper-parameters. A part may be a choice (`OneOf`), made in every group by a
+    hyper-parameter.
     """
 
     posterior: ClassVar[type[Posterior]]
+    gradient: ClassVar[str] = "natural"
     source: ClassVar[str]
     filter: Filter | OneOf[Filter]
     forgetting: Forgetting | OneOf[Forgetting] = Forgetting()
@@ -158,6 +160,12 @@ class Rule(torch.optim.Optimizer):
                 f"{belief.name} of {belief.posterior!r}; binarize the model with {self.posterior.__name__}(), or take "
                 "another optimizer"
             )
+        given = getattr(belief.posterior, "gradient", self.gradient)
+        if given != self.gradient:
+            raise InputError(
+                f"{type(self).__name__} takes the {self.gradient} gradient, but {belief.posterior!r} gives the {given} "
+                f"one; binarize the model with gradient={self.gradient!r}, or take another optimizer"
+            )
         return "belief"
 
     def _belief_groups(self) -> list[Group]:
@@ -222,15 +230,19 @@ class Rule(torch.optim.Optimizer):
         for own, gradients, kept in blocks(params, given, states, self.together(group)):
             # where nothing is remembered the gain goes into the step: a copy of the gradient costs a third of it
             beliefs, directions = widened(own), widened(gradients)
-            if coupled or not (skip or gain == 1):
+            late = skip and not coupled and decision.pace is None
+            if not (late or (gain == 1 and not coupled)):
                 directions = list(torch._foreach_mul(directions, gain))
             if coupled:
                 forgetting.add_to_(directions, beliefs, kept, group)
-            else:
-                forgetting.at_step_(beliefs, kept, group)
             if not skip:
                 directions = filter(directions, kept, group)
-            decision(beliefs, directions, group, gain if skip and not coupled else 1.0)
+            paces = None if decision.pace is None else decision.pace(beliefs, directions, group)
+            if not coupled:
+                forgetting.at_pace_(beliefs, paces, kept, group)
+            if paces is not None:
+                directions = list(torch._foreach_mul(directions, paces))
+            decision(beliefs, directions, group, gain if late else 1.0)
             narrow_(own, beliefs)
 
     def _refuse(self, work: list[tuple[Group, list[Tensor]]]) -> None:
@@ -263,29 +275,3 @@ class Rule(torch.optim.Optimizer):
         super().__setstate__(state)
         for group in self.param_groups:
             group.setdefault("maximize", False)
-
-
-def refuse_nonfinite(gradients: list[Tensor]) -> None:
-    """Raise InputError when a gradient has NaN or infinite entries."""
-    every, gradients = len(gradients), [g for g in gradients if not all_finite(g)]
-    if not gradients:
-        return
-    # one sum per tensor is 30 times cheaper than isfinite; a finite sum proves the tensor finite, any other asks again
-    devices = {g.device for g in gradients}
-    sums = [torch.stack([_whole(g.sum()).float() for g in gradients if g.device == d]).sum() for d in devices]
-    if all(math.isfinite(total) for total in sums):
-        return
-    bad = [g for g in gradients if float(_whole((~torch.isfinite(g)).sum())) > 0]
-    if bad:
-        shapes = ", ".join(str(tuple(g.shape)) for g in bad[:3])
-        raise InputError(
-            f"{len(bad)} of {every} gradients have NaN or infinite entries (shapes {shapes}); nothing was "
-            "changed. Look for NaN in the inputs, an empty batch or an overflowing loss; with float16 use "
-            "torch.amp.GradScaler"
-        )
-
-
-def _whole(value: Tensor) -> Tensor:
-    # of a sharded gradient each rank sees only its own part; all must refuse together, or the others go on alone
-    full: Callable[[], Tensor] | None = getattr(value, "full_tensor", None)
-    return value if full is None else full()

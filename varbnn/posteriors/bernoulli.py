@@ -11,9 +11,10 @@ from torch import Tensor
 from varbnn.kernels import draw_signs
 from varbnn.posteriors import published
 from varbnn.posteriors.base import Posterior, in_units_of_strength, pull_back, require
-from varbnn.posteriors.signed_bernoulli import log_sech2
+from varbnn.posteriors.signed_bernoulli import log_sech2, sech2
 
 ESTIMATORS = ("straight-through", "concrete", "moments", "mean")
+GRADIENTS = ("natural", "euclidean")
 
 
 @dataclass(frozen=True, repr=False)
@@ -36,6 +37,10 @@ class Bernoulli(Posterior):
     - ``"mean"``: the real weights μ themselves, no draw (the published code's ``num_samples=0``). A network of mean
       weights is no binary network; only prediction turns it into one.
 
+    With relaxation 1 the factor of the natural concrete gradient has standard deviation 0.8, 3.2, 10.6 and 85 at
+    |λ| = 1, 2, 3 and 5: single steps throw λ to several hundred, where nothing brings it back. Take exact draws
+    (``"straight-through"``) with natural gradients, or ``gradient="euclidean"`` with a relaxation that large.
+
     Args:
         estimator: ``"straight-through"``, ``"concrete"``, ``"moments"`` or ``"mean"``.
         relaxation: of the concrete estimator, positive; the smaller, the closer to ±1. Not the posterior's temperature.
@@ -44,6 +49,10 @@ class Bernoulli(Posterior):
             (`varbnn.posteriors.published`).
         init: ``"normal"`` starts from init_scale · N(0, 1), ``"sign"`` from ±init_scale.
         init_scale: see `init`; 0.1 starts at 0.99 bit per weight, the published 10 at 0.00 bit.
+        gradient: ``"natural"`` hands on the gradient in μ, as above. ``"euclidean"`` hands on the gradient in λ, which
+            is that times 1 - μ²: factor 1 - μ² instead of 1, and (1 - w²) / relaxation for the concrete estimator. Sure
+            weights then learn slowly, and the factor of the concrete estimator never exceeds 1 / relaxation. It is what
+            `varbnn.optim.BiMU` takes; rules of natural gradients refuse it.
 
     Raises:
         InputError: an option outside these.
@@ -63,6 +72,7 @@ class Bernoulli(Posterior):
     numerics: str = "exact"
     init: str = "normal"
     init_scale: float = 0.1
+    gradient: str = "natural"
 
     def __post_init__(self) -> None:
         require(self.estimator in ESTIMATORS, f"estimator must be one of {ESTIMATORS}, got {self.estimator!r}")
@@ -80,6 +90,11 @@ class Bernoulli(Posterior):
         )
         require(self.init in ("normal", "sign"), f"init must be 'normal' or 'sign', got {self.init!r}")
         require(0 <= self.init_scale < math.inf, f"init_scale must be finite and ≥ 0, got {self.init_scale}")
+        require(self.gradient in GRADIENTS, f"gradient must be one of {GRADIENTS}, got {self.gradient!r}")
+        require(
+            self.gradient == "natural" or self.numerics == "exact",
+            "numerics='reference' repeats the published natural gradient; give gradient='natural' with it",
+        )
 
     @property
     def buffer_names(self) -> tuple[str, ...]:
@@ -103,26 +118,35 @@ class Bernoulli(Posterior):
         natural, *buffers = belief
         value = natural.detach()
         if self.estimator == "mean":
-            return pull_back(torch.tanh(value), natural)
+            return pull_back(torch.tanh(value), natural, self._slope(value))
         if self.estimator != "concrete":
-            return pull_back(draw_signs(value, noise=noise, generator=generator), natural)
+            return pull_back(draw_signs(value, noise=noise, generator=generator), natural, self._slope(value))
         if noise is None:
             noise = torch.empty_like(value).uniform_(generator=generator)
         if buffers:
             weight, factor = published.relaxed(value, *buffers, noise=noise, relaxation=self.relaxation)
         else:
-            scaled = (value + torch.logit(noise.to(value.dtype)) / 2) / self.relaxation
-            weight = torch.tanh(scaled)
-            factor = torch.exp(log_sech2(scaled) - log_sech2(value) - math.log(self.relaxation))
+            weight, factor = self._relaxed(value, noise)
         return pull_back(weight, natural, factor)
+
+    def _slope(self, value: Tensor) -> Tensor | None:
+        """dμ/dλ, which makes the gradient in λ of the one in μ; None where that one is asked for."""
+        return sech2(value) if self.gradient == "euclidean" else None
+
+    def _relaxed(self, value: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        scaled = (value + torch.logit(noise.to(value.dtype)) / 2) / self.relaxation
+        if self.gradient == "euclidean":
+            return torch.tanh(scaled), sech2(scaled) / self.relaxation
+        return torch.tanh(scaled), torch.exp(log_sech2(scaled) - log_sech2(value) - math.log(self.relaxation))
 
     def moments(self, *belief: Tensor) -> tuple[Tensor, Tensor] | None:
         if self.estimator != "moments":
             return None
         natural, value = belief[0], belief[0].detach()
-        mean = torch.tanh(value)
+        mean, variance, slope = torch.tanh(value), torch.exp(log_sech2(value)), self._slope(value)
         # both hand on the gradient in μ, and the variance is 1 - μ²
-        return pull_back(mean, natural), pull_back(torch.exp(log_sech2(value)), natural, -2 * mean)
+        in_variance = -2 * mean if slope is None else -2 * mean * slope
+        return pull_back(mean, natural, slope), pull_back(variance, natural, in_variance)
 
     def natural(self, *belief: Tensor) -> Tensor:
         return belief[0]
