@@ -47,6 +47,10 @@ def networks() -> dict[str, tuple[nn.Module, torch.Tensor]]:
     signs = nn.Sequential(
         nn.Linear(40, 32, bias=False), nn.BatchNorm1d(32), vb.nn.Sign(), nn.Linear(32, 3), nn.BatchNorm1d(3)
     )
+    gates = nn.Sequential(
+        *(nn.Linear(40, 33, bias=False), nn.LayerNorm(33, elementwise_affine=False), vb.nn.Gate("bits", reverse=True)),
+        *(nn.Linear(33, 3, bias=False), nn.LayerNorm(3), vb.nn.Gate(width=0.5)),
+    )
     images = nn.Sequential(
         *(nn.Conv2d(2, 64, 3, padding=(1, 0), bias=False), nn.BatchNorm2d(64), vb.nn.Sign(), nn.MaxPool2d(2)),
         *(nn.Conv2d(64, 10, (2, 1), groups=2, stride=2), nn.GELU(), nn.Flatten(), nn.Linear(10, 4)),
@@ -54,6 +58,7 @@ def networks() -> dict[str, tuple[nn.Module, torch.Tensor]]:
     return {
         "linear": (vb.binarize(linear), torch.randn(5, 33)),
         "signs": (vb.binarize(signs), torch.randn(5, 40)),
+        "gates": (vb.binarize(gates), torch.randn(5, 40)),
         "images": (vb.binarize(images), torch.randn(3, 2, 4, 6)),
         "series": (vb.binarize(nn.Sequential(nn.Conv1d(3, 5, 2, padding=1), nn.Tanh())), torch.randn(4, 3, 6)),
         "residual": (vb.binarize(Residual()), torch.randn(5, 7)),

@@ -41,6 +41,14 @@ def model(norm: bool = False) -> nn.Module:
     return vb.binarize(nn.Sequential(nn.Linear(20, 16), *between, nn.ReLU(), nn.Linear(16, 3)))
 
 
+def gated() -> nn.Module:
+    """As continual learners have it: layer norms without scale, and gates."""
+    torch.manual_seed(3)
+    gate = vb.nn.Gate("bits", reverse=True)
+    norms = [nn.LayerNorm(width, elementwise_affine=False) for width in (16, 3)]
+    return vb.binarize(nn.Sequential(nn.Linear(20, 16, bias=False), norms[0], gate, nn.Linear(16, 3), norms[1]))
+
+
 @pytest.fixture
 def packings(monkeypatch):
     """How many ensembles were packed."""
@@ -55,8 +63,9 @@ def packings(monkeypatch):
 
 
 @needs_fast
-def test_packed_networks_say_what_the_model_says_with_their_weights(packings):
-    net = model()
+@pytest.mark.parametrize("make", [model, gated])
+def test_packed_networks_say_what_the_model_says_with_their_weights(make, packings):
+    net = make()
     found = predict(net, X, 9, generator=seeded(), batch_size=10)
     assert len(packings) == 1
     expected = answers(net, X, 9, seeded()).softmax(-1)
@@ -179,6 +188,7 @@ def hooked() -> nn.Module:
         (hooked, 9, CPU, "forward hook"),
         (lambda: nn.Sequential(model(), nn.Softmax(0)), 9, CPU, "works across the batch"),
         (model, 9, CPU, None),
+        (gated, 9, CPU, None),
     ],
 )
 def test_the_condition_is_explicit(make, number, device, reason):

@@ -104,20 +104,22 @@ class Gate(nn.Module):
             raise InputError(f"width must be a positive finite number, got {width!r}")
         self.values, self.reverse, self.width = values, reverse, float(width)
 
-    def shut(self, input: Tensor) -> Tensor:
-        """How far beyond the edge, on the shut side: ≥ 0 where the gate is shut; NaN stays NaN."""
+    def beyond(self, input: Tensor) -> Tensor:
+        """How far `input` lies beyond the edge, on the shut side: ≥ 0 where the gate is shut."""
         distance = input.abs() - self.width
         return -distance if self.reverse else distance
 
+    def opened(self, input: Tensor) -> Tensor:
+        """The values, without a gradient."""
+        signs = -sign(self.beyond(input))
+        return (signs + 1) / 2 if self.values == "bits" else signs
+
     def forward(self, input: Tensor) -> Tensor:
         value = input.detach()
-        opened = -sign(self.shut(value))
-        if self.values == "bits":
-            opened = (opened + 1) / 2
         inner, outer = self.width / 2, 3 * self.width / 2
         above, below = (value > inner) & (value < outer), (value < -inner) & (value > -outer)
         outwards = above.to(value.dtype) - below.to(value.dtype)
-        return pull_back(opened, input, outwards if self.reverse else -outwards)
+        return pull_back(self.opened(value), input, outwards if self.reverse else -outwards)
 
     def extra_repr(self) -> str:
         return f"{self.values!r}, reverse={self.reverse}, width={self.width:g}"

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from varbnn.nn import Gate
 from varbnn.packed.call import Call, Constant, Real
+from varbnn.packed.gates import Opened, PackShut, read_shut, takes_shut
 from varbnn.packed.norms import MeasuredNorm
 from varbnn.packed.sizes import asks_size
 from varbnn.packed.steps import Affine, PackedConv, PackedLinear, PackedProduct, PackSigns, Spread
@@ -19,7 +21,7 @@ KEEP_SIGNS_CALLS = frozenset({"flatten", "view", "reshape", "max_pool1d", "max_p
 
 def fused(plan: Plan, num_samples: int) -> Plan:
     """The same program in fewer steps, with every packed layer told whether the networks share its input."""
-    return spread(join_signs(insert_bits(fold(plan))), num_samples)
+    return spread(join_signs(insert_bits(gate_bits(fold(plan)))), num_samples)
 
 
 @dataclass
@@ -92,13 +94,37 @@ def absorb(before: Affine | PackedProduct, step: Affine) -> None:
     before.scale, before.shift, before.activation = scale, shift, step.activation
 
 
+def gate_bits(plan: Plan) -> Plan:
+    """Gates that only packed layers of one kind look at give bits."""
+    users: list[list[nn.Module]] = [[] for _ in range(len(plan.steps) + 1)]
+    for step, wire in zip(plan.steps, plan.wires, strict=True):
+        for value in wire:
+            users[value].append(step)
+    work, gates = _Rewrite(plan), dict[int, Gate]()
+    for index, (step, wire) in enumerate(zip(plan.steps, plan.wires, strict=True)):
+        looking = users[index + 1]
+        conv = any(isinstance(user, PackedConv) for user in looking)
+        if (
+            isinstance(step, Opened)
+            and plan.output != index + 1
+            and all(takes_shut(user, step.gate) and isinstance(user, PackedConv) == conv for user in looking)
+        ):
+            gates[index + 1] = step.gate
+            work.keep(index, PackShut(step.gate, conv))
+            continue
+        if isinstance(step, PackedProduct) and wire[0] in gates:
+            read_shut(step, gates[wire[0]])
+        work.keep(index, step)
+    return work.done()
+
+
 def insert_bits(plan: Plan) -> Plan:
     """Let packed layers whose input is ±1 for certain take it as bits."""
     work, signs, packed = _Rewrite(plan), set[int](), dict[tuple[int, bool], int]()
     for index, (step, wire) in enumerate(zip(plan.steps, plan.wires, strict=True)):
         if _gives_signs(step, wire, signs):
             signs.add(index + 1)
-        if isinstance(step, PackedProduct) and wire[0] in signs and _takes_bits(step):
+        if isinstance(step, PackedProduct) and wire[0] in signs and step.takes_bits:
             key = (work.values[wire[0]], isinstance(step, PackedConv))
             if key not in packed:
                 packed[key] = work.new.add(PackSigns(key[1]), key[0])
@@ -111,16 +137,14 @@ def insert_bits(plan: Plan) -> Plan:
 def _gives_signs(step: nn.Module, wire: tuple[int, ...], signs: set[int]) -> bool:
     if isinstance(step, Affine):
         return step.activation == "sign"
+    if isinstance(step, Opened):
+        return step.gate.values == "signs"
     if not wire or wire[0] not in signs:
         return False
     if isinstance(step, Real):
         return isinstance(step.module, KEEP_SIGNS)
     name = step.target if isinstance(step, Call) else None
     return (name if isinstance(name, str) else getattr(name, "__name__", "")) in KEEP_SIGNS_CALLS
-
-
-def _takes_bits(step: PackedProduct) -> bool:
-    return not isinstance(step, PackedConv) or step.channels[0] // step.groups % 32 == 0
 
 
 def join_signs(plan: Plan) -> Plan:

@@ -9,14 +9,14 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from varbnn.errors import InputError
-from varbnn.nn import Sign
+from varbnn.nn import Gate, Sign
 from varbnn.nn.conv import BinaryConv1d, BinaryConv2d, BinaryConv3d
 from varbnn.nn.draws import binary_layers, draws_once, evaluating, holding
 from varbnn.nn.layer import BinaryLayer
 from varbnn.nn.linear import BinaryLinear
 from varbnn.packed.rows import mixing
 
-KNOWN = (BinaryLinear, BinaryConv1d, BinaryConv2d, BinaryConv3d, Sign, _BatchNorm)
+KNOWN = (BinaryLinear, BinaryConv1d, BinaryConv2d, BinaryConv3d, Sign, Gate, _BatchNorm)
 """Modules that become steps of their own: what they compute is known, and their forward is not looked at."""
 
 SKIPPED = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)

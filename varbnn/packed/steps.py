@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from varbnn.bits import sign, unpack_blocks
+from varbnn.bits import WORD, sign, unpack_blocks
 from varbnn.errors import InputError
 from varbnn.kernels import ops
 from varbnn.kernels.products import channels_first
@@ -52,6 +52,11 @@ class PackedProduct(nn.Module):
     def width(self) -> int:
         """Outputs, or channels of the output."""
         raise NotImplementedError
+
+    @property
+    def takes_bits(self) -> bool:
+        """Whether its input may be packed signs."""
+        return True
 
     def leading(self) -> int:
         """Networks in the rows of the input."""
@@ -154,6 +159,10 @@ class PackedConv(PackedProduct):
     @property
     def width(self) -> int:
         return self.channels[1]
+
+    @property
+    def takes_bits(self) -> bool:
+        return self.channels[0] // self.groups % WORD == 0
 
     def forward(self, input: Tensor) -> Tensor:
         bits = input.dtype == torch.int32

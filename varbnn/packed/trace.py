@@ -12,11 +12,12 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from varbnn.errors import InputError
-from varbnn.nn import Sign
+from varbnn.nn import Gate, Sign
 from varbnn.nn.conv import BinaryConv1d, BinaryConv2d, BinaryConv3d
 from varbnn.nn.layer import BinaryLayer
 from varbnn.nn.linear import BinaryLinear
 from varbnn.packed.call import Call, Constant, Real, Ref
+from varbnn.packed.gates import Opened
 from varbnn.packed.graph import SKIPPED, attribute, traced
 from varbnn.packed.steps import Affine, PackedConv, PackedLinear
 
@@ -120,6 +121,8 @@ def _add_module(result: Plan, module: nn.Module, node: fx.Node, values: Mapping[
     if isinstance(module, Sign):
         shift = None if module.shift is None else -module.shift.detach().float().reshape(1, -1)
         return result.add(Affine(None, shift, "sign"), *inputs)
+    if isinstance(module, Gate):
+        return result.add(Opened(Gate(module.values, reverse=module.reverse, width=module.width)), *inputs)
     if isinstance(module, nn.ReLU):
         return result.add(Affine(None, None, "relu"), *inputs)
     kept = copy.deepcopy(module).float().eval().requires_grad_(False)

@@ -12,12 +12,15 @@ from torch import Tensor, nn
 
 from varbnn.bits import BLOCK, blocks, words
 from varbnn.errors import InputError
+from varbnn.nn import Gate
 from varbnn.packed.call import Call, Constant, Real
 from varbnn.packed.file.modules import fill, made, options_of
 from varbnn.packed.file.values import DTYPES, LARGEST, Fields, decode, encode, require, shown
+from varbnn.packed.gates import Opened, PackShut
 from varbnn.packed.steps import Affine, PackedConv, PackedLinear, PackedProduct, PackSigns, Spread
 
 ACTIVATIONS = ("none", "relu", "sign")
+GATE_VALUES = ("signs", "bits")
 LARGEST_STATE = 16
 
 
@@ -146,6 +149,15 @@ def _make_affine(fields: Fields, scope: Scope) -> Affine:
     return Affine(scale, shift, fields.choice("activation", ACTIVATIONS), fields.flag("channel_last"))
 
 
+def _gate(gate: Gate) -> dict[str, Any]:
+    return {"values": gate.values, "reverse": gate.reverse, "width": gate.width}
+
+
+def _make_gate(fields: Fields) -> Gate:
+    values, reverse = fields.choice("values", GATE_VALUES), fields.flag("reverse")
+    return Gate(values, reverse=reverse, width=fields.number("width"))
+
+
 def _call(step: Call, name: Name) -> dict[str, Any]:
     function = step.name()  # before its arguments, whose error would say less
     return {"function": function, "args": encode(list(step.args)), "kwargs": encode(step.kwargs)}
@@ -211,6 +223,12 @@ KINDS = {
         PackSigns,
         lambda step, name: {"channels_first": step.channels_first},
         lambda fields, scope: PackSigns(fields.flag("channels_first")),
+    ),
+    "gate": Kind(Opened, lambda step, name: _gate(step.gate), lambda fields, scope: Opened(_make_gate(fields))),
+    "pack_shut": Kind(
+        PackShut,
+        lambda step, name: {**_gate(step.gate), "channels_first": step.channels_first},
+        lambda fields, scope: PackShut(_make_gate(fields), fields.flag("channels_first")),
     ),
     "spread": Kind(Spread, lambda step, name: {}, lambda fields, scope: Spread(scope.num_samples)),
     "call": Kind(Call, _call, _make_call, None),

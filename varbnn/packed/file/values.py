@@ -18,6 +18,8 @@ LARGEST = 2**31 - 1
 LARGEST_CONSTANT = 2**63 - 1
 """Of a whole number that a call holds."""
 
+LARGEST_NUMBER = 1e300
+
 LONGEST_TEXT = 1000
 DEEPEST = 16
 DTYPES = ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "bfloat16", "float32", "float64")
@@ -119,6 +121,13 @@ class Fields:
         number = "" if count is None else f"{count} "
         self._check(name, value, fits, f"{number}whole numbers from {low} to {high}")
         return list(value)
+
+    def number(self, name: str) -> float:
+        value = self.take(name)
+        # not math.isfinite, which turns the number to a float and fails where that is too small for it
+        fits = type(value) in (int, float) and abs(value) <= LARGEST_NUMBER
+        self._check(name, value, fits, "a finite number")
+        return float(value)
 
     def flag(self, name: str) -> bool:
         value = self.take(name)
