@@ -18,6 +18,7 @@ FLOORS = {
     "errors": 0,
     "bits": 0,
     "kernels": 1,
+    "saving": 1,  # files of plain state, knows no model
     "data": 1,  # reads arrays, knows no model
     "posteriors": 2,
     "nn": 3,
@@ -41,7 +42,6 @@ NEIGHBOURS = {
     ("bits", "errors"),  # bad input is refused on the ground floor too
     ("active", "predict"),  # what to label next follows from predictions
     ("continual", "predict"),  # every task learned so far is judged by predictions
-    ("continual", "training"),  # a stream is learned task by task, each with the usual loop's parts
     ("predict", "packed"),  # predict runs sampled networks packed where that is faster
     ("demo", "bridges"),  # these two are the program; they show what the library can do
     ("cli", "bridges"),

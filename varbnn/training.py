@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import time
 from collections.abc import Callable, Iterable
@@ -15,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from varbnn.errors import CheckpointError, InputError
+from varbnn import saving
+from varbnn.errors import InputError
 from varbnn.nn import antithetic as in_pairs
 from varbnn.nn import binary_layers, draw_once_per_forward, health
 
@@ -186,43 +186,17 @@ class _Run:
 
     def save(self, path: Path, history: list[dict[str, float]]) -> None:
         state: dict[str, Any] = {name: item.state_dict() for name, item in self.stateful.items() if item is not None}
-        state |= {"history": history, "rng": torch.get_rng_state()}
+        state |= {"history": history, **saving.random_state()}
         state["generators"] = {name: generator.get_state() for name, generator in self.generators.items()}
-        if torch.cuda.is_available():
-            state["cuda_rng"] = torch.cuda.get_rng_state_all()
-        temporary = path.with_name(path.name + ".part")
-        torch.save(state, temporary)
-        os.replace(temporary, path)  # a full disk or a second interrupt leaves the previous state whole
+        saving.save(path, state)
 
     def load(self, path: Path) -> list[dict[str, float]]:
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)  # written where there was a GPU, perhaps
-            missing = {
-                "history",
-                "rng",
-                "generators",
-                *(n for n, item in self.stateful.items() if item is not None),
-            } - set(state)
-        except Exception as error:
-            raise CheckpointError(
-                f"{path} is no checkpoint of varbnn.training.fit ({error}); move it away to start afresh"
-            ) from error
-        if missing:
-            raise CheckpointError(f"{path} lacks {', '.join(sorted(missing))}; move it away to start afresh")
         items = {name: item for name, item in self.stateful.items() if item is not None}
-        before = {name: copy.deepcopy(item.state_dict()) for name, item in items.items()}
-        try:
-            for name, item in items.items():
-                item.load_state_dict(state[name])
-        except (RuntimeError, ValueError, KeyError) as error:
-            for name, item in items.items():
-                item.load_state_dict(before[name])
-            raise CheckpointError(f"{path} belongs to another model or optimizer: {error}") from error
+        state = saving.read(path, "varbnn.training.fit", {"history", "rng", "generators", *items})
+        saving.restore(path, items, state)
         for name, generator in self.generators.items():
             if name in state["generators"]:
                 generator.set_state(state["generators"][name])
-        torch.set_rng_state(state["rng"])
-        if "cuda_rng" in state and torch.cuda.is_available():
-            torch.cuda.set_rng_state_all(state["cuda_rng"])
+        saving.set_random_state(state)
         history: list[dict[str, float]] = state["history"]
         return history

@@ -1,0 +1,428 @@
+"""A stream is learned as a loop written by hand would, and a run that was cut off goes on as if it had not been."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.optim.lr_scheduler import CosineAnnealingLR
+
+import varbnn as vb
+from varbnn import continual
+from varbnn.continual.evaluation import seed_of
+from varbnn.errors import CheckpointError, InputError
+
+
+def some_task(name="one", seed=0, count=60, classes=(0, 1, 2)):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(count, 8, generator=generator)
+    y = torch.tensor(classes)[torch.randint(len(classes), (count,), generator=generator)]
+    return continual.Task(name, x, y, x[:30], y[:30], classes=tuple(classes))
+
+
+@pytest.fixture
+def stream():
+    return continual.from_tasks([some_task("one", 1), some_task("two", 2), some_task("three", 3)])
+
+
+def network(outputs=3, norm=True, seed=0):
+    torch.manual_seed(seed)
+    layers = [nn.Linear(8, 16), *([nn.BatchNorm1d(16)] if norm else []), nn.ReLU(), nn.Linear(16, outputs)]
+    return vb.binarize(nn.Sequential(*layers))
+
+
+def bayes(model, task, prior):
+    return vb.optim.BayesBiNN(model.parameters(), lr=0.05, dataset_size=len(task), prior=prior)
+
+
+def cosine(optimizer, steps):
+    return CosineAnnealingLR(optimizer, steps)
+
+
+def learned(stream, model, **options):
+    settings = dict(epochs=3, batch_size=20, num_samples=2, schedule=cosine, progress=False)
+    evaluation = continual.Evaluation(num_samples=3, batchnorm=("task", "newest"))
+    settings |= dict(evaluation=evaluation, strategy=continual.PosteriorAsPrior(bayes))
+    return continual.learn(model, stream, **{**settings, **options})
+
+
+def same(one, other):
+    assert one.keys() == other.keys()
+    for key in one:
+        assert torch.equal(one[key], other[key]), key
+
+
+def equal(first, second):
+    for name in ("accuracy", "nll", "ece"):
+        for protocol, matrix in getattr(first, name).items():
+            assert torch.equal(matrix.nan_to_num(-1), getattr(second, name)[protocol].nan_to_num(-1)), (name, protocol)
+    rows = [[{k: v for k, v in row.items() if k != "seconds"} for row in r.history] for r in (first, second)]
+    assert repr(rows[0]) == repr(rows[1])
+    assert first.tasks == second.tasks
+
+
+# --- what it does ---
+
+
+def test_it_is_the_loop_people_write(stream):
+    """Order of examples, prior, schedule, draws: a loop by hand gives the same parameters, bit for bit."""
+    model = network()
+    learned(stream, model)
+    own, prior = network(), 0.0
+    for number, task in enumerate(stream):
+        optimizer = bayes(own, task, prior)
+        scheduler = CosineAnnealingLR(optimizer, 9)
+        own.train()
+        for epoch in range(3):
+            order = torch.randperm(60, generator=torch.Generator().manual_seed(seed_of(0, number, epoch)))
+            for part in order.split(20):
+                optimizer.zero_grad()
+                for _ in range(2):
+                    (F.cross_entropy(own(task.train_x[part]), task.train_y[part]) / 2).backward()
+                optimizer.step()
+                scheduler.step()
+        prior = vb.as_prior(own)
+    same(model.state_dict(), own.state_dict())
+
+
+@pytest.mark.parametrize("strength", [0.5, 1.0, 2.0])
+def test_the_next_prior_is_the_posterior_to_a_power(stream, strength):
+    model, seen = network(), []
+
+    def note(model, task, prior):
+        seen.append((prior, vb.as_prior(model)))
+        return bayes(model, task, prior)
+
+    learned(stream, model, strategy=continual.PosteriorAsPrior(note, strength), epochs=1)
+    assert seen[0][0] == 0.0
+    for prior, before in seen[1:]:
+        for own, natural in zip(prior, before, strict=True):
+            assert torch.equal(own, strength * natural)
+
+
+def test_what_is_measured_is_what_evaluate_says(stream):
+    model = network()
+    result = learned(stream, model)
+    task, newest = stream[0], stream[2]
+    for protocol, source in (("task", task), ("newest", newest)):
+        generator = torch.Generator().manual_seed(seed_of(0, 2, 0))
+        prediction = vb.predict(model, task.test_x, 3, refresh_bn=source.train_x, generator=generator)
+        found = vb.evaluate(prediction, task.test_y)
+        assert float(result.accuracy[protocol][2, 0]) == pytest.approx(found["accuracy"], abs=1e-12)
+        assert float(result.nll[protocol][2, 0]) == pytest.approx(found["nll"], abs=1e-12)
+        assert float(result.ece[protocol][2, 0]) == pytest.approx(found["ece"], abs=1e-12)
+
+
+def test_without_batch_norm_all_protocols_are_one(stream):
+    evaluation = continual.Evaluation(num_samples=2, batchnorm=("task", "newest", "running"))
+    result = learned(stream, network(norm=False), evaluation=evaluation)
+    for other in ("newest", "running"):
+        assert torch.equal(result.accuracy["task"].nan_to_num(-1), result.accuracy[other].nan_to_num(-1))
+
+
+@pytest.mark.parametrize(
+    ("tasks", "there"),
+    [
+        ("seen", [[1, 0, 0], [1, 1, 0], [1, 1, 1]]),
+        ("newest", [[1, 0, 0], [0, 1, 0], [1, 1, 1]]),
+        ("all", [[1, 1, 1], [1, 1, 1], [1, 1, 1]]),
+    ],
+)
+def test_which_tasks_are_judged(stream, tasks, there):
+    result = learned(stream, network(), evaluation=continual.Evaluation(num_samples=1, tasks=tasks), epochs=1)
+    assert torch.equal(~result.accuracy["task"].isnan(), torch.tensor(there, dtype=torch.bool))
+
+
+def test_outputs_of_other_heads_get_no_gradient_and_no_probability():
+    stream = continual.from_tasks([some_task("a", 1, classes=(0, 1)), some_task("b", 2, classes=(2, 3))])
+    model = network(outputs=4, norm=False)
+    before = model[2].natural.detach().clone()
+
+    def plain(model, task):
+        return torch.optim.SGD(model.parameters(), lr=0.1)
+
+    tasks = []
+
+    class Watching(continual.FineTune):
+        def end(self, model, task, number):
+            tasks.append(model[2].natural.detach().clone())
+
+    result = learned(stream, model, strategy=Watching(plain), schedule=None)
+    first, second = tasks
+    assert not torch.equal(first[:2], before[:2])
+    assert torch.equal(first[2:], before[2:]), "the second head moved while the first task was learned"
+    assert torch.equal(second[:2], first[:2]), "the first head moved while the second task was learned"
+    assert bool((result.accuracy["task"][1] > 0).any())
+
+
+def test_predictions_among_the_classes_of_a_task_are_renormalised():
+    from varbnn.continual.evaluation import among
+
+    task = some_task(classes=(1, 3))
+    prediction = vb.Prediction(torch.tensor([[[0.5, 0.1, 0.1, 0.3], [0.2, 0.6, 0.2, 0.0]]], dtype=torch.float64))
+    own, labels = among(prediction, torch.tensor([3, 1]), task)
+    assert torch.allclose(own.probs, torch.tensor([[[0.25, 0.75], [1.0, 0.0]]], dtype=torch.float64))
+    assert labels.tolist() == [1, 0]
+
+
+def test_a_kept_optimizer_is_one_for_the_whole_stream(stream):
+    made = []
+
+    def once(model, task):
+        made.append(torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9))
+        return made[-1]
+
+    learned(stream, network(), strategy=continual.FineTune(once, keep=True), schedule=None, epochs=1)
+    assert len(made) == 1
+    learned(stream, network(), strategy=continual.FineTune(once), schedule=None, epochs=1)
+    assert len(made) == 4
+
+
+def test_a_schedule_on_a_kept_optimizer_is_refused(stream):
+    keeping = continual.FineTune(lambda model, task: torch.optim.SGD(model.parameters(), lr=0.1), keep=True)
+    with pytest.raises(InputError, match="schedule"):
+        learned(stream, network(), strategy=keeping)
+
+
+def test_a_strategy_may_use_real_networks_and_penalties(stream):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 3))
+
+    class Ridge(continual.FineTune):
+        def penalty(self, model):
+            return 1e3 * sum(p.square().sum() for p in model.parameters())
+
+    made = Ridge(lambda model, task: torch.optim.SGD(model.parameters(), lr=1e-4))
+    result = learned(stream, model, strategy=made, schedule=None)
+    assert max(float(p.detach().abs().max()) for p in model.parameters()) < 0.02
+    assert "entropy_bits" not in result.history[0]
+
+
+def test_the_result_survives_json(stream):
+    import json
+
+    result = learned(stream, network(), epochs=1)
+    back = continual.Result.from_dict(json.loads(json.dumps(result.as_dict())))
+    equal(back, result)
+
+
+# --- cut off, and gone on ---
+
+
+class Cut(Exception):
+    pass
+
+
+def cut_after(steps, monkeypatch):
+    """Raise in the step of that number, counted over the whole run."""
+    from varbnn.continual.run import Run
+
+    count, real = [0], Run.step
+
+    def step(self, *args):
+        count[0] += 1
+        if count[0] > steps:
+            raise Cut
+        return real(self, *args)
+
+    monkeypatch.setattr(Run, "step", step)
+
+
+STRATEGIES = {
+    "prior": lambda: continual.PosteriorAsPrior(bayes),
+    "kept": lambda: continual.FineTune(lambda m, t: torch.optim.SGD(m.parameters(), lr=0.1, momentum=0.9), keep=True),
+    "new": lambda: continual.FineTune(lambda m, t: vb.optim.BayesBiNN(m.parameters(), lr=0.1, dataset_size=60)),
+}
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("steps", [0, 4, 9, 17])
+def test_a_run_cut_anywhere_ends_as_one_that_was_not(stream, tmp_path, monkeypatch, strategy, steps):
+    options = dict(strategy=STRATEGIES[strategy](), schedule=None if strategy == "kept" else cosine)
+    uncut = learned(stream, network(), **options)
+    options["strategy"] = STRATEGIES[strategy]()
+    with monkeypatch.context() as patch:
+        cut_after(steps, patch)
+        with pytest.raises(Cut):
+            learned(stream, network(), checkpoint=tmp_path / "run.pt", checkpoint_every=0.0, **options)
+    fresh = network(seed=7)  # what it starts from must not matter
+    if not (tmp_path / "run.pt").exists():
+        fresh = network()
+    options["strategy"] = STRATEGIES[strategy]()
+    resumed = learned(stream, fresh, checkpoint=tmp_path / "run.pt", checkpoint_every=0.0, **options)
+    equal(resumed, uncut)
+
+
+PROGRAM = """
+import sys, torch
+from tests.continual.test_learning import *
+from pathlib import Path
+stream = continual.from_tasks([some_task("one", 1), some_task("two", 2), some_task("three", 3)])
+model = network()
+result = learned(stream, model, epochs=40, checkpoint=Path(sys.argv[1]), checkpoint_every=0.0)
+torch.save({"model": model.state_dict(), "accuracy": result.accuracy["task"]}, sys.argv[2])
+"""
+
+
+def test_a_run_killed_inside_a_task_ends_with_the_same_numbers(tmp_path):
+    def start(state, end):
+        command = [sys.executable, "-c", PROGRAM, str(tmp_path / state), str(tmp_path / end)]
+        return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": os.getcwd()})
+
+    def inside(found):
+        return found["number"] == 1 and found["place"]["epoch"] > 1 and found["place"]["batch"] > 0
+
+    state = tmp_path / "killed.pt"
+    process = start("killed.pt", "never.pt")
+    for _ in range(6000):
+        if state.exists() and inside(torch.load(state, weights_only=True)):
+            break
+        assert process.poll() is None, "it ended before it could be killed"
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "never.pt").exists()
+    assert torch.load(state, weights_only=True)["number"] == 1
+    for other in (start("killed.pt", "resumed.pt"), start("fresh.pt", "whole.pt")):
+        assert other.wait() == 0
+    resumed, whole = (torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("resumed", "whole"))
+    same(resumed["model"], whole["model"])
+    assert torch.equal(resumed["accuracy"].nan_to_num(-1), whole["accuracy"].nan_to_num(-1))
+
+
+def test_a_finished_run_is_not_learned_again(stream, tmp_path, monkeypatch):
+    first = learned(stream, network(), checkpoint=tmp_path / "run.pt")
+    cut_after(0, monkeypatch)
+    equal(learned(stream, network(), checkpoint=tmp_path / "run.pt"), first)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        dict(epochs=4),
+        dict(batch_size=30),
+        dict(seed=1),
+        dict(num_samples=1),
+        dict(evaluation=continual.Evaluation(num_samples=5)),
+        dict(strategy=STRATEGIES["new"]()),
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_stream_resumed_with_other_settings_is_refused(stream, tmp_path, change):
+    learned(stream, network(), checkpoint=tmp_path / "run.pt", epochs=3)
+    before, model = (tmp_path / "run.pt").read_bytes(), network(seed=5)
+    beliefs = {key: value.clone() for key, value in model.state_dict().items()}
+    with pytest.raises(CheckpointError, match=f"another setting of .*{next(iter(change))}"):
+        learned(stream, model, checkpoint=tmp_path / "run.pt", **change)
+    assert (tmp_path / "run.pt").read_bytes() == before
+    same(model.state_dict(), beliefs)
+
+
+def test_another_stream_or_another_network_is_refused(stream, tmp_path):
+    learned(stream, network(), checkpoint=tmp_path / "run.pt", epochs=1)
+    other = continual.from_tasks([some_task("one", 4), some_task("two", 5), some_task("three", 6)])
+    with pytest.raises(CheckpointError, match="another setting of stream"):
+        learned(other, network(), checkpoint=tmp_path / "run.pt", epochs=1)
+    with pytest.raises(CheckpointError, match="another setting of parameters"):
+        learned(stream, network(norm=False), checkpoint=tmp_path / "run.pt", epochs=1)
+
+
+@pytest.mark.parametrize("damage", [b"", b"not a checkpoint", None])
+def test_a_damaged_file_is_refused_and_kept(stream, tmp_path, damage):
+    path = tmp_path / "run.pt"
+    learned(stream, network(), checkpoint=path, epochs=1)
+    path.write_bytes(path.read_bytes()[:-100] if damage is None else damage)
+    kept = path.read_bytes()
+    with pytest.raises(CheckpointError, match=r"run\.pt"):
+        learned(stream, network(), checkpoint=path, epochs=1)
+    assert path.read_bytes() == kept
+
+
+def test_a_full_disk_leaves_the_last_complete_state(stream, tmp_path, monkeypatch):
+    path, uncut = tmp_path / "run.pt", learned(stream, network())
+    real, count = torch.save, [0]
+
+    def full(state, target):
+        count[0] += 1
+        if count[0] > 5:
+            with open(target, "wb") as file:
+                file.write(b"half")
+            raise OSError(28, "No space left on device")
+        real(state, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", full)
+        with pytest.raises(CheckpointError, match=r"No space left on device.*last complete state"):
+            learned(stream, network(), checkpoint=path, checkpoint_every=0.0)
+    assert [file.name for file in tmp_path.iterdir()] == ["run.pt"]
+    equal(learned(stream, network(seed=3), checkpoint=path), uncut)
+
+
+# --- bad input ---
+
+
+@pytest.mark.parametrize(
+    "options", [dict(epochs=0), dict(batch_size=0), dict(num_samples=0), dict(epochs=1.5), dict(batch_size=True)]
+)
+def test_numbers_out_of_range_are_refused(stream, options):
+    with pytest.raises(InputError, match=next(iter(options))):
+        learned(stream, network(), **options)
+
+
+def test_labels_that_the_network_has_no_output_for_are_refused(stream):
+    class Shifted(continual.PosteriorAsPrior):
+        def examples(self, task, number, outputs):
+            own = super().examples(task, number, outputs)
+            return continual.Examples(own.x, own.y + 1, own.heads)
+
+    with pytest.raises(InputError, match=r"labels from 1 to 3.*0 to 2"):
+        learned(stream, network(), strategy=Shifted(bayes))
+
+
+def test_a_network_with_another_head_is_refused(stream):
+    with pytest.raises(InputError, match=r"gives \(20, 5\).*3 outputs"):
+        learned(stream, network(outputs=5))
+
+
+def test_nan_on_the_way_is_refused_and_changes_nothing(stream):
+    bad = some_task("bad", 9)
+    bad.train_x[3, 2] = math.nan
+    model = network()
+    with pytest.raises(InputError, match="'bad' has NaN"):
+        learned(continual.from_tasks([some_task("good"), bad]), model, epochs=1)
+    assert all(bool(torch.isfinite(value).all()) for value in model.state_dict().values())
+
+
+@pytest.mark.parametrize("strength", [0, -1.0, math.inf, math.nan])
+def test_a_strength_must_be_positive(strength):
+    with pytest.raises(InputError, match="strength"):
+        continual.PosteriorAsPrior(bayes, strength)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        dict(num_samples=0),
+        dict(batchnorm=()),
+        dict(batchnorm="old"),
+        dict(part="train"),
+        dict(tasks="none"),
+        dict(refresh=0),
+    ],
+)
+def test_an_evaluation_of_something_else_is_refused(options):
+    with pytest.raises(InputError):
+        continual.Evaluation(**options)
+
+
+def test_a_part_that_is_not_there_is_refused(stream):
+    with pytest.raises(InputError, match="no validation examples"):
+        learned(stream, network(), evaluation=continual.Evaluation(part="validation"), epochs=1)

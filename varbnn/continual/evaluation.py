@@ -1,0 +1,190 @@
+"""How good the networks are at each task, and with whose batch-norm statistics."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from varbnn.continual.strategies import Strategy, heads_of
+from varbnn.continual.streams import Stream, Task
+from varbnn.errors import InputError, VarbnnWarning
+from varbnn.nn.batchnorm import batchnorms
+from varbnn.predict import Prediction, evaluate
+
+PROTOCOLS = ("task", "newest", "running")
+MEASURES = ("accuracy", "nll", "ece")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is measured after every task.
+
+    Attributes:
+        num_samples: networks drawn, where anything is drawn.
+        batchnorm: whose inputs the batch-norm statistics of each network come from; several are measured beside each
+            other. ``"task"``: unlabelled training inputs of the task being judged, which must then be known.
+            ``"newest"``: those of the task learned last. ``"running"``: the averages that training left behind, which
+            belong to the newest task and to no network. Without batch norm all are the same, and measured once.
+        part: ``"test"``, or ``"validation"`` to choose settings by.
+        refresh: inputs, at most, that statistics are re-estimated from.
+        tasks: ``"seen"``: after every task all tasks so far; ``"newest"``: after every task that one, and all of them
+            at the end, for long streams; ``"all"``: those still to come too, which forward transfer asks for.
+
+    Raises:
+        InputError: an option outside these.
+    """
+
+    num_samples: int = 20
+    batchnorm: tuple[str, ...] = ("task",)
+    part: Literal["test", "validation"] = "test"
+    refresh: int = 2000
+    tasks: Literal["seen", "newest", "all"] = "seen"
+
+    def __post_init__(self) -> None:
+        given = (self.batchnorm,) if isinstance(self.batchnorm, str) else tuple(self.batchnorm)
+        object.__setattr__(self, "batchnorm", given)
+        if not given or not set(given) <= set(PROTOCOLS):
+            raise InputError(f"batchnorm must be some of {PROTOCOLS}, got {self.batchnorm!r}")
+        if self.part not in ("test", "validation") or self.tasks not in ("seen", "newest", "all"):
+            raise InputError(
+                "part must be 'test' or 'validation' and tasks 'seen', 'newest' or 'all', got "
+                f"{self.part!r} and {self.tasks!r}"
+            )
+        for name in ("num_samples", "refresh"):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                raise InputError(f"{name} must be a positive integer, got {getattr(self, name)!r}")
+
+    def judged(self, number: int, count: int) -> Iterable[int]:
+        """The tasks to judge after the one of that number, of so many."""
+        if self.tasks == "all" or number == count - 1:
+            return range(count)
+        return [number] if self.tasks == "newest" else range(number + 1)
+
+
+@dataclass
+class Result:
+    """What came of a stream.
+
+    Attributes:
+        stream: its name.
+        size: T, the tasks it has.
+        tasks: the names of those learned.
+        accuracy, nll, ece: by batch-norm protocol, T×T float64: [i, j] on task j after learning task i; NaN where it
+            was not measured. NLL in nats per example.
+        history: one row per task learned: loss, seconds and bytes_kept; with binary layers the entropy in bits per
+            weight, the saturated share, the divergence from fair coins and the flips.
+    """
+
+    stream: str
+    size: int
+    tasks: list[str] = field(default_factory=list)
+    accuracy: dict[str, Tensor] = field(default_factory=dict)
+    nll: dict[str, Tensor] = field(default_factory=dict)
+    ece: dict[str, Tensor] = field(default_factory=dict)
+    history: list[dict[str, float]] = field(default_factory=list)
+
+    def note(self, protocol: str, learned: int, judged: int, found: dict[str, float]) -> None:
+        """Write one judgement down."""
+        for name in MEASURES:
+            matrices = getattr(self, name)
+            if protocol not in matrices:
+                matrices[protocol] = torch.full((self.size, self.size), torch.nan, dtype=torch.float64)
+            matrices[protocol][learned, judged] = found[name]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, as JSON has them; None where nothing was measured."""
+        content: dict[str, Any] = {
+            "stream": self.stream,
+            "size": self.size,
+            "tasks": self.tasks,
+            "history": self.history,
+        }
+        for name in MEASURES:
+            content[name] = {
+                protocol: [[None if value != value else value for value in row] for row in matrix.tolist()]
+                for protocol, matrix in getattr(self, name).items()
+            }
+        return content
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> Result:
+        """The inverse of `as_dict`."""
+        result = cls(content["stream"], content["size"], list(content["tasks"]), history=list(content["history"]))
+        for name in MEASURES:
+            for protocol, rows in content[name].items():
+                values = [[torch.nan if value is None else value for value in row] for row in rows]
+                getattr(result, name)[protocol] = torch.tensor(values, dtype=torch.float64)
+        return result
+
+
+def judge(
+    model: nn.Module,
+    strategy: Strategy,
+    stream: Stream,
+    newest: Task,
+    number: int,
+    evaluation: Evaluation,
+    seed: int,
+    result: Result,
+) -> None:
+    """Measure `model`, which has learned the tasks up to `newest`, the one of that `number`; note it in `result`."""
+    asked = strategy.for_prediction(model, newest, number)
+    normed = bool(batchnorms(asked))
+    for index in evaluation.judged(number, len(stream)):
+        task = newest if index == number else stream[index]
+        x, y = examples_to_judge(task, evaluation.part)
+        for protocol in evaluation.batchnorm if normed else evaluation.batchnorm[:1]:
+            refresh = _inputs_for(protocol, task, newest, evaluation.refresh) if normed else None
+            generator = torch.Generator().manual_seed(seed_of(seed, number, index))
+            with warnings.catch_warnings():
+                if protocol == "running":  # the warning is about what was asked for here
+                    warnings.simplefilter("ignore", VarbnnWarning)
+                prediction = strategy.predict(asked, x, evaluation.num_samples, refresh, generator)
+            found = evaluate(*among(prediction, y, task))
+            result.note(protocol, number, index, found)
+        if not normed:
+            for other in evaluation.batchnorm[1:]:
+                result.note(other, number, index, found)
+
+
+def examples_to_judge(task: Task, part: str) -> tuple[Tensor, Tensor]:
+    """Inputs and labels that were not learned from.
+
+    Raises:
+        InputError: the task has no validation examples.
+    """
+    if part == "test":
+        return task.test_x, task.test_y
+    if task.val_x is None or task.val_y is None:
+        raise InputError(
+            f"task {task.name!r} has no validation examples; load the data with validation=True, or judge part='test'"
+        )
+    return task.val_x, task.val_y
+
+
+def among(prediction: Prediction, labels: Tensor, task: Task) -> tuple[Prediction, Tensor]:
+    """The prediction among the classes of `task` alone, and labels counted among them."""
+    heads = heads_of(task, prediction.num_classes)
+    if heads is None:
+        return prediction, labels
+    classes = torch.tensor(sorted(task.classes))
+    own = prediction.probs[..., classes]
+    own = own / own.sum(-1, keepdim=True).clamp_min(torch.finfo(own.dtype).tiny)
+    return Prediction(own), torch.searchsorted(classes, labels)
+
+
+def _inputs_for(protocol: str, task: Task, newest: Task, count: int) -> Tensor | None:
+    if protocol == "running":
+        return None
+    return (task if protocol == "task" else newest).train_x[:count]
+
+
+def seed_of(*numbers: int) -> int:
+    """One seed from several numbers, such that neighbours have nothing in common."""
+    return int(np.random.SeedSequence(list(numbers)).generate_state(1, np.uint64)[0] >> 1)

@@ -1,0 +1,109 @@
+"""Learn a stream of tasks one after the other, and measure what is left of the earlier ones."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from tqdm.auto import tqdm
+
+from varbnn.continual.evaluation import Evaluation, Result, judge
+from varbnn.continual.run import Plan, Run, Schedule
+from varbnn.continual.state import Saver, load, settings_of
+from varbnn.continual.strategies import Strategy
+from varbnn.continual.streams import Stream
+from varbnn.errors import InputError
+from varbnn.nn import binary_layers, draw_once_per_forward
+
+
+def learn(
+    model: nn.Module,
+    stream: Stream,
+    strategy: Strategy,
+    *,
+    epochs: int = 1,
+    batch_size: int = 100,
+    num_samples: int = 1,
+    schedule: Schedule | None = None,
+    evaluation: Evaluation | None = None,
+    seed: int = 0,
+    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint_every: float = 60.0,
+    progress: bool = True,
+) -> Result:
+    """Train `model` on every task of `stream` in turn, and judge it on all tasks seen so far after each.
+
+    Args:
+        model: gives N×outputs logits; put into train mode.
+        stream: see `varbnn.continual.permuted`, `rotated`, `split` and `from_tasks`.
+        strategy: what is done about forgetting.
+        epochs: passes over the examples of each task.
+        batch_size: examples per step.
+        num_samples: draws per step, whose gradients are averaged.
+        schedule: (optimizer, steps of the task) → torch scheduler, stepped after every batch; for every task anew.
+        evaluation: what is measured; `Evaluation()` when absent.
+        seed: of the order of examples and of the networks drawn to judge. Draws in training come from torch's global
+            generator.
+        checkpoint: file to go on from when it is there. A run that was killed anywhere, also inside a task, ends with
+            the same numbers as one that was not.
+        checkpoint_every: seconds between writes inside a task; each task ends with one.
+        progress: show a bar.
+
+    Returns:
+        Accuracy, NLL and ECE on every task after every task, and the state of the posterior over time.
+
+    Raises:
+        InputError: a number out of range, a task without examples or with labels that the network has no output for,
+            NaN on the way; the model keeps its last good step.
+        CheckpointError: `checkpoint` cannot be read or written, or belongs to a run with other settings.
+
+    >>> import varbnn as vb
+    >>> from varbnn import continual, data
+    >>> stream = continual.permuted(data.load("digits"), tasks=2)
+    >>> model = vb.binarize(nn.Linear(64, 10))
+    >>> def bayes(model, task, prior):
+    ...     return vb.optim.BayesBiNN(model.parameters(), lr=0.01, dataset_size=len(task), prior=prior)
+    >>> result = learn(model, stream, continual.PosteriorAsPrior(bayes), progress=False)
+    >>> result.accuracy["task"].shape
+    torch.Size([2, 2])
+    """
+    evaluation = evaluation or Evaluation()
+    for name, value in (("epochs", epochs), ("batch_size", batch_size), ("num_samples", num_samples)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise InputError(f"{name} must be a positive integer, got {value!r}")
+    if schedule is not None and strategy.keep:
+        raise InputError("a schedule ends with its task, but the strategy keeps one optimizer for all; give only one")
+    plan = Plan(epochs, batch_size, num_samples, seed, schedule)
+    settings = settings_of(model, stream, strategy, evaluation, plan.written())
+    path = None if checkpoint is None else Path(checkpoint)
+    run = Run(model, stream, strategy, plan)
+    if any(True for _ in binary_layers(model)):
+        draw_once_per_forward(model)  # a model built by hand does not do so by itself
+    if path is not None and path.exists():
+        load(path, run, settings)
+    saver = Saver(path, run, settings, checkpoint_every)
+    with tqdm(total=len(stream), initial=run.number, desc=stream.name, unit="task", disable=not progress) as bar:
+        while run.number < len(stream):
+            task = run.learn_task(saver.now_and_then, lambda epoch, loss: _under_way(bar, epoch, epochs, loss))
+            judge(model, strategy, stream, task, run.number, evaluation, seed, run.result)
+            run.end_task()
+            saver.now()
+            _learned(bar, run.result)
+    return run.result
+
+
+def _under_way(bar: Any, epoch: int, epochs: int, loss: float) -> None:
+    if epochs > 1:
+        bar.set_postfix_str(f"epoch {epoch}/{epochs}, loss {loss:.3f}")
+
+
+def _learned(bar: Any, result: Result) -> None:
+    matrix = next(iter(result.accuracy.values()))
+    last = len(result.history) - 1
+    shown = f"newest {matrix[last, last]:.1%}, all so far {matrix[last].nanmean():.1%}"
+    if "entropy_bits" in result.history[-1]:
+        shown += f", {result.history[-1]['entropy_bits']:.2f} bit"
+    bar.update()
+    bar.set_postfix_str(shown)

@@ -1,0 +1,177 @@
+"""A stream under way: one task after the other, each from where it was left."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from varbnn import bits
+from varbnn.continual.evaluation import Result, seed_of
+from varbnn.continual.strategies import Examples, Strategy
+from varbnn.continual.streams import Stream, Task
+from varbnn.errors import InputError
+from varbnn.nn import binary_layers, health
+from varbnn.nn.batchnorm import device_of
+
+Schedule = Callable[[torch.optim.Optimizer, int], Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How each task is gone through."""
+
+    epochs: int
+    batch_size: int
+    num_samples: int
+    seed: int
+    schedule: Schedule | None
+
+    def written(self) -> dict[str, Any]:
+        """What a run that goes on must have in common."""
+        return {name: value for name, value in vars(self).items() if name != "schedule"}
+
+
+@dataclass
+class Place:
+    """How far a task has come, and what it has added up to since it began."""
+
+    epoch: int = 0
+    batch: int = 0
+    loss: float = 0.0
+    seen: int = 0
+    seconds: float = 0.0
+
+
+class Run:
+    """A stream under way. `number` is the task being learned; `optimizer` is there while one is."""
+
+    def __init__(self, model: nn.Module, stream: Stream, strategy: Strategy, plan: Plan) -> None:
+        self.model, self.stream, self.strategy, self.plan = model, stream, strategy, plan
+        self.result = Result(stream.name, len(stream))
+        self.number, self.place = 0, Place()
+        self.task: Task | None = None
+        self.optimizer: torch.optim.Optimizer | None = None
+        self.scheduler: Any = None
+        self.examples: Examples | None = None
+        self.modes = packed_modes(model)  # as the task before left them
+
+    def begin_task(self) -> tuple[torch.optim.Optimizer, Examples]:
+        """The optimizer and the examples of the present task; made once."""
+        if self.optimizer is not None and self.examples is not None:
+            return self.optimizer, self.examples
+        self.task = task = self.stream[self.number]
+        examples = self.strategy.examples(task, self.number, self.stream.outputs)
+        check(examples, task, self.stream.outputs)
+        optimizer = self.strategy.begin(self.model, task, self.number)
+        if self.plan.schedule is not None:
+            self.scheduler = self.plan.schedule(optimizer, self.plan.epochs * steps(examples, self.plan.batch_size))
+        self.optimizer, self.examples = optimizer, examples
+        return optimizer, examples
+
+    def learn_task(self, after_step: Callable[[], None], after_epoch: Callable[[int, float], None]) -> Task:
+        """Go through the present task from where it is, and consolidate; `after_epoch` gets its number and the loss."""
+        optimizer, examples = self.begin_task()
+        device, place = device_of(self.model), self.place
+        self.model.train()
+        while place.epoch < self.plan.epochs:
+            generator = torch.Generator().manual_seed(seed_of(self.plan.seed, self.number, place.epoch))
+            order = torch.randperm(len(examples.x), generator=generator)
+            parts = order.tensor_split(steps(examples, self.plan.batch_size))
+            for part in parts[place.batch :]:
+                start = time.perf_counter()
+                place.loss += self.step(optimizer, examples, part, device) * len(part)
+                place.seen, place.batch = place.seen + len(part), place.batch + 1
+                place.seconds += time.perf_counter() - start
+                after_step()
+            place.epoch, place.batch = place.epoch + 1, 0
+            after_epoch(place.epoch, place.loss / place.seen)
+        assert self.task is not None
+        self.strategy.end(self.model, self.task, self.number)
+        return self.task
+
+    def step(self, optimizer: torch.optim.Optimizer, examples: Examples, part: Tensor, device: torch.device) -> float:
+        """One step on the examples `part`; the mean loss of its draws, without the penalty."""
+        x, y = examples.x[part].to(device), examples.y[part].to(device)
+        heads = examples.heads
+        if heads is not None:
+            heads = (heads if len(heads) == 1 else heads[part]).to(device)
+        optimizer.zero_grad()
+        total = 0.0
+        for _ in range(self.plan.num_samples):
+            logits = self.model(x)
+            if logits.shape != (len(x), self.stream.outputs):
+                raise InputError(
+                    f"the model gives {tuple(logits.shape)} for {len(x)} inputs, but {self.stream.name} has "
+                    f"{self.stream.outputs} outputs; give the network as many"
+                )
+            if heads is not None:
+                logits = logits.masked_fill(~heads, -math.inf)
+            loss = F.cross_entropy(logits, y)
+            (loss / self.plan.num_samples).backward()
+            total += loss.item() / self.plan.num_samples
+        penalty = self.strategy.penalty(self.model)
+        if penalty is not None:
+            penalty.backward()
+        optimizer.step()
+        if self.scheduler is not None:
+            self.scheduler.step()
+        return total
+
+    def end_task(self) -> None:
+        """Note what the task came to, and turn to the next."""
+        assert self.task is not None
+        self.result.tasks.append(self.task.name)
+        row = {"loss": self.place.loss / max(self.place.seen, 1), "seconds": self.place.seconds}
+        row["bytes_kept"] = float(self.strategy.bytes_kept())
+        if any(True for _ in binary_layers(self.model)):
+            state = health(self.model, warn=False)
+            row |= {"entropy_bits": state.entropy_bits, "saturated": state.saturated, "kl": state.kl}
+            now = packed_modes(self.model)
+            row["flips"] = float(sum(differing(a, b) for a, b in zip(self.modes, now, strict=True)))
+            self.modes = now
+        self.result.history.append(row)
+        self.number, self.place = self.number + 1, Place()
+        self.task = self.optimizer = self.scheduler = self.examples = None
+
+
+@torch.no_grad()
+def packed_modes(model: nn.Module) -> list[Tensor]:
+    """The most probable sign of every binary weight, as bits."""
+    modes = [layer.posterior.mode(*layer.belief) for _, layer in binary_layers(model)]
+    return [bits.pack(mode.reshape(1, -1)).cpu() for mode in modes]
+
+
+def differing(one: Tensor, other: Tensor) -> int:
+    """Bits that are not the same."""
+    changed = (one ^ other).contiguous().view(torch.uint8)
+    return int(sum(((changed >> bit) & 1).sum(dtype=torch.int64) for bit in range(8)))
+
+
+def steps(examples: Examples, batch_size: int) -> int:
+    """Batches per epoch, all of nearly the same size, so that none is left with a single example."""
+    return max(1, round(len(examples.x) / batch_size))
+
+
+def check(examples: Examples, task: Task, outputs: int) -> None:
+    """Raise InputError unless `examples` can be learned by a network with so many outputs."""
+    if len(examples.x) == 0:
+        raise InputError(f"task {task.name!r} has no example to learn from; leave it out of the stream")
+    if not bool(torch.isfinite(examples.x).all()):
+        raise InputError(f"task {task.name!r} has NaN or infinite inputs; clean the data first")
+    low, high = int(examples.y.min()), int(examples.y.max())
+    if low < 0 or high >= outputs:
+        raise InputError(
+            f"task {task.name!r} has labels from {low} to {high}, but the network's {outputs} outputs are for 0 to "
+            f"{outputs - 1}; take a head with more outputs, or number the labels anew"
+        )
+    if examples.heads is not None:
+        heads = examples.heads.expand(len(examples.y), -1)
+        if not bool(heads.gather(1, examples.y[:, None]).all()):
+            raise InputError(f"task {task.name!r} has labels outside its own classes {task.classes}")

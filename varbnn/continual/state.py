@@ -1,0 +1,98 @@
+"""What a stream under way goes on from, and whether it is the same stream."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from varbnn import saving
+from varbnn.continual.evaluation import Evaluation, Result
+from varbnn.continual.run import Run
+from varbnn.continual.strategies import Strategy
+from varbnn.continual.streams import Stream
+from varbnn.errors import CheckpointError
+
+Settings = dict[str, Any]
+KEYS = {"settings", "number", "place", "result", "model", "modes", "strategy", "rng"}
+
+
+def settings_of(
+    model: nn.Module, stream: Stream, strategy: Strategy, evaluation: Evaluation, plan: dict[str, Any]
+) -> Settings:
+    """What makes a run this one, in plain values. What an optimizer factory does cannot be seen from here."""
+    shapes = {name: list(parameter.shape) for name, parameter in model.named_parameters()}
+    judged = {name: list(value) if isinstance(value, tuple) else value for name, value in vars(evaluation).items()}
+    return {
+        "stream": stream.settings,
+        "strategy": type(strategy).__name__,
+        "parameters": shapes,
+        "evaluation": judged,
+        **plan,
+    }
+
+
+def save(path: Path, run: Run, settings: Settings) -> None:
+    """Write everything down; inside a task with the optimizer, between tasks without."""
+    state: dict[str, Any] = {
+        "settings": settings,
+        "number": run.number,
+        "place": vars(run.place),
+        "result": run.result.as_dict(),
+        "model": run.model.state_dict(),
+        "modes": run.modes,
+        "strategy": run.strategy.state_dict(),
+        **saving.random_state(),
+    }
+    for name, item in (("optimizer", run.optimizer), ("scheduler", run.scheduler)):
+        if item is not None:
+            state[name] = item.state_dict()
+    saving.save(path, state)
+
+
+def load(path: Path, run: Run, settings: Settings) -> None:
+    """Put `run` where `path` says it was.
+
+    Raises:
+        CheckpointError: it cannot be read, or belongs to a run with other settings; nothing is loaded then.
+    """
+    state = saving.read(path, "varbnn.continual.learn", KEYS)
+    other = [key for key, value in settings.items() if state["settings"].get(key) != value]
+    if other:
+        raise CheckpointError(
+            f"{path} belongs to a run with another setting of {', '.join(other)}; give the settings it was started "
+            "with, or another file"
+        )
+    run.strategy.load_state_dict(state["strategy"])
+    run.number = state["number"]
+    items: dict[str, Any] = {"model": run.model}
+    if "optimizer" in state:
+        items["optimizer"] = run.begin_task()[0]
+        if run.scheduler is not None:
+            items["scheduler"] = run.scheduler
+    saving.restore(path, items, state)
+    run.modes = state["modes"]
+    run.place = type(run.place)(**state["place"])
+    run.result = Result.from_dict(state["result"])
+    saving.set_random_state(state)
+
+
+class Saver:
+    """Writes a state when the last one is old enough; never without a path."""
+
+    def __init__(self, path: Path | None, run: Run, settings: Settings, every: float) -> None:
+        self.path, self.run, self.settings, self.every = path, run, settings, every
+        self._last = time.monotonic()
+
+    def now_and_then(self) -> None:
+        """Called after every step."""
+        if self.path is not None and time.monotonic() - self._last >= self.every:
+            self.now()
+
+    def now(self) -> None:
+        """Called after every task."""
+        if self.path is not None:
+            save(self.path, self.run, self.settings)
+            self._last = time.monotonic()

@@ -1,0 +1,167 @@
+"""What is done where one task ends and the next begins; an optimizer does the learning in between."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from varbnn.continual.streams import Task
+from varbnn.errors import InputError
+from varbnn.nn import binary_layers
+from varbnn.nn.batchnorm import Data
+from varbnn.posteriors import as_prior
+from varbnn.predict import Prediction, predict
+
+Prior = float | Sequence[Tensor]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """What one task is learned from.
+
+    Attributes:
+        x, y: inputs and labels, one row each.
+        heads: which outputs may answer: boolean, 1×outputs for all examples or N×outputs; None where all may.
+    """
+
+    x: Tensor
+    y: Tensor
+    heads: Tensor | None = None
+
+    @classmethod
+    def of(cls, task: Task, outputs: int) -> Examples:
+        """The training examples of `task` for a network with so many outputs."""
+        return cls(task.train_x, task.train_y, heads_of(task, outputs))
+
+
+def heads_of(task: Task, outputs: int) -> Tensor | None:
+    """1×outputs, True where `task` may answer; None where it may everywhere.
+
+    >>> x, y = torch.zeros(2, 3), torch.tensor([2, 3])
+    >>> heads_of(Task("2 and 3", x, y, x, y, classes=(2, 3)), outputs=5)
+    tensor([[False, False,  True,  True, False]])
+    """
+    if len(task.classes) == outputs:
+        return None
+    allowed = torch.zeros(1, outputs, dtype=torch.bool)
+    allowed[0, list(task.classes)] = True
+    return allowed
+
+
+class Strategy:
+    """A way to learn one task after the other; this one does nothing about forgetting.
+
+    `learn` calls `begin`, then for every batch `penalty`, then `end`, and asks `predict` about every task seen so far.
+    A subclass overrides what it does differently, and puts what it must remember into `state_dict`. Only `end` may
+    change that: a run that is resumed inside a task calls `examples` and `begin` again.
+
+    Attributes:
+        keep: whether one optimizer goes through the whole stream.
+    """
+
+    keep = False
+
+    def begin(self, model: nn.Module, task: Task, number: int) -> torch.optim.Optimizer:
+        """The optimizer for `task`, the one of that `number` (from 0); `model` is as the task before left it."""
+        raise NotImplementedError
+
+    def examples(self, task: Task, number: int, outputs: int) -> Examples:
+        """What to learn from while `task` lasts."""
+        return Examples.of(task, outputs)
+
+    def penalty(self, model: nn.Module) -> Tensor | None:
+        """To be added to the mean loss of every batch; None for nothing."""
+        return None
+
+    def end(self, model: nn.Module, task: Task, number: int) -> None:
+        """Consolidate, once `task` is learned."""
+
+    def predict(
+        self, model: nn.Module, x: Tensor, num_samples: int, refresh_bn: Data | None, generator: torch.Generator
+    ) -> Prediction:
+        """What the networks say about `x`; one network where nothing is drawn."""
+        drawn = any(not layer.posterior.certain for _, layer in binary_layers(model))
+        return predict(model, x, num_samples if drawn else 0, refresh_bn=refresh_bn, generator=generator)
+
+    def for_prediction(self, model: nn.Module, task: Task, number: int) -> nn.Module:
+        """The model to ask, which may be a copy that was reminded of the past; called after `end`."""
+        return model
+
+    def bytes_kept(self) -> int:
+        """Size of what it carries from task to task beside the model, in bytes."""
+        return 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain values from which `load_state_dict` makes the same strategy again."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a saved state."""
+
+
+class FineTune(Strategy):
+    """Go on with the next task as if it were the last one: what every other strategy has to beat.
+
+    With a rule that forgets by itself, such as `varbnn.optim.WindowedBayes` or `BiMU`, this is the way to learn a
+    stream whose boundaries nobody knows: ``keep=True`` leaves the optimizer alone where a task ends.
+
+    Args:
+        optimizer: (model, task) → optimizer.
+        keep: one optimizer for the whole stream, instead of a new one for every task.
+    """
+
+    def __init__(self, optimizer: Callable[[nn.Module, Task], torch.optim.Optimizer], keep: bool = False) -> None:
+        self.optimizer, self.keep = optimizer, keep
+        self._kept: torch.optim.Optimizer | None = None
+        self._saved: dict[str, Any] | None = None
+
+    def begin(self, model: nn.Module, task: Task, number: int) -> torch.optim.Optimizer:
+        if not self.keep:
+            return self.optimizer(model, task)
+        if number == 0 or self._kept is None:
+            self._kept = self.optimizer(model, task)
+            if self._saved is not None:
+                self._kept.load_state_dict(self._saved)
+        return self._kept
+
+    def state_dict(self) -> dict[str, Any]:
+        return {} if self._kept is None else {"optimizer": self._kept.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._saved = state.get("optimizer")
+
+
+class PosteriorAsPrior(Strategy):
+    """What was believed after one task is the prior of the next (Nguyen et al. 2018; Meng et al. 2020, section 4.3).
+
+    Args:
+        optimizer: (model, task, prior) → optimizer, such as ``BayesBiNN(model.parameters(), lr, len(task),
+            prior=prior)``. The prior is 0, fair coins, for the first task and `varbnn.as_prior(model)` for the others.
+        strength: the posterior is raised to this power before it becomes a prior, which multiplies its natural
+            parameters: above 1 remembers more, below 1 forgets; 1 is Bayes.
+
+    Raises:
+        InputError: a strength that is not positive.
+    """
+
+    def __init__(
+        self, optimizer: Callable[[nn.Module, Task, Prior], torch.optim.Optimizer], strength: float = 1.0
+    ) -> None:
+        if not 0 < strength < float("inf"):
+            raise InputError(f"strength must be positive and finite, got {strength!r}; FineTune has no prior at all")
+        self.optimizer, self.strength = optimizer, strength
+        self._size = 0
+
+    def begin(self, model: nn.Module, task: Task, number: int) -> torch.optim.Optimizer:
+        if number == 0:
+            return self.optimizer(model, task, 0.0)
+        prior = [self.strength * belief for belief in as_prior(model)]
+        self._size = sum(tensor.numel() * tensor.element_size() for tensor in prior)
+        return self.optimizer(model, task, prior)
+
+    def bytes_kept(self) -> int:
+        return self._size

@@ -1,0 +1,80 @@
+"""Files that long work goes on from: written in one piece, read without running code, loaded whole or not at all."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from varbnn.errors import CheckpointError
+
+
+def save(path: Path, state: Mapping[str, Any]) -> None:
+    """Write `state` (tensors and plain values) to `path`; a kill or a full disk leaves the file that was there.
+
+    Raises:
+        CheckpointError: it cannot be written.
+    """
+    temporary = path.with_name(path.name + ".part")
+    try:
+        torch.save(dict(state), temporary)
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:  # torch's own writer says RuntimeError where a disk is full
+        temporary.unlink(missing_ok=True)
+        kept = "the last complete state is still there" if path.exists() else "nothing was written"
+        raise CheckpointError(f"{path} cannot be written ({error}); {kept}") from error
+
+
+def read(path: Path, what: str, keys: set[str]) -> dict[str, Any]:
+    """The state in `path`, in the CPU's memory.
+
+    Args:
+        what: wrote it, for people.
+        keys: that it must have.
+
+    Raises:
+        CheckpointError: it cannot be read, or lacks a key.
+    """
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        missing = keys - set(state)
+    except Exception as error:
+        raise CheckpointError(f"{path} is no checkpoint of {what} ({error}); move it away to start afresh") from error
+    if missing:
+        raise CheckpointError(f"{path} lacks {', '.join(sorted(missing))}; move it away to start afresh")
+    return state
+
+
+def restore(path: Path, items: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+    """Load ``state[name]`` into each of `items`; if one refuses, all are as they were.
+
+    Raises:
+        CheckpointError: the state belongs to other objects.
+    """
+    before = {name: copy.deepcopy(item.state_dict()) for name, item in items.items()}
+    try:
+        for name, item in items.items():
+            item.load_state_dict(state[name])
+    except (RuntimeError, ValueError, KeyError) as error:
+        for name, item in items.items():
+            item.load_state_dict(before[name])
+        raise CheckpointError(f"{path} belongs to another model or optimizer: {error}") from error
+
+
+def random_state() -> dict[str, Any]:
+    """Of torch's global generators."""
+    state: dict[str, Any] = {"rng": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["cuda_rng"] = torch.cuda.get_rng_state_all()
+    return state
+
+
+def set_random_state(state: Mapping[str, Any]) -> None:
+    """Put torch's global generators where `random_state` saw them."""
+    torch.set_rng_state(state["rng"])
+    if "cuda_rng" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda_rng"])
