@@ -3,6 +3,17 @@
 from varbnn.continual.evaluation import Evaluation, Result
 from varbnn.continual.learning import learn
 from varbnn.continual.strategies import Examples, FineTune, PosteriorAsPrior, Strategy
+from varbnn.continual.scores import (
+    Plasticity,
+    all_scores,
+    average_accuracy,
+    backward_transfer,
+    forgetting,
+    forward_transfer,
+    last_accuracy,
+    learning_accuracy,
+    plasticity,
+)
 from varbnn.continual.streams import permuted, rotated, split
 from varbnn.continual.tasks import Stream, Task, from_tasks
 
@@ -10,14 +21,23 @@ __all__ = [
     "Evaluation",
     "Examples",
     "FineTune",
+    "Plasticity",
     "PosteriorAsPrior",
     "Result",
     "Strategy",
     "Stream",
     "Task",
+    "all_scores",
+    "average_accuracy",
+    "backward_transfer",
+    "forgetting",
+    "forward_transfer",
     "from_tasks",
+    "last_accuracy",
     "learn",
+    "learning_accuracy",
     "permuted",
+    "plasticity",
     "rotated",
     "split",
 ]
