@@ -2,7 +2,6 @@
 
 from varbnn.continual.evaluation import Evaluation, Result
 from varbnn.continual.learning import learn
-from varbnn.continual.strategies import Examples, FineTune, PosteriorAsPrior, Strategy
 from varbnn.continual.scores import (
     Plasticity,
     all_scores,
@@ -14,6 +13,7 @@ from varbnn.continual.scores import (
     learning_accuracy,
     plasticity,
 )
+from varbnn.continual.strategies import Examples, FineTune, PosteriorAsPrior, Strategy
 from varbnn.continual.streams import permuted, rotated, split
 from varbnn.continual.tasks import Stream, Task, from_tasks
 
