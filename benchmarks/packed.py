@@ -4,7 +4,9 @@
 
 `varbnn.pack` of whole models against a loop over as many plain torch networks, each with weights of its own: first
 784-2048-2048-2048-10 with batch norm and ReLU (`mlp`) or signs (`signs`), 32 networks, then a VGG-like net for 32x32
-colour images (`vgg`: 128-128-pool, 256-256-pool, 512-512-pool, 1024-1024-10), 16 networks. `predict` takes the time of
+colour images (`vgg`: 128-128-pool, 256-256-pool, 512-512-pool, 1024-1024-10), 16 networks. `gates` are 784-100-10 and
+784-2000-10 with layer norm and `Gate("bits", reverse=True)`, 32 networks; the float ones compare as one writes it in
+torch, without the gate's care for NaN and gradients. `predict` takes the time of
 `varbnn.predict` with 32 networks from the call to the result, drawing and batch-norm statistics included, packed and as
 a loop (what ``VARBNN_BACKEND=reference`` gives). One thread, processor seconds, the smallest of rounds taken in turns.
 """
@@ -26,6 +28,7 @@ from varbnn.kernels import backend_info, usable_backends
 
 BATCHES = (1, 16, 128)
 IMAGE_BATCHES = (1, 4, 16, 64)
+PARTS = ["mlp", "signs", "gates", "vgg", "predict"]
 
 
 def mlp(widths: tuple[int, ...], activation: type[nn.Module]) -> nn.Module:
@@ -46,6 +49,19 @@ def vgg() -> nn.Module:
     return vb.binarize(settled(nn.Sequential(*layers[:-1])))
 
 
+class Tails(nn.Module):
+    """The values of `Gate("bits", reverse=True)` in the fewest steps of torch."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x.abs() > 1).to(x.dtype)
+
+
+def gated(width: int) -> nn.Module:
+    norms = [nn.LayerNorm(n, elementwise_affine=False) for n in (width, 10)]
+    first, last = nn.Linear(784, width, bias=False), nn.Linear(width, 10, bias=False)
+    return vb.binarize(nn.Sequential(first, norms[0], vb.nn.Gate("bits", reverse=True), last, norms[1]))
+
+
 def settled(model: nn.Module) -> nn.Module:
     """Variances as the sums of ±1 weights have them, so that activations keep their size."""
     fan_in = 1.0
@@ -63,6 +79,10 @@ def against_torch(model: nn.Module, samples: int, inputs: tuple[int, ...], batch
     """One packed ensemble and as many float networks as it has."""
     packed = vb.pack(model, samples, generator=torch.Generator().manual_seed(0))
     floats = [vb.freeze(model, "sample").eval() for _ in range(samples)]
+    for net in floats:
+        for name, module in list(net.named_children()):
+            if isinstance(module, vb.nn.Gate):
+                setattr(net, name, Tails())
     found: dict[str, Any] = {"samples": samples, "packed_bytes": packed.nbytes, "batches": {}}
     found["float_bytes"] = sum(t.nbytes for net in floats for t in [*net.parameters(), *net.buffers()])
     found["error_to_float64"] = error(packed, torch.randn(4, *inputs))
@@ -105,18 +125,21 @@ def main() -> None:
     parser.add_argument(
         "--levels", nargs="+", default=[x for x in usable_backends() if x in ("avx2", "avx512", "neon")]
     )
-    parser.add_argument("--only", choices=["mlp", "signs", "vgg", "predict"], nargs="+")
+    parser.add_argument("--only", choices=PARTS, nargs="+")
     parser.add_argument("--image-batches", type=int, nargs="+", default=IMAGE_BATCHES)
     parser.add_argument("--out", type=Path, default=RESULTS / "packed.json")
     args = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    wide, chosen = (784, 2048, 2048, 2048, 10), args.only or ["mlp", "signs", "vgg", "predict"]
+    wide, chosen = (784, 2048, 2048, 2048, 10), args.only or PARTS
     table: dict[str, Any] = read(args.out).get("table", {}) if args.only else {}
     for name, activation in (("mlp", nn.ReLU), ("signs", vb.nn.Sign)):
         if name in chosen:
             model = mlp(wide, activation)
             table[name] = against_torch(model, 32, (784,), BATCHES, args.levels, args.seconds)
+    if "gates" in chosen:
+        for width in (100, 2000):
+            table[f"gates-{width}"] = against_torch(gated(width), 32, (784,), BATCHES, args.levels, args.seconds)
     if "vgg" in chosen:
         table["vgg"] = against_torch(vgg(), 16, (3, 32, 32), tuple(args.image_batches), args.levels, args.seconds)
     if "predict" in chosen:
