@@ -1,5 +1,7 @@
 """Task after task, with yesterday's posterior as today's prior."""
 
+from varbnn.continual.choosing import k_center
+from varbnn.continual.coresets import Coreset
 from varbnn.continual.evaluation import Evaluation, Result
 from varbnn.continual.learning import learn
 from varbnn.continual.scores import (
@@ -18,6 +20,7 @@ from varbnn.continual.streams import permuted, rotated, split
 from varbnn.continual.tasks import Stream, Task, from_tasks
 
 __all__ = [
+    "Coreset",
     "Evaluation",
     "Examples",
     "FineTune",
@@ -33,6 +36,7 @@ __all__ = [
     "forgetting",
     "forward_transfer",
     "from_tasks",
+    "k_center",
     "last_accuracy",
     "learn",
     "learning_accuracy",

@@ -1,0 +1,244 @@
+"""A few examples of every task, kept to be learned from again.
+
+    coreset = Coreset(200, "k-center", withhold=True)
+    for task in stream:
+        x, y = coreset.rest(task)  # to train on, without what will be kept
+        coreset.add(task)
+    coreset.x, coreset.y, coreset.heads(stream.outputs)  # to learn from again
+
+Replaying them beside new data, or learning from them last of all, is up to a `Strategy`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from varbnn.continual.choosing import CHOICES, Choice, Chooser
+from varbnn.continual.tasks import Task, require_count
+from varbnn.errors import CheckpointError, InputError
+
+
+class Coreset:
+    """Keeps `size` examples of every task it is given.
+
+    Which ones depends on the seed, the task and how many came before, and on nothing else: asked again, it chooses the
+    same.
+
+    Args:
+        size: examples per task.
+        choose: ``"k-center"``, ``"random"``, or a function (inputs N×D, size, generator) → indices.
+        seed: of the choice.
+        withhold: `rest` leaves out what will be kept, so that it says something new when it is learned from later.
+        as_bytes: keep inputs in 256 levels from their lowest to their highest value: a quarter of the memory. Grey
+            images of 8 bits that use the whole range come back as they were, all others within half a level.
+
+    Attributes:
+        classes: the classes of each task kept, in their order.
+
+    Raises:
+        InputError: a size below 1, an unknown choice.
+
+    Source: Nguyen et al. 2018, section 2 (with ``withhold=True``).
+
+    >>> x, y = torch.arange(8.0).reshape(8, 1), torch.arange(8) % 2
+    >>> coreset = Coreset(3, "k-center", seed=1, withhold=True)
+    >>> task = Task("line", x, y, x, y, classes=(0, 1))
+    >>> coreset.rest(task)[0].flatten().tolist()
+    [1.0, 3.0, 4.0, 5.0, 6.0]
+    >>> coreset.add(task)
+    >>> coreset
+    Coreset(3 examples of 1 task, k-center, 36 bytes)
+    """
+
+    def __init__(
+        self,
+        size: int,
+        choose: Choice | Chooser = "k-center",
+        *,
+        seed: int = 0,
+        withhold: bool = False,
+        as_bytes: bool = False,
+    ) -> None:
+        self.size = require_count("size", size)
+        if not callable(choose) and choose not in CHOICES:
+            raise InputError(f"choose must be {' or '.join(CHOICES)}, or a function, got {choose!r}")
+        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+            raise InputError(f"seed must be a whole number ≥ 0, got {seed!r}")
+        self.choose, self.seed, self.withhold, self.as_bytes = choose, seed, bool(withhold), bool(as_bytes)
+        self.classes: list[tuple[int, ...]] = []
+        self._x: list[Tensor] = []
+        self._y: list[Tensor] = []
+        self._scales: list[tuple[float, float]] = []  # lowest value and height of a level, of inputs kept as bytes
+        self._dtype = torch.float32
+
+    def __len__(self) -> int:
+        """Examples kept."""
+        return sum(map(len, self._y))
+
+    def __repr__(self) -> str:
+        tasks = f"{len(self.classes)} task{'s' if len(self.classes) != 1 else ''}"
+        return f"Coreset({len(self)} examples of {tasks}, {self.settings['choose']}, {self.bytes:,} bytes)"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Plain values that say how it chooses and what it keeps."""
+        name = self.choose if isinstance(self.choose, str) else getattr(self.choose, "__name__", "a function")
+        return {
+            "size": self.size,
+            "choose": name,
+            "seed": self.seed,
+            "withhold": self.withhold,
+            "as_bytes": self.as_bytes,
+        }
+
+    @property
+    def bytes(self) -> int:
+        """Size of all inputs and labels kept."""
+        return sum(kept.numel() * kept.element_size() for kept in (*self._x, *self._y))
+
+    @property
+    def x(self) -> Tensor:
+        """Inputs of all tasks kept, M×D, in the order of the tasks.
+
+        Raises:
+            InputError: none was added.
+        """
+        self._require_any()
+        return torch.cat([self.of(number)[0] for number in range(len(self._x))])
+
+    @property
+    def y(self) -> Tensor:
+        """Their labels, int64."""
+        self._require_any()
+        return torch.cat(self._y)
+
+    def of(self, number: int) -> tuple[Tensor, Tensor]:
+        """Inputs and labels kept of the task of that number, from 0.
+
+        Raises:
+            InputError: no such task was added.
+        """
+        if not 0 <= number < len(self._x):
+            raise InputError(f"the coreset has {len(self._x)} tasks, counted from 0; there is none of number {number}")
+        x = self._x[number]
+        if self.as_bytes:
+            low, step = self._scales[number]
+            x = (x.double() * step + low).to(self._dtype)
+        return x, self._y[number]
+
+    def heads(self, outputs: int) -> Tensor | None:
+        """M×outputs, True where the task of an example may answer; None where every task may everywhere.
+
+        Raises:
+            InputError: none was added, or a task has classes beyond the outputs.
+        """
+        self._require_any()
+        highest = max(classes[-1] for classes in self.classes)
+        if highest >= outputs:
+            raise InputError(f"a task kept has class {highest}, but the network has {outputs} outputs")
+        if all(len(classes) == outputs for classes in self.classes):
+            return None
+        allowed = torch.zeros(len(self.classes), outputs, dtype=torch.bool)
+        for row, classes in zip(allowed, self.classes, strict=True):
+            row[list(classes)] = True
+        return allowed.repeat_interleave(torch.tensor([len(y) for y in self._y]), 0)
+
+    def pick(self, task: Task) -> Tensor:
+        """Indices of the training examples that `add` would keep of `task`, int64.
+
+        Raises:
+            InputError: the task has fewer examples; a function that does not choose `size` different ones.
+        """
+        if len(task) < self.size:
+            raise InputError(f"task {task.name!r} has {len(task)} examples, too few for a coreset of {self.size}")
+        # a generator of its own for every task: learning that goes on where it stopped chooses the same
+        own = np.random.SeedSequence([self.seed, len(self.classes)]).generate_state(1, np.uint64)[0] >> np.uint64(1)
+        function = CHOICES[self.choose] if isinstance(self.choose, str) else self.choose
+        indices = function(task.train_x, self.size, torch.Generator().manual_seed(int(own)))
+        if indices.shape != (self.size,) or indices.dtype != torch.int64 or len(indices.unique()) < self.size:
+            raise InputError(
+                f"choose must give {self.size} different indices, int64, got {indices.dtype} {tuple(indices.shape)}"
+            )
+        return indices
+
+    def rest(self, task: Task) -> tuple[Tensor, Tensor]:
+        """Inputs and labels to train on: without what `add` would keep if that is withheld, else all.
+
+        Raises:
+            InputError: nothing is left; or as for `pick`.
+        """
+        if not self.withhold:
+            return task.train_x, task.train_y
+        if len(task) <= self.size:
+            raise InputError(
+                f"task {task.name!r} has {len(task)} examples, and withholding {self.size} leaves none to train on"
+            )
+        left = torch.ones(len(task), dtype=torch.bool)
+        left[self.pick(task)] = False
+        left = left.to(task.train_x.device)
+        return task.train_x[left], task.train_y[left]
+
+    def add(self, task: Task) -> None:
+        """Keep some examples of `task`, on the CPU.
+
+        Raises:
+            InputError: as for `pick`; another number of inputs than the tasks before.
+        """
+        if self._x and task.train_x.shape[1] != self._x[0].shape[1]:
+            raise InputError(
+                f"task {task.name!r} has {task.train_x.shape[1]} inputs, the tasks kept have {self._x[0].shape[1]}"
+            )
+        chosen = self.pick(task).to(task.train_x.device)
+        x, y = task.train_x[chosen].cpu(), task.train_y[chosen].cpu()
+        if self.as_bytes:
+            low, high = (float(end) for end in x.double().aminmax())
+            step = (high - low) / 255 or 1.0
+            self._scales.append((low, step))
+            self._dtype, x = x.dtype, ((x.double() - low) / step).round().to(torch.uint8)
+        self._x.append(x)
+        self._y.append(y)
+        self.classes.append(task.classes)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What is kept, and the settings; `torch.load(weights_only=True)` reads it."""
+        return {
+            "settings": self.settings,
+            "x": list(self._x),
+            "y": list(self._y),
+            "classes": [list(classes) for classes in self.classes],
+            "scales": [list(scale) for scale in self._scales],
+            "dtype": str(self._dtype).removeprefix("torch."),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Keep what `state` says instead.
+
+        Raises:
+            CheckpointError: it is of a coreset with other settings, or does not fit together; nothing is changed then.
+        """
+        missing = {"settings", "x", "y", "classes", "scales", "dtype"} - state.keys()
+        if missing:
+            raise CheckpointError(f"the state of a coreset lacks {', '.join(sorted(missing))}; save it again")
+        other = [key for key, value in self.settings.items() if state["settings"].get(key) != value]
+        if other:
+            raise CheckpointError(
+                f"the coreset was saved with another {', '.join(other)}; make it as it was: {state['settings']}"
+            )
+        inputs, labels = ([len(kept) for kept in state[name]] for name in ("x", "y"))
+        if inputs != labels or len(state["classes"]) != len(inputs) or len(state["scales"]) not in (0, len(inputs)):
+            raise CheckpointError(
+                f"the state of a coreset does not fit together: inputs of {inputs} examples, labels of {labels}, classes "
+                f"of {len(state['classes'])} tasks; save it again"
+            )
+        self._x, self._y = list(state["x"]), list(state["y"])
+        self.classes = [tuple(classes) for classes in state["classes"]]
+        self._scales = [(float(low), float(step)) for low, step in state["scales"]]
+        self._dtype = getattr(torch, state["dtype"])
+
+    def _require_any(self) -> None:
+        if not self._x:
+            raise InputError("the coreset is empty; add a task first")
