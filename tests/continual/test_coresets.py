@@ -165,6 +165,18 @@ def test_a_coreset_accumulates_in_order_with_heads():
     assert kept(a_task(), a_task("b")).heads(2) is None
 
 
+@pytest.mark.parametrize("choose", ["random", "k-center"])
+def test_a_balanced_choice_has_every_class_as_often_as_it_can(choose):
+    x, y = torch.randn(43, 3, generator=seeded(0)), torch.tensor([0] * 20 + [1] * 3 + [2] * 20)
+    task = Task("uneven", x, y, x[:1], y[:1], classes=(0, 1, 2, 3))
+    coreset = kept(task, size=13, choose=choose, balanced=True)
+    assert coreset.y.bincount().tolist() == [5, 3, 5]
+    assert kept(task, size=2, choose=choose, balanced=True).y.unique().numel() == 2
+    assert sorted(kept(task, size=43, choose=choose, balanced=True).pick(task).tolist()) == list(range(43))
+    rows = {tuple(row) for row in x.tolist()}
+    assert len({tuple(row) for row in coreset.x.tolist()} & rows) == 13
+
+
 @pytest.mark.parametrize("as_bytes", [False, True])
 def test_the_bytes_reported_are_those_of_the_tensors(as_bytes):
     coreset = kept(a_task(), a_task("b"), as_bytes=as_bytes)

@@ -32,6 +32,8 @@ class Coreset:
         size: examples per task.
         choose: ``"k-center"``, ``"random"``, or a function (inputs N×D, size, generator) → indices.
         seed: of the choice.
+        balanced: the same number of every class that the task has, as far as they go. K-center left to itself likes
+            what is unlike the rest: of 200 digits of MNIST one may be a 1.
         withhold: `rest` leaves out what will be kept, so that it says something new when it is learned from later.
         as_bytes: keep inputs in 256 levels from their lowest to their highest value: a quarter of the memory. Grey
             images of 8 bits that use the whole range come back as they were, all others within half a level.
@@ -60,6 +62,7 @@ class Coreset:
         choose: Choice | Chooser = "k-center",
         *,
         seed: int = 0,
+        balanced: bool = False,
         withhold: bool = False,
         as_bytes: bool = False,
     ) -> None:
@@ -68,7 +71,8 @@ class Coreset:
             raise InputError(f"choose must be {' or '.join(CHOICES)}, or a function, got {choose!r}")
         if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
             raise InputError(f"seed must be a whole number ≥ 0, got {seed!r}")
-        self.choose, self.seed, self.withhold, self.as_bytes = choose, seed, bool(withhold), bool(as_bytes)
+        self.choose, self.seed = choose, seed
+        self.balanced, self.withhold, self.as_bytes = bool(balanced), bool(withhold), bool(as_bytes)
         self.classes: list[tuple[int, ...]] = []
         self._x: list[Tensor] = []
         self._y: list[Tensor] = []
@@ -91,6 +95,7 @@ class Coreset:
             "size": self.size,
             "choose": name,
             "seed": self.seed,
+            "balanced": self.balanced,
             "withhold": self.withhold,
             "as_bytes": self.as_bytes,
         }
@@ -158,7 +163,18 @@ class Coreset:
         # a generator of its own for every task: learning that goes on where it stopped chooses the same
         own = np.random.SeedSequence([self.seed, len(self.classes)]).generate_state(1, np.uint64)[0] >> np.uint64(1)
         function = CHOICES[self.choose] if isinstance(self.choose, str) else self.choose
-        indices = function(task.train_x, self.size, torch.Generator().manual_seed(int(own)))
+        generator = torch.Generator().manual_seed(int(own))
+        if self.balanced:
+            members = [(task.train_y == label).nonzero().flatten() for label in task.train_y.unique()]
+            shares = _shares([len(rows) for rows in members], self.size)
+            chosen = [
+                rows.cpu()[function(task.train_x[rows], share, generator)]
+                for rows, share in zip(members, shares, strict=True)
+                if share
+            ]
+            indices = torch.cat(chosen)
+        else:
+            indices = function(task.train_x, self.size, generator)
         if indices.shape != (self.size,) or indices.dtype != torch.int64 or len(indices.unique()) < self.size:
             raise InputError(
                 f"choose must give {self.size} different indices, int64, got {indices.dtype} {tuple(indices.shape)}"
@@ -231,8 +247,8 @@ class Coreset:
         inputs, labels = ([len(kept) for kept in state[name]] for name in ("x", "y"))
         if inputs != labels or len(state["classes"]) != len(inputs) or len(state["scales"]) not in (0, len(inputs)):
             raise CheckpointError(
-                f"the state of a coreset does not fit together: inputs of {inputs} examples, labels of {labels}, classes "
-                f"of {len(state['classes'])} tasks; save it again"
+                f"the state of a coreset does not fit together: inputs of {inputs} examples, labels of {labels}, "
+                f"classes of {len(state['classes'])} tasks; save it again"
             )
         self._x, self._y = list(state["x"]), list(state["y"])
         self.classes = [tuple(classes) for classes in state["classes"]]
@@ -242,3 +258,16 @@ class Coreset:
     def _require_any(self) -> None:
         if not self._x:
             raise InputError("the coreset is empty; add a task first")
+
+
+def _shares(counts: list[int], size: int) -> list[int]:
+    """`size` in parts as equal as the counts allow.
+
+    >>> _shares([5, 1, 5], 8)
+    [3, 1, 4]
+    """
+    shares, left = [0] * len(counts), size
+    for place, number in enumerate(sorted(range(len(counts)), key=counts.__getitem__)):
+        shares[number] = min(counts[number], left // (len(counts) - place))
+        left -= shares[number]
+    return shares
