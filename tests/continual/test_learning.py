@@ -141,6 +141,31 @@ def test_which_tasks_are_judged(stream, tasks, there):
     assert torch.equal(~result.accuracy["task"].isnan(), torch.tensor(there, dtype=torch.bool))
 
 
+def test_forward_transfer_is_measured_against_the_network_as_it_was_before(stream, tmp_path):
+    evaluation = continual.Evaluation(num_samples=3, tasks="all", batchnorm=("task", "newest"))
+    result = learned(stream, network(), evaluation=evaluation, epochs=1)
+    for protocol, source in (("task", stream[2]), ("newest", stream[0])):
+        generator = torch.Generator().manual_seed(seed_of(0, 0, 2))
+        prediction = vb.predict(network(), stream[2].test_x, 3, refresh_bn=source.train_x, generator=generator)
+        accuracy = vb.evaluate(prediction, stream[2].test_y)["accuracy"]
+        assert float(result.untrained[protocol][2]) == pytest.approx(accuracy, abs=1e-12)
+    matrix = result.accuracy["task"]
+    expected = ((matrix[0, 1] - result.untrained["task"][1]) + (matrix[1, 2] - result.untrained["task"][2])) / 2
+    found = continual.all_scores(matrix, baseline=result.untrained["task"])["forward_transfer"]
+    assert found == pytest.approx(float(expected), abs=1e-12)
+    again = continual.Result.from_dict(result.as_dict())
+    assert torch.equal(again.untrained["newest"], result.untrained["newest"])
+
+
+def test_judging_the_untrained_network_changes_nothing_that_is_learned(stream):
+    states = []
+    for tasks in ("seen", "all"):
+        model = network()
+        learned(stream, model, evaluation=continual.Evaluation(num_samples=2, tasks=tasks), epochs=1)
+        states.append(model.state_dict())
+    same(*states)
+
+
 def test_outputs_of_other_heads_get_no_gradient_and_no_probability():
     stream = continual.from_tasks([some_task("a", 1, classes=(0, 1)), some_task("b", 2, classes=(2, 3))])
     model = network(outputs=4, norm=False)

@@ -3,6 +3,7 @@
 from varbnn.continual.choosing import k_center
 from varbnn.continual.coresets import Coreset
 from varbnn.continual.evaluation import Evaluation, Result
+from varbnn.continual.filling import Capacity, capacity
 from varbnn.continual.learning import learn
 from varbnn.continual.scores import (
     Plasticity,
@@ -20,6 +21,7 @@ from varbnn.continual.streams import permuted, rotated, split
 from varbnn.continual.tasks import Stream, Task, from_tasks
 
 __all__ = [
+    "Capacity",
     "Coreset",
     "Evaluation",
     "Examples",
@@ -33,6 +35,7 @@ __all__ = [
     "all_scores",
     "average_accuracy",
     "backward_transfer",
+    "capacity",
     "forgetting",
     "forward_transfer",
     "from_tasks",

@@ -34,7 +34,8 @@ class Evaluation:
         part: ``"test"``, or ``"validation"`` to choose settings by.
         refresh: inputs, at most, that statistics are re-estimated from.
         tasks: ``"seen"``: after every task all tasks so far; ``"newest"``: after every task that one, and all of them
-            at the end, for long streams; ``"all"``: those still to come too, which forward transfer asks for.
+            at the end, for long streams; ``"all"``: those still to come too, and the untrained network on all of them,
+            which `forward_transfer` asks for.
 
     Raises:
         InputError: an option outside these.
@@ -78,7 +79,9 @@ class Result:
         accuracy, nll, ece: by batch-norm protocol, T×T float64: [i, j] on task j after learning task i; NaN where it
             was not measured. NLL in nats per example.
         history: one row per task learned: loss, seconds and bytes_kept; with binary layers the entropy in bits per
-            weight, the saturated share, the divergence from fair coins and the flips.
+            weight, in the mean (entropy_bits) and of the layer that has least (fullest_bits), the saturated share, the
+            divergence from fair coins (kl) and the flips.
+        untrained: by protocol, T float64: accuracy before the first task; with ``Evaluation(tasks="all")``.
     """
 
     stream: str
@@ -88,6 +91,7 @@ class Result:
     nll: dict[str, Tensor] = field(default_factory=dict)
     ece: dict[str, Tensor] = field(default_factory=dict)
     history: list[dict[str, float]] = field(default_factory=list)
+    untrained: dict[str, Tensor] = field(default_factory=dict)
 
     def note(self, protocol: str, learned: int, judged: int, found: dict[str, float]) -> None:
         """Write one judgement down."""
@@ -104,6 +108,7 @@ class Result:
             "size": self.size,
             "tasks": self.tasks,
             "history": self.history,
+            "untrained": {protocol: own.tolist() for protocol, own in self.untrained.items()},
         }
         for name in MEASURES:
             content[name] = {
@@ -116,6 +121,8 @@ class Result:
     def from_dict(cls, content: dict[str, Any]) -> Result:
         """The inverse of `as_dict`."""
         result = cls(content["stream"], content["size"], list(content["tasks"]), history=list(content["history"]))
+        for protocol, row in content.get("untrained", {}).items():
+            result.untrained[protocol] = torch.tensor(row, dtype=torch.float64)
         for name in MEASURES:
             for protocol, rows in content[name].items():
                 values = [[torch.nan if value is None else value for value in row] for row in rows]
@@ -151,6 +158,13 @@ def judge(
         if not normed:
             for other in evaluation.batchnorm[1:]:
                 result.note(other, number, index, found)
+
+
+def judge_untrained(model: nn.Module, stream: Stream, evaluation: Evaluation, seed: int, result: Result) -> None:
+    """Measure `model` on every task before it has learned any; ``"newest"`` is the first."""
+    found = Result(stream.name, len(stream))
+    judge(model, Strategy(), stream, stream[0], 0, evaluation, seed, found)
+    result.untrained = {protocol: matrix[0].clone() for protocol, matrix in found.accuracy.items()}
 
 
 def examples_to_judge(task: Task, part: str) -> tuple[Tensor, Tensor]:

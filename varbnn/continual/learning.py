@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 from tqdm.auto import tqdm
 
-from varbnn.continual.evaluation import Evaluation, Result, judge
+from varbnn.continual.evaluation import Evaluation, Result, judge, judge_untrained
 from varbnn.continual.run import Plan, Run, Schedule
 from varbnn.continual.state import Saver, load, settings_of
 from varbnn.continual.strategies import Strategy
@@ -83,6 +83,8 @@ def learn(
         draw_once_per_forward(model)  # a model built by hand does not do so by itself
     if path is not None and path.exists():
         load(path, run, settings)
+    elif evaluation.tasks == "all":
+        judge_untrained(model, stream, evaluation, seed, run.result)
     saver = Saver(path, run, settings, checkpoint_every)
     with tqdm(total=len(stream), initial=run.number, desc=stream.name, unit="task", disable=not progress) as bar:
         while run.number < len(stream):

@@ -133,6 +133,7 @@ class Run:
         if any(True for _ in binary_layers(self.model)):
             state = health(self.model, warn=False)
             row |= {"entropy_bits": state.entropy_bits, "saturated": state.saturated, "kl": state.kl}
+            row["fullest_bits"] = min(state.layer_entropy_bits.values())
             now = packed_modes(self.model)
             row["flips"] = float(sum(differing(a, b) for a, b in zip(self.modes, now, strict=True)))
             self.modes = now

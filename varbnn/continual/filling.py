@@ -1,0 +1,115 @@
+"""Is the network filling up? Every task makes some weights sure of their signs, and there are only so many of them."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, replace
+
+import torch
+
+from varbnn.continual.evaluation import Result
+from varbnn.errors import InputError
+
+FLAT = 1e-3
+"""Bits per weight: a smaller change from one task to the next is none."""
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """What is left to learn with.
+
+    Attributes:
+        entropy_bits: mean per weight after the newest task: 1 is a network that knows nothing, 0 one that is full.
+        fullest_bits: the same of the layer that has least.
+        saturated: share of the weights below 0.01 bit, which later tasks can hardly move.
+        falling: after how many tasks in a row, up to the newest, the entropy was lower than before.
+        per_task: bits per weight used up by each of those, in the mean; 0 where there are none.
+        tasks_left: how many more there is room for if each uses as much; inf where none does.
+        gained: accuracy on the newest task, compared with as many tasks before as the alarm looks back; NaN where one
+            of the two was not measured.
+        warning: what is wrong and what to change, or None.
+    """
+
+    entropy_bits: float
+    fullest_bits: float
+    saturated: float
+    falling: int
+    per_task: float
+    tasks_left: float
+    gained: float
+    warning: str | None
+
+    def __str__(self) -> str:
+        pace = f", {self.per_task:.2f} less after each of the last {self.falling} tasks" if self.falling else ""
+        left = f"{self.entropy_bits:.2f} bit per weight left ({self.fullest_bits:.2f} in the fullest layer)"
+        return f"{left}, {self.saturated:.0%} settled{pace}"
+
+
+def capacity(result: Result, *, tasks: int = 3, below: float = 0.5, tolerance: float = 0.01) -> Capacity:
+    """How full the network is, and a warning where it fills up without learning any better.
+
+    The warning needs all three: the entropy has fallen after each of the last `tasks` tasks; the accuracy on the newest
+    task has not risen meanwhile by more than `tolerance`; less than `below` bits per weight are left.
+
+    Args:
+        result: of `learn`, with binary layers that draw; the accuracy of its first batch-norm protocol counts.
+        tasks: how far to look back.
+        below: bits per weight; 1 warns of any fall.
+        tolerance: in accuracy, [0, 1].
+
+    Raises:
+        InputError: nothing learned yet, a network without binary weights, an argument out of range.
+
+    >>> import torch
+    >>> bits = [0.8, 0.6, 0.4, 0.2]
+    >>> history = [{"entropy_bits": b, "fullest_bits": b / 2, "saturated": 1 - b} for b in bits]
+    >>> accuracy = {"task": torch.eye(4, dtype=torch.float64) * 0.9}
+    >>> full = capacity(Result("made up", 4, list("abcd"), accuracy, history=history))
+    >>> print(full)
+    0.20 bit per weight left (0.10 in the fullest layer), 80% settled, 0.20 less after each of the last 3 tasks
+    >>> full.warning is None
+    False
+    """
+    if isinstance(tasks, bool) or not isinstance(tasks, int) or tasks < 1:
+        raise InputError(f"tasks must be a whole number ≥ 1, got {tasks!r}")
+    for name, value in (("below", below), ("tolerance", tolerance)):
+        if not 0 <= value <= 1:
+            raise InputError(f"{name} must lie in [0, 1], got {value!r}")
+    if not result.history or any("entropy_bits" not in row for row in result.history):
+        reason = "its network has no binary weights" if result.history else "no task was learned yet"
+        raise InputError(f"there is no entropy in the history of {result.stream}: {reason}")
+    entropy = [row["entropy_bits"] for row in result.history]
+    falls = [before - after for before, after in itertools.pairwise(entropy)]
+    falling = len(list(itertools.takewhile(lambda fall: fall > FLAT, reversed(falls))))
+    per_task = (entropy[-1 - falling] - entropy[-1]) / falling if falling else 0.0
+    newest = result.history[-1]
+    found = Capacity(
+        entropy_bits=entropy[-1],
+        fullest_bits=newest.get("fullest_bits", torch.nan),
+        saturated=newest.get("saturated", torch.nan),
+        falling=falling,
+        per_task=per_task,
+        tasks_left=entropy[-1] / per_task if falling else torch.inf,
+        gained=_gained(result, tasks),
+        warning=None,
+    )
+    idle = found.gained <= tolerance  # False where it is unknown
+    if falling >= tasks and idle and found.entropy_bits < below:
+        return replace(found, warning=_warning(found, tasks))
+    return found
+
+
+def _gained(result: Result, tasks: int) -> float:
+    last = len(result.history) - 1
+    if last < tasks or not result.accuracy:
+        return torch.nan
+    newest = next(iter(result.accuracy.values())).diagonal()
+    return float(newest[last] - newest[last - tasks])
+
+
+def _warning(found: Capacity, tasks: int) -> str:
+    return (
+        f"the network is filling up: {found}, while the newest task is learned no better than {tasks} tasks ago "
+        f"({found.gained:+.1%}). At this pace it is full after {found.tasks_left:.1f} more: take a wider network, a "
+        "strength below 1, or a rule with a window that forgets"
+    )
