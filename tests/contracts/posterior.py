@@ -68,6 +68,8 @@ CASES: dict[type[Posterior], list[Case]] = {
         Case(Bernoulli(estimator="concrete", numerics="reference", init="sign"), coins.probability_of_plus),
         Case(Bernoulli(estimator="moments"), coins.probability_of_plus),
         Case(Bernoulli(estimator="mean"), coins.probability_of_plus),
+        Case(Bernoulli(gradient="euclidean"), coins.probability_of_plus),
+        Case(Bernoulli(estimator="concrete", relaxation=1.0, gradient="euclidean"), coins.probability_of_plus),
     ],
     Gaussian: [
         Case(Gaussian(), coins.probability_of_plus_of_a_latent),

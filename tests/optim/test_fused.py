@@ -14,7 +14,17 @@ from torch import Tensor, nn
 import varbnn as vb
 from varbnn.kernels import native, steps
 from varbnn.kernels.backend import REFERENCE, usable_backends, using_backend
-from varbnn.optim import VISPA, BayesBiNN, Bop, Bop2ndOrder, GaussianBLR, GradientFilter, Rule, StraightThrough
+from varbnn.optim import (
+    VISPA,
+    BayesBiNN,
+    Bop,
+    Bop2ndOrder,
+    GaussianBLR,
+    GradientFilter,
+    Rule,
+    StraightThrough,
+    WindowedBayes,
+)
 from varbnn.posteriors import Bernoulli, Gaussian, LowRankGaussian, Point, Posterior
 
 LEVELS = [name for name in usable_backends() if name != REFERENCE]
@@ -45,6 +55,12 @@ RULES: dict[str, tuple[Posterior, type[Rule], dict[str, Any]]] = {
     "bayesbinn": (Bernoulli(), BayesBiNN, BAYES),
     "bayesbinn, prior": (Bernoulli(), BayesBiNN, {**BAYES, "prior": 0.3}),
     "bayesbinn, momentum": (Bernoulli(), BayesBiNN, {**BAYES, "momentum": 0.9, "prior": 0.3}),
+    "window": (Bernoulli(), WindowedBayes, {"lr": 0.1, "window": 300, "batch_size": 5, "decay": "plain"}),
+    "window, prior": (
+        Bernoulli(),
+        WindowedBayes,
+        {"lr": 0.1, "window": 300, "batch_size": 5, "decay": "plain", "prior": 0.3},
+    ),
     "ascent": (Bernoulli(), BayesBiNN, {**BAYES, "maximize": True}),
     "fixed": (Gaussian(), GaussianBLR, {**BAYES, "prior_precision": 2.0}),
     "learned": (Gaussian(form="learned"), GaussianBLR, {**BAYES, "prior": 0.2}),
@@ -84,7 +100,7 @@ def test_every_rule_steps_as_in_torch(name: str, level: str) -> None:
         torch.testing.assert_close(fast, slow, rtol=2e-5, atol=2e-6 * float(slow.abs().max()))
 
 
-@pytest.mark.parametrize("name", ["bayesbinn", "bayesbinn, momentum", "fixed", "learned", "natural, prior"])
+@pytest.mark.parametrize("name", ["bayesbinn", "bayesbinn, momentum", "window", "fixed", "learned", "natural, prior"])
 def test_a_prior_for_every_weight(name: str) -> None:
     for fast, slow in zip(trained(name, LEVELS[-1], prior=True), trained(name, REFERENCE, prior=True), strict=True):
         torch.testing.assert_close(fast, slow, rtol=2e-5, atol=2e-6 * float(slow.abs().max()))

@@ -13,7 +13,16 @@ from torch import nn
 from tests.contracts.rule import beliefs
 from tests.optim.test_equivalences import Gradients, kept, race, starts, step, weights
 from varbnn.errors import InputError
-from varbnn.optim import BayesBiNN, Bop, Bop2ndOrder, GradientFilter, StraightThrough, translate
+from varbnn.optim import (
+    BayesBiNN,
+    Bop,
+    Bop2ndOrder,
+    GradientFilter,
+    Metaplastic,
+    StraightThrough,
+    WindowedBayes,
+    translate,
+)
 from varbnn.optim.mappings import TABLE
 from varbnn.posteriors import Point, mark_belief
 
@@ -89,6 +98,20 @@ CASES = {
         StraightThrough, dict(lr=0.05, clip=0.4, weight_decay=0.01), StraightThrough, {"scale": 0.125}, {"scale": 8.0},
         True,
     ),
+    "window to bayesbinn": (
+        WindowedBayes, dict(lr=0.04, window=60, batch_size=3, decay="plain", prior=0.2), BayesBiNN, {},
+        {"batch_size": 3}, True,
+    ),
+    "bayesbinn to window": (
+        BayesBiNN, dict(lr=0.03, dataset_size=40, temperature=0.5, prior=-0.1), WindowedBayes, {"batch_size": 8}, {},
+        False,
+    ),
+    "metaplastic latents to latents": (
+        Metaplastic, dict(lr=0.1, metaplasticity=0.0, weight_decay=0.01), StraightThrough, {}, {}, True,
+    ),
+    "latents to metaplastic ones": (
+        StraightThrough, dict(lr=0.1, clip=None, weight_decay=0.05), Metaplastic, {}, {}, True,
+    ),
 }  # fmt: skip
 
 every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
@@ -130,7 +153,7 @@ def test_a_translated_run_and_its_translation_back_have_the_weights_of_the_sourc
     for before, after in zip(weights(run[0]), weights(again[0]), strict=True):
         assert torch.equal(before, after)
     race(gradients, run, there, again, steps=200)
-    if rule is target or rule in (StraightThrough, BayesBiNN):
+    if rule is target or rule in (StraightThrough, BayesBiNN, WindowedBayes, Metaplastic):
         for p, q in zip(run[0], again[0], strict=True):
             unit = 1.0 if same else float((q / p).detach().mean())  # of the latents: free
             torch.testing.assert_close(unit * p.detach(), q.detach(), rtol=1e-11, atol=1e-11)
@@ -309,6 +332,34 @@ def test_where_an_average_is_zero_the_latent_has_the_sign_of_the_weight_and_no_s
 
 LATENT = {"rule": "StraightThrough"}
 REFUSED = {
+    "leak by the variance": (
+        {"rule": "WindowedBayes", "lr": 1.0, "window": 9, "batch_size": 1}, "BayesBiNN", {}, "only decay='plain' can",
+    ),
+    "no window": (
+        {"rule": "WindowedBayes", "lr": 1.0, "window": float("inf"), "batch_size": 1, "decay": "plain"}, "BayesBiNN",
+        {}, "window=inf never forgets",
+    ),
+    "nothing learned": (
+        {"rule": "WindowedBayes", "lr": 0.0, "window": 9, "batch_size": 1, "decay": "plain"}, "BayesBiNN", {},
+        "lr=0 only forgets",
+    ),
+    "momentum to window": (
+        {"rule": "BayesBiNN", "lr": 0.1, "dataset_size": 9, "momentum": 0.5}, "WindowedBayes", {"batch_size": 1},
+        "momentum=0.5 cannot be translated",
+    ),
+    "no step to window": (
+        {"rule": "BayesBiNN", "lr": 0.0, "dataset_size": 9}, "WindowedBayes", {"batch_size": 1}, "lr=0 stands still",
+    ),
+    "batch": (
+        {"rule": "BayesBiNN", "lr": 0.1, "dataset_size": 9}, "WindowedBayes", {"batch_size": 0}, "batch_size must be",
+    ),
+    "metaplasticity": ({"rule": "Metaplastic"}, "StraightThrough", {}, "metaplasticity=1.35 slows some weights"),
+    "sgd to metaplastic": ({"rule": "StraightThrough", "base": "sgd"}, "Metaplastic", {}, "take base='adam'"),
+    "box to metaplastic": ({"rule": "StraightThrough"}, "Metaplastic", {}, "clip=1.0 holds latents in a box"),
+    "decoupled to metaplastic": (
+        {"rule": "StraightThrough", "clip": None, "weight_decay": 0.1, "decoupled_weight_decay": True}, "Metaplastic",
+        {}, "forgets past the filter",
+    ),
     "adam": ({**LATENT, "clip": None}, "Bop", {}, "base='adam' divides by a second moment"),
     "clip": ({**LATENT, "base": "sgd"}, "GradientFilter", {}, "clip=1.0 cuts latents off.*take clip=None"),
     "no decay": ({**LATENT, **SGD()}, "GradientFilter", {}, "weight_decay=0 never forgets"),

@@ -47,3 +47,8 @@ def published_run(
 
 def published_mode(mean: np.ndarray) -> np.ndarray:
     return np.where(mean > 0, 1.0, -1.0)
+
+
+def mean_slope(natural: np.ndarray) -> np.ndarray:
+    """E[1 - w²] at T = 1, the derivative of E[w] = coth λ - λ / sinh² λ; λ may not be 0, where it tends to 2/3."""
+    return 2 * (natural / np.tanh(natural) - 1) / np.sinh(natural) ** 2

@@ -115,6 +115,64 @@ def test_the_mean_factor_at_relaxation_one_is_two_thirds_for_a_fair_coin():
     assert concrete.factor_moment(0.0, 1.0, 1) == pytest.approx(2 / 3, rel=1e-9)
 
 
+@pytest.mark.parametrize("natural, spread", [(1.0, 0.8), (2.0, 3.2), (3.0, 10.6), (5.0, 85.0)])
+def test_the_natural_factor_at_relaxation_one_spreads_as_the_docstring_warns(natural, spread):
+    first, second = (concrete.factor_moment(natural, 1.0, power) for power in (1, 2))
+    assert np.sqrt(second - first**2) == pytest.approx(spread, rel=0.05)
+
+
+@pytest.mark.parametrize("natural", [0.1, 0.5, 1.0, 2.0, 3.0, 5.0, -2.0])
+def test_the_mean_euclidean_factor_at_relaxation_one_has_the_closed_form(natural):
+    noise = (torch.arange(200_000, dtype=torch.float64) + 0.5) / 200_000
+    posterior = Bernoulli(estimator="concrete", relaxation=1.0, gradient="euclidean")
+    factor, weight = factor_of(posterior, torch.full_like(noise, natural), noise)
+    assert factor.mean().item() == pytest.approx(concrete.mean_slope(natural), rel=1e-4)  # steep at the ends
+    torch.testing.assert_close(factor, 1 - weight**2, rtol=1e-8, atol=1e-14)
+
+
+def test_the_closed_form_of_the_mean_factor_is_the_published_table():
+    table = {0.1: 0.664, 0.5: 0.604, 1.0: 0.453, 2.0: 0.163, 3.0: 0.0402, 5.0: 0.00145}
+    for natural, expected in table.items():
+        assert concrete.mean_slope(natural) == pytest.approx(expected, rel=5e-3)
+
+
+EVERY_ESTIMATOR = [
+    dict(),
+    dict(estimator="concrete", relaxation=1.0),
+    dict(estimator="concrete", relaxation=0.2),
+    dict(estimator="mean"),
+]
+
+
+@pytest.mark.parametrize("options", EVERY_ESTIMATOR, ids=str)
+def test_the_euclidean_gradient_is_the_natural_one_times_the_variance(options):
+    natural = torch.tensor([-7.0, -1.0, 0.0, 0.3, 4.0, 12.0], dtype=torch.float64)
+    noise = torch.tensor([0.3, 0.9, 0.5, 0.01, 0.4, 0.7], dtype=torch.float64)
+    one, weight = factor_of(Bernoulli(**options), natural, noise)
+    other, same = factor_of(Bernoulli(**options, gradient="euclidean"), natural, noise)
+    assert torch.equal(weight, same)
+    torch.testing.assert_close(other, one / torch.cosh(natural) ** 2, rtol=1e-10, atol=0)
+
+
+def test_the_euclidean_gradient_of_the_moments_is_that_of_mean_and_variance_in_the_natural_parameter():
+    natural = leaf([-3.0, -0.2, 0.0, 1.5])
+    for index, derivative in enumerate((lambda mu: 1 - mu**2, lambda mu: -2 * mu * (1 - mu**2))):
+        moment = Bernoulli(estimator="moments", gradient="euclidean").moments(natural)[index]
+        (found,) = torch.autograd.grad(moment.sum(), natural)
+        torch.testing.assert_close(found, derivative(torch.tanh(natural.detach())), rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("natural", [-40.0, -12.0, 12.0, 40.0])
+def test_the_euclidean_factor_survives_in_float32_where_the_square_rounds_to_one(natural):
+    noise = torch.tensor([0.01, 0.25, 0.75, 0.99])
+    for options in EVERY_ESTIMATOR:
+        factor, _ = factor_of(Bernoulli(**options, gradient="euclidean"), torch.full((4,), natural), noise)
+        assert bool((factor >= 0).all())
+        assert bool(torch.isfinite(factor).all())
+    factor, _ = factor_of(Bernoulli(gradient="euclidean"), torch.full((4,), natural), noise)
+    torch.testing.assert_close(factor.double(), torch.cosh(torch.full((4,), natural).double()) ** -2, rtol=1e-5, atol=0)
+
+
 def test_fresh_noise_has_the_law_of_given_noise():
     natural = torch.full((100_000,), 0.4, dtype=torch.float64)
     factor, weight = factor_of(Bernoulli(estimator="concrete", relaxation=0.5), natural, None)
@@ -143,6 +201,8 @@ def test_first_beliefs_have_the_size_asked_for():
         (dict(relaxation=float("inf")), "relaxation"),
         (dict(numerics="fast"), "numerics"),
         (dict(numerics="reference"), "estimator='concrete'"),
+        (dict(gradient="normal"), "gradient must be one of"),
+        (dict(gradient="euclidean", estimator="concrete", numerics="reference"), "published natural gradient"),
         (dict(init="zeros"), "init"),
         (dict(init_scale=-0.1), "init_scale"),
         (dict(init_scale=float("nan")), "init_scale"),

@@ -122,6 +122,13 @@ STEPS = {
     "gaussian learned": (Gaussian("learned"), lambda p: vb.optim.GaussianBLR(p, 0.01, 10, momentum=0.9, prior=0.5)),
     "vispa": (LowRankGaussian(2), lambda p: vb.optim.VISPA(p, weight_decay=0.1, factor_lr_scale=0.5)),
     "vispa unit": (LowRankGaussian(2, constraint="unit"), lambda p: vb.optim.VISPA(p, lr=0.1)),
+    "windowed bayes": (None, lambda p: vb.optim.WindowedBayes(p, lr=0.1, window=1000, batch_size=10, prior=0.5)),
+    "windowed bayes plain": (None, lambda p: vb.optim.WindowedBayes(p, 0.1, window=1000, batch_size=10, decay="plain")),
+    "bimu": (
+        Bernoulli("concrete", relaxation=1.0, gradient="euclidean"),
+        lambda p: vb.optim.BiMU(p, 0.5, 2.0, 1.5, 0.3, memory=700),
+    ),
+    "metaplastic": (Point(), lambda p: vb.optim.Metaplastic(p, lr=0.01, weight_decay=0.1)),
     "gaussian natural": (Gaussian("natural"), lambda p: vb.optim.GaussianBLR(p, 0.01, 100, prior=0.5)),
 }
 

@@ -56,7 +56,7 @@ class BiMU(Rule):
         kl_multiplier: of the variance, in the pace and in the leak.
         lr_max: bound of the pace P, not of the step.
         memory: N of the published code, whose steps are of one example. Its runs with batches of B count steps: their N
-            times B is the `memory` here.
+            times B is the `memory` here. inf never forgets.
         batch_size: B, the examples whose mean the loss is.
         real_lr: learning rate of the real parameters.
         real_weight_decay: decoupled weight decay of the real parameters.
@@ -107,7 +107,10 @@ class BiMU(Rule):
         for key in ("likelihood_multiplier", "lr_max", "batch_size"):
             must_be(group, key, 0 < group[key] < math.inf, "positive and finite")
         must_be(group, "kl_multiplier", 0 <= group["kl_multiplier"] < math.inf, "finite and ≥ 0")
-        must_be(group, "memory", group["memory"] >= group["batch_size"], "at least batch_size; inf never forgets")
+        damping = group["kl_multiplier"] * group["lr_max"]
+        least = group["batch_size"] * damping / (1 + damping)
+        enough = group["memory"] > 0 and group["memory"] >= least
+        must_be(group, "memory", enough, f"positive and at least {least:.3g}, at which one step forgets all")
 
     def effect(self, group: int = 0) -> Effect:
         """What the constants of a group of beliefs come to; `group` counts those groups only."""

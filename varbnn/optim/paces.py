@@ -35,11 +35,10 @@ class Wary(Pace):
     def __call__(self, beliefs: list[Tensor], directions: list[Tensor], group: Group) -> list[Tensor]:
         paces = []
         for natural, gradient in zip(beliefs, directions, strict=True):
-            # g μ + |g| = |g| (1 ± |μ|), and 1 - |μ| = 2 e / (1 + e) with e = exp(-2 |λ|) does not cancel
-            tail = torch.exp(-2 * natural.abs())
-            resistance = torch.where(natural * gradient < 0, tail, 1.0).mul_(4).mul_(gradient.abs()).div_(1 + tail)
-            resistance.add_(4 * group["kl_multiplier"] * tail / (1 + tail).square()).add_(1 / group["lr_max"])
-            paces.append(resistance.reciprocal_())
+            # 2 g μ + 2 |g| = 4 |g| sigmoid(±2 λ), + where g and λ agree in sign, which cancels nowhere
+            towards = torch.sigmoid(torch.sign(gradient).mul_(natural).mul_(2))
+            inverse = torch.addcmul(towards.new_full((), 1 / group["lr_max"]), gradient.abs(), towards, value=4)
+            paces.append(inverse.add_(sech2(natural), alpha=group["kl_multiplier"]).reciprocal_())
         return paces
 
 
@@ -49,8 +48,5 @@ class Consolidating(Pace):
     formula = "P = sech²(m r) where d r > 0 else 1"
 
     def __call__(self, beliefs: list[Tensor], directions: list[Tensor], group: Group) -> list[Tensor]:
-        sure = (sech2(group["metaplasticity"] * latent) for latent in beliefs)
-        return [
-            torch.where(latent * direction > 0, factor, 1.0)
-            for latent, direction, factor in zip(beliefs, directions, sure, strict=True)
-        ]
+        resisted = (torch.sign(d).mul_(r).clamp_(min=0) for r, d in zip(beliefs, directions, strict=True))
+        return [sech2(size.mul_(group["metaplasticity"])) for size in resisted]

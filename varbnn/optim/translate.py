@@ -111,12 +111,14 @@ def translate(source: Rule | Mapping[str, Any], to: type[Rule] | str, **choices:
 
     Known are latent SGD (`StraightThrough` with ``base="sgd"``) and `GradientFilter`, `Bop` or `BayesBiNN`, both ways;
     `GradientFilter` and `Bop`; `Bop2ndOrder` and `Bop`; the biased and the released form of `Bop2ndOrder`; latents of
-    another scale. What the target leaves open is a choice with a default where one makes sense:
+    another scale; `WindowedBayes` and `BayesBiNN`; `Metaplastic` and latent Adam. What the target leaves open is a
+    choice with a default where one makes sense:
 
     - to `StraightThrough`: ``weight_decay`` (1e-4), the scale of the latents; from `GradientFilter` also
       ``decoupled_weight_decay`` (False);
     - from `StraightThrough`: ``alpha`` ("smaller") to `GradientFilter`, ``ties`` ("larq") to `Bop`, ``dataset_size``
       and ``temperature`` (1) to `BayesBiNN`, ``scale`` to `StraightThrough`;
+    - to `WindowedBayes`: ``batch_size``;
     - to `Bop2ndOrder`: ``sigma`` (1e-3) from `Bop`, ``bias_correction`` from itself.
 
     All of it up to rounding: a latent within rounding of 0 may fall on the other side. With given gradients that was

@@ -27,13 +27,13 @@ def log_sech2(x: Tensor) -> Tensor:
 
 
 def sech2(x: Tensor) -> Tensor:
-    """1 - tanh² x = 4 e / (1 + e)², e = exp(-2 |x|): relatively exact where 1 - tanh² x would round to 0.
+    """1 - tanh² x = 4 p (1 - p), p = sigmoid(-2 |x|): relatively exact where 1 - tanh² x would round to 0.
 
     >>> sech2(torch.tensor([0.0, 20.0]))
     tensor([1.0000e+00, 1.6993e-17])
     """
-    tail = torch.exp(-2 * x.abs())
-    return 4 * tail / (1 + tail).square()
+    less = torch.sigmoid(x.abs().mul_(-2))
+    return torch.addcmul(less, less, less, value=-1).mul_(4)
 
 
 class _PlusMinusOne(constraints.Constraint):
