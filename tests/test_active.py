@@ -22,6 +22,10 @@ def test_scores_are_what_they_are_called():
     np.testing.assert_allclose(active.bald(PREDICTION), metrics.mutual_information(samples), atol=1e-12)
     np.testing.assert_allclose(active.entropy(PREDICTION), metrics.total(samples), atol=1e-12)
     ranked = np.sort(samples.mean(0), axis=1)
+    winners = samples.mean(0).argmax(-1)
+    disagree = [sum(row[n].argmax() != winners[n] for row in samples) / len(samples) for n in range(len(winners))]
+    assert active.variation_ratio(PREDICTION).tolist() == disagree
+    assert sum(disagree) > 0
     np.testing.assert_allclose(active.margin(PREDICTION), ranked[:, -2] - ranked[:, -1], atol=1e-12)
 
 
@@ -70,7 +74,10 @@ def test_a_random_start_follows_the_generator():
         (lambda: active.Pool(50, 9).query(PREDICTION, 1), "for the 41 unlabelled inputs, got 40; predict x"),
         (lambda: active.Pool(50, 10).query(PREDICTION, 41), "count must be an integer from 1 to 40"),
         (lambda: active.Pool(50, 10).query(PREDICTION, 0), "count must be"),
-        (lambda: active.Pool(50, 10).query(PREDICTION, 2, "variance"), "bald, entropy, margin, random, got 'variance'"),
+        (
+            lambda: active.Pool(50, 10).query(PREDICTION, 2, "variance"),
+            "bald, entropy, margin, variation_ratio, random, got 'variance'",
+        ),
         (lambda: active.top(torch.tensor([math.nan]), 1), "N finite numbers"),
     ],
 )

@@ -1,9 +1,4 @@
-"""Choose what to label next: the inputs that the sampled networks know least about.
-
-    pool = active.Pool(len(x), start=20, generator=generator)
-    while len(pool.labelled) < 200:
-        model = train(x[pool.labelled], y[pool.labelled])                       # your own function
-        pool.query(vb.predict(model, x[pool.unlabelled], refresh_bn=x), 10)     # moves ten inputs, by BALD
+"""Which of a fixed set of inputs to label next.
 
 A score is computed for every input by itself, and the inputs with the highest are taken. Several of them may be nearly
 the same, so a batch tells less than the sum of its scores; few at a time, or a random share, is the remedy here.
@@ -11,78 +6,14 @@ the same, so a batch tells less than the sum of its scores; few at a time, or a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Literal
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from varbnn.active.scores import ACQUISITIONS, Acquisition, top
 from varbnn.errors import InputError
 from varbnn.predict import Prediction
-
-__all__ = ["ACQUISITIONS", "Acquisition", "Pool", "bald", "entropy", "margin", "random", "top"]
-
-Acquisition = Literal["bald", "entropy", "margin", "random"]
-
-
-def bald(prediction: Prediction, generator: torch.Generator | None = None) -> Tensor:
-    """Mutual information of label and network, N, nats: what the networks disagree about (`Prediction.epistemic`).
-
-    Source: Houlsby et al. 2011; Gal, Islam & Ghahramani 2017, section 4.
-
-    >>> agree_to_doubt, disagree = [[0.5, 0.5], [1.0, 0.0]], [[0.5, 0.5], [0.0, 1.0]]
-    >>> bald(Prediction([agree_to_doubt, disagree])).round(decimals=2).tolist()
-    [0.0, 0.69]
-    """
-    return prediction.epistemic
-
-
-def entropy(prediction: Prediction, generator: torch.Generator | None = None) -> Tensor:
-    """Entropy of the mean, N, nats: whatever is in doubt, badly written digits too (`Prediction.total`)."""
-    return prediction.total
-
-
-def margin(prediction: Prediction, generator: torch.Generator | None = None) -> Tensor:
-    """Minus the lead of the most probable class of the mean over the second, N, in [-1, 0].
-
-    Source: Scheffer, Decomain & Wrobel 2001.
-
-    >>> margin(Prediction([[[0.5, 0.25, 0.25], [0.75, 0.25, 0.0]]])).tolist()
-    [-0.25, -0.5]
-    """
-    first, second = prediction.mean.topk(2, dim=-1).values.unbind(-1)
-    return second - first
-
-
-def random(prediction: Prediction, generator: torch.Generator | None = None) -> Tensor:
-    """Uniform numbers, N: what every other score has to beat."""
-    device = generator.device if generator is not None else torch.device("cpu")
-    return torch.rand(len(prediction), generator=generator, device=device)
-
-
-ACQUISITIONS: dict[Acquisition, Callable[..., Tensor]] = {
-    "bald": bald,
-    "entropy": entropy,
-    "margin": margin,
-    "random": random,
-}
-"""Every score by its name; the higher, the more is learnt from the label."""
-
-
-def top(scores: Tensor, count: int) -> Tensor:
-    """Indices of the `count` highest scores, highest first; among equals the earlier input, so the choice is definite.
-
-    Raises:
-        InputError: scores that are not N finite numbers, or a count outside 1 … N.
-
-    >>> top(torch.tensor([0.1, 0.7, 0.3, 0.7]), 3).tolist()
-    [1, 3, 2]
-    """
-    if scores.ndim != 1 or not bool(scores.isfinite().all()):
-        raise InputError(f"scores must be N finite numbers, got shape {tuple(scores.shape)} or NaN or inf")
-    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= len(scores):
-        raise InputError(f"count must be an integer from 1 to {len(scores)}, the inputs there are, got {count!r}")
-    return scores.sort(descending=True, stable=True).indices[:count]
 
 
 class Pool:

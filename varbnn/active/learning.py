@@ -1,0 +1,99 @@
+"""One step on a stream of which most goes by unlabelled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from varbnn.active.stream import StreamQuery
+from varbnn.errors import InputError
+from varbnn.predict import Prediction
+
+Labels = Callable[[Tensor], Tensor]
+
+
+def learn(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    query: StreamQuery,
+    inputs: Tensor,
+    labels: Labels,
+    *,
+    num_samples: int = 5,
+    forget_skipped: bool = False,
+) -> Tensor:
+    """Show inputs to the model and learn from those whose labels the query asks for; the others leave no trace.
+
+    `num_samples` networks are drawn, each for all inputs. Their disagreement decides what to ask, and the same forward
+    passes are then trained on: mean cross-entropy over the inputs asked and the networks. Where nothing is asked there
+    is neither a backward pass nor a step, so nothing is forgotten either (a batch norm has seen the inputs, though).
+    Rules that count examples (`batch_size` in their groups, as `varbnn.optim.WindowedBayes` and `varbnn.optim.BiMU`)
+    count those that were asked.
+
+    Args:
+        model: a classifier, in train mode; its forward draws.
+        optimizer: its gradients are cleared first.
+        query: decides and counts.
+        inputs: N inputs, as the model takes them.
+        labels: called with the mask of what is asked, bool N, if anything is; returns that many labels, int64.
+        num_samples: S, networks drawn.
+        forget_skipped: let the step count all inputs, those that were not asked with no gradient: what a rule forgets
+            per example then goes on through what is skipped, also where nothing is asked.
+
+    Returns:
+        bool N: what was asked.
+
+    Raises:
+        InputError: the model is in eval mode or gives no N×C, `num_samples` < 1, or labels of another number.
+
+    >>> import varbnn as vb
+    >>> model = vb.binarize(nn.Linear(4, 3))
+    >>> optimizer = vb.optim.WindowedBayes(model.parameters(), lr=0.7, window=1000, batch_size=1)
+    >>> query, y = StreamQuery(threshold=0.1), torch.tensor([0, 2])
+    >>> learn(model, optimizer, query, torch.randn(2, 4), lambda asked: y[asked]).shape, query.seen
+    (torch.Size([2]), 2)
+    """
+    if not model.training:
+        raise InputError("learn takes a model in train mode, whose forward draws; call model.train() first")
+    if isinstance(num_samples, bool) or not isinstance(num_samples, int) or num_samples < 1:
+        raise InputError(f"num_samples must be an integer ≥ 1, got {num_samples!r}")
+    optimizer.zero_grad()
+    logits = torch.stack([model(inputs) for _ in range(num_samples)])
+    if logits.dim() != 3 or logits.shape[1] != len(inputs):
+        raise InputError(f"the model must give N×C for N inputs, got {tuple(logits.shape[1:])} for {len(inputs)}")
+    asked = query.ask(Prediction(logits.detach().float().softmax(-1)))
+    count = int(asked.sum())
+    if not count and not forget_skipped:
+        return asked
+    counted = len(inputs) if forget_skipped else count
+    if count:
+        _loss(logits[:, asked], labels(asked), counted).backward()
+    else:
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = torch.zeros_like(parameter)
+    _step(optimizer, counted)
+    return asked
+
+
+def _loss(logits: Tensor, labels: Tensor, counted: int) -> Tensor:
+    if labels.shape != logits.shape[1:2]:
+        raise InputError(f"{logits.shape[1]} labels were asked for, got shape {tuple(labels.shape)}")
+    repeated = labels.to(logits.device).expand(len(logits), -1).flatten()
+    return F.cross_entropy(logits.flatten(0, 1), repeated, reduction="sum") / (len(logits) * counted)
+
+
+def _step(optimizer: torch.optim.Optimizer, counted: int) -> None:
+    """A step whose batch has `counted` examples, for rules that want to know."""
+    counting = [group for group in optimizer.param_groups if "batch_size" in group]
+    sizes = [group["batch_size"] for group in counting]
+    try:
+        for group in counting:
+            group["batch_size"] = counted
+        optimizer.step()
+    finally:
+        for group, size in zip(counting, sizes, strict=True):
+            group["batch_size"] = size
