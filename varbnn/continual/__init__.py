@@ -1,5 +1,6 @@
 """Task after task, with yesterday's posterior as today's prior."""
 
+from varbnn.continual import plots
 from varbnn.continual.choosing import k_center
 from varbnn.continual.coresets import Coreset
 from varbnn.continual.evaluation import Evaluation, Result
@@ -45,6 +46,7 @@ __all__ = [
     "learning_accuracy",
     "permuted",
     "plasticity",
+    "plots",
     "rotated",
     "split",
 ]
