@@ -37,6 +37,9 @@ METHODS = [
     "bayesbinn",
     "gaussian-blr",
     "vispa",
+    "windowed-bayes",
+    "bimu",
+    "metaplastic",
     "moment-propagation",
 ]
 

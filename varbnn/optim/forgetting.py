@@ -175,13 +175,17 @@ class WeightDecay(Forgetting):
         return Compiled({"pull": "at-step", "strength": group["lr"] * decay})
 
 
-class PairDecay(WeightDecay):
-    """For pairs (m, Z): weight_decay times r, which is either, as a part of the gradient, as in torch's SGD."""
+class CoupledDecay(WeightDecay):
+    """weight_decay · r as a part of the gradient, as in torch's SGD and Adam."""
 
     formula = "g + weight_decay · r"
 
     def coupled(self, group: Group) -> bool:
         return bool(group["weight_decay"] != 0)
+
+
+class PairDecay(CoupledDecay):
+    """For pairs (m, Z): weight_decay times r, which is either."""
 
     def at_step_(self, beliefs: list[Tensor], states: States, group: Group) -> None:
         super().at_step_(beliefs[0::2], states[0::2], group)

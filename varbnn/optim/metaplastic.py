@@ -7,7 +7,7 @@ from typing import Any
 
 from varbnn.optim.decisions import DescendAtPace
 from varbnn.optim.filters import AdamDirection
-from varbnn.optim.forgetting import WeightDecay
+from varbnn.optim.forgetting import CoupledDecay
 from varbnn.optim.paces import Consolidating
 from varbnn.optim.parts import Group, must_be
 from varbnn.optim.real import are_betas
@@ -45,7 +45,7 @@ class Metaplastic(Rule):
     posterior = Point
     source = "Laborieux et al. 2021"
     filter = AdamDirection()
-    forgetting = WeightDecay()
+    forgetting = CoupledDecay()
     decision = DescendAtPace(Consolidating(), "r")
 
     def __init__(
@@ -62,7 +62,7 @@ class Metaplastic(Rule):
         maximize: bool = False,
     ) -> None:
         defaults: dict[str, Any] = dict(lr=lr, metaplasticity=metaplasticity, betas=betas, eps=eps)
-        defaults |= dict(weight_decay=weight_decay, decoupled_weight_decay=False)
+        defaults |= dict(weight_decay=weight_decay)
         super().__init__(params, defaults, real_lr=real_lr, real_weight_decay=real_weight_decay, maximize=maximize)
 
     def check(self, group: Group) -> None:
