@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from varbnn.continual.stored import store
 from varbnn.continual.streams import Task
 from varbnn.errors import InputError
 from varbnn.nn import binary_layers
@@ -143,25 +144,38 @@ class PosteriorAsPrior(Strategy):
             prior=prior)``. The prior is 0, fair coins, for the first task and `varbnn.as_prior(model)` for the others.
         strength: the posterior is raised to this power before it becomes a prior, which multiplies its natural
             parameters: above 1 remembers more, below 1 forgets; 1 is Bayes.
+        bits: what is carried from one task to the next is rounded to so many per weight (see `varbnn.continual.store`):
+            where a task ends, the model's beliefs become those rounded ones, and so the prior. 1 … 16; when absent, the
+            32 of float32.
 
     Raises:
-        InputError: a strength that is not positive.
+        InputError: a strength that is not positive, bits out of range.
     """
 
     def __init__(
-        self, optimizer: Callable[[nn.Module, Task, Prior], torch.optim.Optimizer], strength: float = 1.0
+        self,
+        optimizer: Callable[[nn.Module, Task, Prior], torch.optim.Optimizer],
+        strength: float = 1.0,
+        bits: int | None = None,
     ) -> None:
         if not 0 < strength < float("inf"):
             raise InputError(f"strength must be positive and finite, got {strength!r}; FineTune has no prior at all")
-        self.optimizer, self.strength = optimizer, strength
+        if bits is not None and not (type(bits) is int and 1 <= bits <= 16):
+            raise InputError(f"bits must be a whole number from 1 to 16, or None for float32, got {bits!r}")
+        self.optimizer, self.strength, self.bits = optimizer, strength, bits
         self._size = 0
 
     def begin(self, model: nn.Module, task: Task, number: int) -> torch.optim.Optimizer:
         if number == 0:
             return self.optimizer(model, task, 0.0)
         prior = [self.strength * belief for belief in as_prior(model)]
-        self._size = sum(tensor.numel() * tensor.element_size() for tensor in prior)
+        own = sum(tensor.numel() * tensor.element_size() for tensor in prior)
+        self._size = own if self.bits is None else store(model, self.bits).bytes
         return self.optimizer(model, task, prior)
+
+    def end(self, model: nn.Module, task: Task, number: int) -> None:
+        if self.bits is not None:
+            store(model, self.bits).load_into(model)
 
     def bytes_kept(self) -> int:
         return self._size

@@ -1,0 +1,561 @@
+"""What every strategy promises, and each against its paper's equations. New strategies are found by themselves."""
+
+from __future__ import annotations
+
+import io
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import varbnn as vb
+from tests.continual.test_learning import Cut, bayes, cosine, cut_after, equal, learned, network, same, some_task
+from varbnn import continual
+from varbnn.continual.ewc import fisher_diagonal
+from varbnn.continual.mean_field import held, layers_of
+from varbnn.errors import InputError
+
+
+def adam(model, task):
+    return torch.optim.Adam(model.parameters(), lr=0.01)
+
+
+def the_stream():
+    """Two tasks of two outputs of four, and one of the first two again."""
+    classes = ((0, 1), (2, 3), (0, 1))
+    return continual.from_tasks([some_task(f"task {n}", n, classes=own) for n, own in enumerate(classes)], outputs=4)
+
+
+def binary(seed=0):
+    return network(outputs=4, seed=seed)
+
+
+def points(seed=0):
+    torch.manual_seed(seed)
+    layers = [nn.Linear(8, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 4)]
+    return vb.binarize(nn.Sequential(*layers), posterior=vb.posteriors.Point())
+
+
+def real(seed=0):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 4))
+
+
+def gaussian(seed=0):
+    return continual.mean_field(real(seed))
+
+
+def bayes_again(model, task):
+    return bayes(model, task, vb.as_prior(model))
+
+
+def reminding(coreset, inside=None, **options):
+    inside = inside or continual.PosteriorAsPrior(bayes)
+    return continual.Rehearsal(inside, coreset, bayes_again, **{"epochs": 2, "batch_size": 10, **options})
+
+
+CASES = {
+    "FineTune": (lambda: continual.FineTune(adam, keep=True), points),
+    "PosteriorAsPrior": (lambda: continual.PosteriorAsPrior(bayes, strength=1.5, bits=8), binary),
+    "Joint": (lambda: continual.Joint(adam, the_stream(), restart=True), points),
+    "EWC": (lambda: continual.EWC(adam, examples=10), points),
+    "OnlineEWC": (lambda: continual.OnlineEWC(adam, examples=10, gamma=0.9), real),
+    "MeanField": (lambda: continual.MeanField(adam), gaussian),
+    "Replay": (lambda: continual.Replay(continual.FineTune(adam), continual.Coreset(15, "random")), points),
+    "Rehearsal": (lambda: reminding(continual.Coreset(15, "k-center", withhold=True)), binary),
+}
+EVERY = sorted(
+    name
+    for name in continual.__all__
+    if isinstance(getattr(continual, name), type)
+    and issubclass(getattr(continual, name), continual.Strategy)
+    and name != "Strategy"
+)
+
+
+def go(strategy, model, **options):
+    schedule = None if strategy.keep else cosine
+    return learned(the_stream(), model, **{"schedule": schedule, "strategy": strategy, **options})
+
+
+def flat(state):
+    """A copy of a state that went through a file."""
+    target = io.BytesIO()
+    torch.save(state, target)
+    return torch.load(io.BytesIO(target.getvalue()), weights_only=True)
+
+
+def assert_equal_states(one, other):
+    assert type(one) is type(other)
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, other)
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one:
+            assert_equal_states(one[key], other[key])
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other)
+        for own, others in zip(one, other, strict=True):
+            assert_equal_states(own, others)
+    else:
+        assert one == other
+
+
+def tensors_in(state):
+    if isinstance(state, torch.Tensor):
+        yield state
+    elif isinstance(state, dict | list | tuple):
+        for item in state.values() if isinstance(state, dict) else state:
+            yield from tensors_in(item)
+
+
+# --- the contract ---
+
+
+def test_every_strategy_has_a_case():
+    assert sorted(CASES) == EVERY
+
+
+@pytest.mark.parametrize("steps", [0, 4, 13, 22])
+@pytest.mark.parametrize("name", EVERY)
+def test_a_run_cut_anywhere_ends_as_one_that_was_not(name, steps, tmp_path, monkeypatch):
+    make, network_for = CASES[name]
+    whole_model, path = network_for(), tmp_path / "run.pt"
+    uncut = go(make(), whole_model)
+    with monkeypatch.context() as patch:
+        cut_after(steps, patch)
+        with pytest.raises(Cut):
+            go(make(), network_for(), checkpoint=path, checkpoint_every=0.0)
+    fresh = network_for(seed=7) if path.exists() else network_for()  # what a resumed run starts from must not matter
+    resumed = go(make(), fresh, checkpoint=path, checkpoint_every=0.0)
+    equal(resumed, uncut)
+    same(fresh.state_dict(), whole_model.state_dict())
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_only_the_end_of_a_task_changes_the_state(name, monkeypatch):
+    make, network_for = CASES[name]
+    strategy, stream, model = make(), the_stream(), network_for()
+    go(strategy, model)
+    state = flat(strategy.state_dict())
+    again = make()
+    again.load_state_dict(state)
+    assert_equal_states(flat(again.state_dict()), state) if not strategy.keep else None
+    extra = some_task("task 3", 3, classes=(2, 3))
+    if name == "Joint":
+        strategy.stream = continual.from_tasks([*stream, extra], outputs=4)
+    before = flat(strategy.state_dict())
+    strategy.examples(extra, 3, 4)
+    strategy.begin(model, extra, 3)
+    strategy.penalty(model)
+    strategy.for_prediction(model, stream[2], 2)
+    strategy.predict(model, extra.test_x, 2, extra.train_x, torch.Generator().manual_seed(0))
+    assert_equal_states(flat(strategy.state_dict()), before)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_what_is_kept_is_reported(name):
+    make, network_for = CASES[name]
+    strategy, model = make(), network_for()
+    result = go(strategy, model)
+    sizes = [row["bytes_kept"] for row in result.history]
+    assert sizes == sorted(sizes)
+    weights = sum(p.numel() for p in model.parameters())
+    binary_weights = 8 * 16 + 16 * 4
+    inputs = 60 * (8 * 4 + 8)
+    expected = {
+        "FineTune": [0, 0, 0],
+        "PosteriorAsPrior": [0, *2 * [binary_weights + 2 * 8]],
+        "Joint": [0, inputs, 2 * inputs],
+        "EWC": [2 * 4 * weights * tasks for tasks in (1, 2, 3)],
+        "OnlineEWC": [2 * 4 * weights] * 3,
+        "MeanField": [4 * (weights - 2 * 16)] * 3,  # all but those of batch norm, which have no Gaussians
+        "Replay": [15 * (8 * 4 + 8) * tasks for tasks in (1, 2, 3)],
+        "Rehearsal": [4 * binary_weights * (tasks > 1) + 15 * (8 * 4 + 8) * tasks for tasks in (1, 2, 3)],
+    }
+    assert sizes == expected[name]
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_outputs_of_other_heads_are_not_needed(name):
+    """A task about some of the outputs is learned and judged among those alone."""
+    make, network_for = CASES[name]
+    result = go(make(), network_for(), epochs=1)
+    assert bool(torch.isfinite(result.nll["task"][2]).all())
+
+
+# --- joint ---
+
+
+def test_joint_learns_all_tasks_so_far_each_in_its_own_head():
+    stream = the_stream()
+    joint = continual.Joint(adam, stream)
+    found = joint.examples(stream[1], 1, 4)
+    assert torch.equal(found.x, torch.cat([stream[0].train_x, stream[1].train_x]))
+    assert torch.equal(found.y, torch.cat([stream[0].train_y, stream[1].train_y]))
+    expected = torch.tensor([[True, True, False, False]] * 60 + [[False, False, True, True]] * 60)
+    assert torch.equal(found.heads, expected)
+
+
+def test_the_optimizer_of_joint_sees_all_examples_so_far():
+    sizes = []
+
+    def counting(model, task):
+        sizes.append((len(task), task.classes))
+        return adam(model, task)
+
+    go(continual.Joint(counting, the_stream()), real(), epochs=1)
+    assert sizes == [(60, (0, 1)), (120, (0, 1, 2, 3)), (180, (0, 1, 2, 3))]
+
+
+def test_joint_with_a_restart_begins_where_a_new_network_would():
+    stream, model = the_stream(), real()
+    joint = continual.Joint(adam, stream, restart=True)
+    torch.manual_seed(3)
+    joint.begin(model, stream[1], 1)
+    torch.manual_seed(3)
+    expected = real(seed=3)
+    for one, other in zip(model.parameters(), expected.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_joint_refuses_another_stream():
+    other = continual.from_tasks([some_task("another")])
+    with pytest.raises(InputError, match=r"'task 0'.*'another'"):
+        go(continual.Joint(adam, other), real())
+
+
+# --- elastic weight consolidation ---
+
+
+def network_of_two_layers(kind):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 4))
+    model(torch.randn(50, 8))  # running statistics that are not those of the start
+    return model if kind == "real" else vb.binarize(model, posterior=vb.posteriors.Point())
+
+
+def own_logits(model, x):
+    """By hand, from numpy copies of the parameters: hidden activations and logits of one example."""
+    first, norm, _, last = model
+    weights = [layer.weight.detach().numpy().astype(np.float64) for layer in (first, last)]
+    before = weights[0] @ x + first.bias.detach().numpy()
+    scale = norm.weight.detach().numpy() / np.sqrt(norm.running_var.numpy() + norm.eps)
+    standard = (before - norm.running_mean.numpy()) / np.sqrt(norm.running_var.numpy() + norm.eps)
+    after = norm.weight.detach().numpy() * standard + norm.bias.detach().numpy()
+    hidden = np.maximum(after, 0)
+    return weights, scale, standard, after, hidden, weights[1] @ hidden + last.bias.detach().numpy()
+
+
+@pytest.mark.parametrize("kind", ["real", "points"])
+def test_the_fisher_information_is_the_mean_square_of_gradients_written_out_by_hand(kind):
+    model = network_of_two_layers(kind).eval()
+    x, y = some_task(classes=(0, 1)).train_x[:12], some_task(classes=(0, 1)).train_y[:12]
+    allowed = torch.tensor([[True, True, False, True]])
+    found = fisher_diagonal(model, x, y, allowed)
+    total = {name: np.zeros(p.shape) for name, p in model.named_parameters()}
+    names = list(total)
+    for row, label in zip(x.double().numpy(), y.tolist(), strict=True):
+        weights, scale, standard, after, hidden, logits = own_logits(model, row)
+        logits[~allowed[0].numpy()] = -np.inf
+        out = np.exp(logits - logits.max())
+        out = out / out.sum()
+        out[label] -= 1
+        back = (weights[1].T @ out) * (after > 0)
+        gradients = [np.outer(back * scale, row), back * scale, back * standard, back, np.outer(out, hidden), out]
+        order = ["0.weight", "0.bias", "1.weight", "1.bias", "3.weight", "3.bias"]
+        for name, gradient in zip(order, gradients, strict=True):
+            own = name if name in total else name.replace("weight", "latent")
+            total[own] += gradient**2 / len(x)
+    for name in names:
+        assert torch.allclose(found[name].double(), torch.from_numpy(total[name]), rtol=1e-4, atol=1e-9), name
+
+
+def test_the_square_of_a_mean_gradient_is_something_else():
+    model = network_of_two_layers("real").eval()
+    task = some_task(classes=(0, 1))
+    found = fisher_diagonal(model, task.train_x, task.train_y)["3.bias"]
+    (mean,) = torch.autograd.grad(F.cross_entropy(model(task.train_x), task.train_y), model[3].bias)
+    assert float(found.sum()) > 2 * float(mean.square().sum())
+
+
+def test_labels_sampled_from_the_model_give_the_information_of_a_softmax():
+    """Of a bias of the last layer it is p (1 - p); a mean over so many examples lies within 5 standard errors."""
+    model = nn.Linear(3, 2)
+    torch.manual_seed(1)
+    x = torch.randn(4000, 3)
+    found = fisher_diagonal(model, x)["bias"]
+    p = model(x).softmax(-1)[:, 0].detach()
+    expected, fourth = (p * (1 - p)).mean(), (p * (1 - p) * ((1 - p) ** 3 + p**3)).mean()
+    error = math.sqrt(float(fourth) / len(x))
+    assert abs(float(found[0] - expected)) < 5 * error
+    wrong = fisher_diagonal(model, x, torch.zeros(len(x), dtype=torch.int64))["bias"]  # labels it would not choose
+    assert abs(float(wrong[0] - expected)) > 5 * error
+
+
+def test_the_fisher_information_leaves_the_model_as_it_was():
+    model = network_of_two_layers("points").train()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    fisher_diagonal(model, torch.randn(5, 8))
+    same(model.state_dict(), before)
+    assert model.training
+    assert all(p.grad is None for p in model.parameters())
+
+
+def importance(**values):
+    return {name: torch.tensor(value) for name, value in values.items()}
+
+
+def one_weight(value):
+    model = nn.Module()
+    model.w = nn.Parameter(torch.tensor(value))
+    return model
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"), [("EWC", 3.0 * (2 * 0.5**2 + 5 * 1.0**2)), ("OnlineEWC", 3.0 * (0.5 * 2 + 5) * 1.0**2)]
+)
+def test_the_penalty_is_that_of_the_paper(kind, expected, monkeypatch):
+    strategy = {
+        "EWC": continual.EWC(adam, strength=6.0),
+        "OnlineEWC": continual.OnlineEWC(adam, strength=6.0, gamma=0.5),
+    }[kind]
+    found = iter([(importance(w=2.0), importance(w=0.5)), (importance(w=5.0), importance(w=0.0))])
+    monkeypatch.setattr(strategy, "_measured", lambda model, task: next(found))
+    model = one_weight(1.0)
+    assert strategy.penalty(model) is None
+    strategy.end(model, some_task(), 0)
+    strategy.end(model, some_task(), 1)
+    assert strategy.penalty(model).item() == pytest.approx(expected)
+
+
+def test_very_stiff_springs_keep_the_network_and_none_let_it_go():
+    def moved(strength):
+        model, places = real(), []
+
+        class Watching(continual.EWC):
+            def end(self, model, task, number):
+                super().end(model, task, number)
+                places.append(model[0].weight.detach().clone())
+
+        def sgd(model, task):
+            return torch.optim.SGD(model.parameters(), lr=0.1)
+
+        go(Watching(sgd, strength, examples=60), model, epochs=20, schedule=None)
+        return float((places[1] - places[0]).norm())
+
+    assert moved(30.0) < 0.75 * moved(0.0)
+
+
+@pytest.mark.parametrize(
+    "options", [dict(strength=-1.0), dict(strength=math.nan), dict(examples=0), dict(labels="all")]
+)
+def test_springs_refuse_what_is_out_of_range(options):
+    with pytest.raises(InputError, match=next(iter(options))):
+        continual.EWC(adam, **options)
+
+
+def test_a_gamma_beyond_one_is_refused():
+    with pytest.raises(InputError, match="gamma"):
+        continual.OnlineEWC(adam, gamma=1.1)
+
+
+# --- mean-field Gaussians ---
+
+
+def test_outputs_of_a_mean_field_layer_are_distributed_as_those_of_drawn_weights():
+    torch.manual_seed(0)
+    layer = continual.mean_field(nn.Linear(5, 3), init_sd=0.3).train()
+    x, draws = torch.randn(1, 5), 20000
+    local = layer(x.expand(draws, 5)).detach()
+    rows = []
+    for _ in range(2000):
+        with held(layer):
+            rows.append(layer(x)[0].detach())
+    drawn = torch.stack(rows)
+    mean = F.linear(x, layer.weight, layer.bias)[0].detach()
+    variance = 0.09 * (x.square().sum() + 1)
+    for found in (local, drawn):
+        error = math.sqrt(float(variance) / len(found))
+        assert bool(((found.mean(0) - mean).abs() < 5 * error).all())
+        assert bool(((found.var(0) / variance - 1).abs() < 5 * math.sqrt(2 / len(found))).all())
+
+
+def test_a_mean_field_convolution_has_the_moments_of_its_weights():
+    torch.manual_seed(0)
+    layer = continual.mean_field(nn.Conv2d(1, 2, 3, padding=1), init_sd=0.2).train()
+    x = torch.randn(1, 1, 4, 4)
+    found = layer(x.expand(20000, 1, 4, 4)).detach()
+    variance = 0.04 * (F.conv2d(x.square(), torch.ones(1, 1, 3, 3), padding=1)[0, 0] + 1)
+    mean = F.conv2d(x, layer.weight, layer.bias, padding=1)[0].detach()
+    assert bool(((found.mean(0) - mean).abs() < 5 * (variance / 20000).sqrt()).all())
+    assert bool(((found.var(0) / variance - 1).abs() < 0.05 + 5 * math.sqrt(2 / 20000)).all())
+
+
+def test_the_divergence_is_that_of_torch():
+    model, strategy = gaussian(), continual.MeanField(adam, prior_sd=0.7)
+    task = some_task(classes=(0, 1))
+    strategy.begin(model, task, 0)
+
+    def torch_says(centres):
+        total = 0.0
+        for layer, (means, sds) in zip(layers_of(model), centres, strict=True):
+            for (_, mean, sd), centre, spread in zip(layer.gaussians(), means, sds, strict=True):
+                own = torch.distributions.Normal(mean, sd)
+                total += torch.distributions.kl_divergence(own, torch.distributions.Normal(centre, spread)).sum()
+        return total.item()
+
+    first = [([torch.tensor(0.0)] * 2, [torch.tensor(0.7)] * 2)] * 2
+    assert strategy.divergence(model).item() == pytest.approx(torch_says(first), rel=1e-5)
+    strategy.end(model, task, 0)
+    assert strategy.divergence(model).item() == pytest.approx(0.0, abs=1e-3)
+    before = [
+        tuple(zip(*[(m.detach().clone(), s.detach().clone()) for _, m, s in layer.gaussians()], strict=True))
+        for layer in layers_of(model)
+    ]
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.1)
+    assert strategy.divergence(model).item() == pytest.approx(torch_says(before), rel=1e-4)
+    assert strategy.penalty(model).item() == pytest.approx(torch_says(before) / 60, rel=1e-4)
+
+
+def test_a_mean_field_network_is_asked_by_drawn_weights():
+    model = gaussian().eval()
+    strategy, x = continual.MeanField(adam), torch.randn(7, 8)
+    one = strategy.predict(model, x, 3, None, torch.Generator().manual_seed(0))
+    other = strategy.predict(model, x, 3, None, torch.Generator().manual_seed(0))
+    assert torch.equal(one.probs, other.probs)
+    assert one.probs.shape == (3, 7, 4)
+    assert not torch.equal(one.probs[0], one.probs[1])
+    assert all(layer.held is None for layer in layers_of(model))
+
+
+def test_mean_field_refuses_what_it_cannot_use():
+    with pytest.raises(InputError, match="no layer"):
+        continual.mean_field(nn.Sequential(nn.ReLU()))
+    with pytest.raises(InputError, match="init_sd"):
+        continual.mean_field(nn.Linear(2, 2), init_sd=0.0)
+    with pytest.raises(InputError, match="mean_field first"):
+        go(continual.MeanField(adam), real())
+    with pytest.raises(InputError, match="prior_sd"):
+        continual.MeanField(adam, prior_sd=0.0)
+
+
+# --- stored examples ---
+
+
+def test_replay_mixes_the_share_that_was_asked_for():
+    stream, coreset = the_stream(), continual.Coreset(6, "random")
+    replay = continual.Replay(continual.FineTune(adam), coreset, share=0.25)
+    assert len(replay.examples(stream[0], 0, 4).y) == 60
+    coreset.add(stream[0])
+    found = replay.examples(stream[1], 1, 4)
+    kept_x, kept_y = coreset.of(0)
+    assert torch.equal(found.x, torch.cat([stream[1].train_x, *[kept_x] * 3, kept_x[:2]]))
+    assert torch.equal(found.y, torch.cat([stream[1].train_y, *[kept_y] * 3, kept_y[:2]]))
+    assert torch.equal(found.heads[:60], torch.tensor([[False, False, True, True]]).expand(60, 4))
+    assert torch.equal(found.heads[60:], torch.tensor([[True, True, False, False]]).expand(20, 4))
+    once = continual.Replay(continual.FineTune(adam), coreset, share=None).examples(stream[1], 1, 4)
+    assert len(once.y) == 66
+
+
+def test_replay_remembers_what_fine_tuning_forgets():
+    """Of two tasks that contradict each other in one head, the first is known only to who has seen it again."""
+    first = some_task("a", 1, count=200, classes=(0, 1, 2))
+    y = first.train_x[:, :3].argmax(1)
+    first = continual.Task("a", first.train_x, y, first.train_x, y, classes=(0, 1, 2))
+    second = continual.Task("b", -first.train_x, y, -first.train_x, y, classes=(0, 1, 2))
+    stream = continual.from_tasks([first, second])
+
+    def known(strategy):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 3))
+        result = learned(stream, model, strategy=strategy, schedule=None, epochs=20, num_samples=1)
+        return float(result.accuracy["task"][1, 0])
+
+    replay = continual.Replay(continual.FineTune(adam), continual.Coreset(100, "random"))
+    assert known(replay) > known(continual.FineTune(adam)) + 0.2
+
+
+def test_what_is_withheld_is_not_trained_on():
+    stream, coreset = the_stream(), continual.Coreset(15, "random", withhold=True)
+    sizes = []
+
+    def counting(model, task, prior):
+        sizes.append(len(task))
+        return bayes(model, task, prior)
+
+    strategy = reminding(coreset, continual.PosteriorAsPrior(counting))
+    own = strategy.examples(stream[0], 0, 4)
+    strategy.begin(binary(), stream[0], 0)
+    assert len(own.y) == 45
+    assert sizes == [45]
+    left = {tuple(row) for row in own.x.tolist()}
+    coreset.add(stream[0])
+    assert left.isdisjoint(tuple(row) for row in coreset.x.tolist())
+
+
+def test_a_reminder_is_for_a_copy_and_leaves_randomness_alone():
+    stream, model, coreset = the_stream(), binary(), continual.Coreset(15, "random")
+    strategy = reminding(coreset)
+    coreset.add(stream[0])
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    generator = torch.get_rng_state()
+    reminded = strategy.for_prediction(model, stream[0], 0)
+    assert torch.equal(torch.get_rng_state(), generator)
+    same(model.state_dict(), before)
+    again = strategy.for_prediction(model, stream[0], 0)
+    same(reminded.state_dict(), again.state_dict())
+    assert not torch.equal(reminded[0].natural, model[0].natural)
+
+
+def test_a_reminder_is_the_loop_people_write():
+    """One batch of everything that is stored, with the head of each example, from what was learned as the prior."""
+    stream, model, coreset = the_stream(), network(outputs=4, norm=False), continual.Coreset(15, "random")
+    strategy = reminding(coreset, epochs=1, batch_size=100)
+    coreset.add(stream[0])
+    coreset.add(stream[1])
+    reminded = strategy.for_prediction(model, stream[1], 1)
+    from varbnn.continual.evaluation import seed_of
+
+    own = seed_of(0, 1)
+    torch.manual_seed(own)
+    expected, prior = network(outputs=4, norm=False), vb.as_prior(model)
+    torch.manual_seed(own)
+    optimizer = vb.optim.BayesBiNN(expected.parameters(), lr=0.05, dataset_size=30, prior=prior)
+    order = torch.randperm(30, generator=torch.Generator().manual_seed(seed_of(own, 0, 0)))
+    logits = expected(coreset.x[order]).masked_fill(~coreset.heads(4)[order], -math.inf)
+    F.cross_entropy(logits, coreset.y[order]).backward()
+    optimizer.step()
+    same(reminded.state_dict(), expected.state_dict())
+
+
+def test_both_kinds_of_remembering_share_one_coreset():
+    coreset = continual.Coreset(15, "random", withhold=True)
+    strategy = reminding(coreset, continual.Replay(continual.PosteriorAsPrior(bayes), coreset))
+    result = go(strategy, binary())
+    assert len(coreset) == 45
+    assert result.history[-1]["bytes_kept"] == coreset.bytes + 4 * (8 * 16 + 16 * 4)
+
+
+def test_a_used_coreset_is_refused():
+    coreset = continual.Coreset(15, "random")
+    go(continual.Replay(continual.FineTune(adam), coreset), points(), epochs=1)
+    with pytest.raises(InputError, match="new one"):
+        go(continual.Replay(continual.FineTune(adam), coreset), points(), epochs=1)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, -0.5])
+def test_a_share_out_of_range_is_refused(share):
+    with pytest.raises(InputError, match="share"):
+        continual.Replay(continual.FineTune(adam), continual.Coreset(5), share=share)
+
+
+@pytest.mark.parametrize("option", ["epochs", "batch_size", "num_samples"])
+def test_a_reminder_out_of_range_is_refused(option):
+    with pytest.raises(InputError, match=option):
+        reminding(continual.Coreset(5), **{option: 0})

@@ -1,0 +1,205 @@
+"""Learn again from a few stored examples: while a task is learned, or before a prediction."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from varbnn.continual.coresets import Coreset
+from varbnn.continual.evaluation import seed_of
+from varbnn.continual.mixing import together
+from varbnn.continual.run import Plan, Run, Schedule
+from varbnn.continual.strategies import Examples, FineTune, Strategy
+from varbnn.continual.tasks import Task, from_tasks
+from varbnn.errors import InputError
+from varbnn.nn.batchnorm import Data
+from varbnn.predict import Prediction
+
+
+class _Remembering(Strategy):
+    """Another strategy, and a coreset that grows by each task that was learned."""
+
+    def __init__(self, strategy: Strategy, coreset: Coreset) -> None:
+        self.strategy, self.coreset, self.keep = strategy, coreset, strategy.keep
+
+    def begin(self, model: nn.Module, task: Task, number: int) -> torch.optim.Optimizer:
+        return self.strategy.begin(model, self._rest(task, number), number)
+
+    def examples(self, task: Task, number: int, outputs: int) -> Examples:
+        return self.strategy.examples(self._rest(task, number), number, outputs)
+
+    def penalty(self, model: nn.Module) -> Tensor | None:
+        return self.strategy.penalty(model)
+
+    def end(self, model: nn.Module, task: Task, number: int) -> None:
+        self.strategy.end(model, self._rest(task, number), number)
+        if len(self.coreset.classes) == number:  # a strategy inside, with the same coreset, may have added it
+            self.coreset.add(task)
+
+    def predict(
+        self, model: nn.Module, x: Tensor, num_samples: int, refresh_bn: Data | None, generator: torch.Generator
+    ) -> Prediction:
+        return self.strategy.predict(model, x, num_samples, refresh_bn, generator)
+
+    def for_prediction(self, model: nn.Module, task: Task, number: int) -> nn.Module:
+        return self.strategy.for_prediction(model, task, number)
+
+    def bytes_kept(self) -> int:
+        counted = getattr(self.strategy, "coreset", None) is self.coreset
+        return self.strategy.bytes_kept() + (0 if counted else self.coreset.bytes)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"strategy": self.strategy.state_dict(), "coreset": self.coreset.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.strategy.load_state_dict(state["strategy"])
+        self.coreset.load_state_dict(state["coreset"])
+
+    def _rest(self, task: Task, number: int) -> Task:
+        """`task` without what the coreset withholds of it."""
+        kept = len(self.coreset.classes)
+        if kept == number + 1:  # added by the strategy inside, which ends first
+            return task
+        if kept != number:
+            raise InputError(
+                f"the coreset has examples of {kept} tasks, but {number} were learned; give every run a new one"
+            )
+        if not self.coreset.withhold:
+            return task
+        x, y = self.coreset.rest(task)
+        return replace(task, train_x=x, train_y=y)
+
+    def _kept(self, outputs: int) -> Examples:
+        return Examples(self.coreset.x, self.coreset.y, self.coreset.heads(outputs))
+
+
+class Replay(_Remembering):
+    """Learn stored examples of earlier tasks along with every new one (Robins 1995; Chaudhry et al. 2019).
+
+    Args:
+        strategy: what is done besides; ``FineTune(optimizer)`` is replay as in the papers, `PosteriorAsPrior` has both
+            the examples and the posterior.
+        coreset: what is stored; a new one for every run.
+        share: of the examples learned in an epoch that are stored ones, in (0, 1): few are repeated until they are so
+            many. An epoch is then 1 / (1 - share) as long. None learns each once per epoch.
+
+    Raises:
+        InputError: a share out of range, a coreset that was used already.
+
+    >>> import varbnn as vb
+    >>> from varbnn import continual, data
+    >>> stream = continual.split(data.load("digits"), scenario="class")[:2]
+    >>> model = vb.binarize(nn.Linear(64, 10), posterior=vb.posteriors.Point())
+    >>> plain = continual.FineTune(lambda model, task: vb.optim.StraightThrough(model.parameters()))
+    >>> replay = Replay(plain, continual.Coreset(20, "random"))
+    >>> result = continual.learn(model, stream, replay, progress=False)
+    >>> result.history[-1]["bytes_kept"] == 2 * 20 * (64 * 4 + 8)
+    True
+    """
+
+    def __init__(self, strategy: Strategy, coreset: Coreset, share: float | None = 0.5) -> None:
+        super().__init__(strategy, coreset)
+        if share is not None and not 0 < share < 1:
+            raise InputError(
+                f"share must be between 0 and 1, or None to learn every stored example once, got {share!r}"
+            )
+        self.share = share
+
+    def examples(self, task: Task, number: int, outputs: int) -> Examples:
+        new = super().examples(task, number, outputs)
+        if number == 0:
+            return new
+        kept = self._kept(outputs)
+        if self.share is not None:
+            wanted = max(1, round(len(new.y) * self.share / (1 - self.share)))
+            repeated = torch.arange(wanted) % len(kept.y)
+            heads = None if kept.heads is None else kept.heads[repeated]
+            kept = Examples(kept.x[repeated], kept.y[repeated], heads)
+        return together([new, kept], outputs)
+
+
+class Rehearsal(_Remembering):
+    """Remind a copy of the model of every task before it is asked (the coresets of Nguyen et al. 2018, algorithm 1).
+
+    Learning goes on from the model that was not reminded. With ``Coreset(..., withhold=True)`` the examples are kept
+    out of training, so that nothing is learned twice from the same data: that is Bayes' rule in another order.
+
+    Args:
+        strategy: how the tasks are learned.
+        coreset: what is stored; a new one for every run. May be that of a `Replay` inside.
+        optimizer: (model, task) → optimizer of the copy; the task is the whole coreset. For a posterior give it
+            ``prior=varbnn.as_prior(model)``: what was learned.
+        epochs, batch_size, num_samples, schedule: of the reminder, as of `varbnn.continual.learn`.
+        seed: of the reminder, which leaves torch's global generator alone.
+
+    Raises:
+        InputError: a number out of range, a coreset that was used already.
+
+    >>> import varbnn as vb
+    >>> from varbnn import continual, data
+    >>> def bayes(model, task, prior=None):
+    ...     prior = vb.as_prior(model) if prior is None else prior
+    ...     return vb.optim.BayesBiNN(model.parameters(), lr=0.01, dataset_size=len(task), prior=prior)
+    >>> stream = continual.split(data.load("digits"))[:2]
+    >>> coreset = continual.Coreset(20, "k-center", withhold=True)
+    >>> reminded = Rehearsal(continual.PosteriorAsPrior(bayes), coreset, bayes, epochs=2)
+    >>> result = continual.learn(vb.binarize(nn.Linear(64, 10)), stream, reminded, progress=False)
+    """
+
+    def __init__(
+        self,
+        strategy: Strategy,
+        coreset: Coreset,
+        optimizer: Callable[[nn.Module, Task], torch.optim.Optimizer],
+        *,
+        epochs: int = 10,
+        batch_size: int = 100,
+        num_samples: int = 1,
+        schedule: Schedule | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(strategy, coreset)
+        for name, value in (("epochs", epochs), ("batch_size", batch_size), ("num_samples", num_samples)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise InputError(f"{name} must be a positive integer, got {value!r}")
+        self.optimizer = optimizer
+        self.plan = Plan(epochs, batch_size, num_samples, seed, schedule)
+
+    def for_prediction(self, model: nn.Module, task: Task, number: int) -> nn.Module:
+        reminded = copy.deepcopy(super().for_prediction(model, task, number))
+        outputs = _outputs(reminded, task)
+        kept = self._kept(outputs)
+        classes = tuple(sorted(set().union(*self.coreset.classes)))
+        whole = Task("what is stored", kept.x, kept.y, kept.x, kept.y, classes)
+        own = replace(self.plan, seed=seed_of(self.plan.seed, number))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(own.seed)
+            run = Run(reminded, from_tasks([whole], outputs), _Stored(self.optimizer, kept), own)
+            run.learn_task(lambda: None, lambda epoch, loss: None)
+        return reminded
+
+
+class _Stored(FineTune):
+    """Fine-tuning on examples that bring their heads along."""
+
+    def __init__(self, optimizer: Callable[[nn.Module, Task], torch.optim.Optimizer], kept: Examples) -> None:
+        super().__init__(optimizer)
+        self.kept = kept
+
+    def examples(self, task: Task, number: int, outputs: int) -> Examples:
+        return self.kept
+
+
+@torch.no_grad()
+def _outputs(model: nn.Module, task: Task) -> int:
+    """How many the model has."""
+    from varbnn.nn.batchnorm import device_of
+    from varbnn.nn.draws import evaluating
+
+    with evaluating(model):
+        return int(model(task.train_x[:1].to(device_of(model))).shape[-1])
