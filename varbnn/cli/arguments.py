@@ -51,6 +51,18 @@ def hidden(text: str) -> tuple[int, ...]:
     return tuple(map(int, parts))
 
 
+def number_of(text: str) -> tuple[str, float]:
+    """A name and its number, such as lr=0.01."""
+    name, _, value = text.partition("=")
+    try:
+        number = float(value)
+    except ValueError:
+        number = float("nan")
+    if not name or number != number:
+        raise argparse.ArgumentTypeError(f"must be a name and a number such as lr=0.01, got {text!r}")
+    return name, number
+
+
 def inputs(path: str, name: str | None) -> Tensor:
     """The inputs in a .npy or .npz file, as float32 (whole numbers keep their values, nothing is scaled).
 

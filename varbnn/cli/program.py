@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 from tqdm import tqdm
 
 import varbnn
-from varbnn.cli import about, bench, demonstration, evaluating, packing, predicting, training
+from varbnn.cli import about, bench, continual, demonstration, evaluating, packing, predicting, training
 from varbnn.errors import InputError, VarbnnError, VarbnnWarning
 
 
@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"varbnn {varbnn.__version__}")
     parser.set_defaults(command=lambda chosen: parser.print_help())
     commands = parser.add_subparsers(title="commands", metavar="command")
-    for command in (demonstration, training, evaluating, packing, predicting, bench, about):
+    for command in (demonstration, training, evaluating, continual, packing, predicting, bench, about):
         command.add(commands)
     return parser
 
