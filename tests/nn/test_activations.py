@@ -1,11 +1,11 @@
-"""Sign and Gate: two values forward, and the published surrogate gradients backward."""
+"""Sign, Gate and Tails: what they give forward, and the published surrogate gradients backward."""
 
 import numpy as np
 import pytest
 import torch
 
 from varbnn.errors import InputError
-from varbnn.nn import Gate, Sign
+from varbnn.nn import Gate, Sign, Tails
 
 X = [-3.0, -1.0, -0.75, -0.25, -0.0, 0.0, 0.25, 0.75, 1.0, 3.0]
 SURROGATES = {
@@ -150,3 +150,17 @@ def test_options_of_a_gate_are_checked_and_shown():
         with pytest.raises(InputError, match="must be"):
             Gate(**options)
     assert repr(Gate("bits", reverse=True, width=0.5)) == "Gate('bits', reverse=True, width=0.5)"
+
+
+def test_tails_are_silent_in_between_and_grow_outwards():
+    x = torch.tensor([-2.0, -0.7, 0.0, 0.6, 1.0], requires_grad=True)
+    y = Tails(0.7)(x)
+    torch.testing.assert_close(y.detach(), torch.tensor([1.3, 0.0, 0.0, 0.0, 0.3]))
+    y.sum().backward()
+    assert x.grad.tolist() == [-1.0, 0.0, 0.0, 0.0, 1.0]
+
+
+@pytest.mark.parametrize("threshold", [-0.1, float("nan"), float("inf"), True])
+def test_tails_without_a_threshold_are_refused(threshold):
+    with pytest.raises(InputError, match="threshold"):
+        Tails(threshold)

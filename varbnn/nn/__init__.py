@@ -1,6 +1,6 @@
 """Binary layers, and what one does with a model that has them."""
 
-from varbnn.nn.activations import Gate, Sign
+from varbnn.nn.activations import Gate, Sign, Tails
 from varbnn.nn.batchnorm import batchnorm_preserved, batchnorms, refresh_batchnorm
 from varbnn.nn.binarize import binarize, freeze
 from varbnn.nn.conv import BinaryConv1d, BinaryConv2d, BinaryConv3d
@@ -24,6 +24,7 @@ __all__ = [
     "Scale",
     "Sign",
     "Summary",
+    "Tails",
     "antithetic",
     "batchnorm_preserved",
     "batchnorms",

@@ -126,3 +126,32 @@ class Gate(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.values!r}, reverse={self.reverse}, width={self.width:g}"
+
+
+class Tails(nn.Module):
+    """max(|x| - threshold, 0): a unit answers to both tails of its input and is silent in between.
+
+    It says how far the input lies in a tail, which `Gate` does not, and has an honest gradient. Like `Gate` it is meant
+    for inputs of mean 0 and variance 1, and networks of either forget less than networks of ReLU: docs/continual.md.
+
+    Args:
+        threshold: ≥ 0; 0 is the magnitude.
+
+    Raises:
+        InputError: a threshold that is negative or not finite.
+
+    >>> Tails()(torch.tensor([-1.5, -0.5, 0.25, 1.0]))
+    tensor([0.8000, 0.0000, 0.0000, 0.3000])
+    """
+
+    def __init__(self, threshold: float = 0.7) -> None:
+        super().__init__()
+        if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not 0 <= threshold < float("inf"):
+            raise InputError(f"threshold must be a finite number ≥ 0, got {threshold!r}")
+        self.threshold = float(threshold)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return (input.abs() - self.threshold).relu()
+
+    def extra_repr(self) -> str:
+        return f"threshold={self.threshold:g}"
