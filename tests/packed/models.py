@@ -144,6 +144,16 @@ ZOO: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
         lambda: nn.Sequential(nn.Linear(11, 33), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(33, 7)), LINE),
     "tokens, signs": (lambda: nn.Sequential(nn.Linear(11, 33), vb.nn.Sign(), nn.Linear(33, 7)), LINE),
     "layer norm": (lambda: nn.Sequential(nn.Linear(20, 33), nn.LayerNorm(33), nn.GELU(), nn.Linear(33, 4)), VECTOR),
+    "gates": (
+        lambda: nn.Sequential(nn.Linear(20, 33), nn.LayerNorm(33, elementwise_affine=False),
+                              vb.nn.Gate("bits", reverse=True), nn.Linear(33, 9), nn.LayerNorm(9),
+                              vb.nn.Gate(width=0.7), nn.Linear(9, 4), nn.LayerNorm(4, elementwise_affine=False)),
+        VECTOR,
+    ),
+    "gates between convolutions": (
+        lambda: nn.Sequential(nn.Conv2d(6, 64, 3), vb.nn.Gate(width=4.5), nn.Conv2d(64, 40, 3, groups=2, padding=1),
+                              vb.nn.Gate("bits", width=20.5), nn.Flatten(), nn.Linear(1680, 3)), PLANE,
+    ),
     "group norm": (lambda: nn.Sequential(nn.Conv2d(6, 8, 3), nn.GroupNorm(2, 8), nn.ReLU(), nn.Flatten()), PLANE),
     "batch norm first": (lambda: nn.Sequential(nn.BatchNorm1d(20), nn.Linear(20, 9), nn.ReLU(), nn.Linear(9, 3)),
                          VECTOR),

@@ -16,7 +16,18 @@ from tests.predict.allocations import allocations
 from varbnn.errors import InputError
 from varbnn.kernels import using_backend
 
-NAMES = ["mlp", "sign", "conv", "conv, sign", "residual", "tokens", "the input comes in late", "view by size"]
+NAMES = [
+    "mlp",
+    "sign",
+    "gates",
+    "gates between convolutions",
+    "conv",
+    "conv, sign",
+    "residual",
+    "tokens",
+    "the input comes in late",
+    "view by size",
+]
 
 
 def packed(name: str, num_samples: int = 3) -> tuple[vb.PackedEnsemble, torch.Tensor]:
