@@ -38,6 +38,7 @@ METHODS = [
     "gaussian-blr",
     "vispa",
     "windowed-bayes",
+    "following-prior",
     "bimu",
     "metaplastic",
     "moment-propagation",

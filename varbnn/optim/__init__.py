@@ -5,6 +5,7 @@ from varbnn.optim.bimu import BiMU
 from varbnn.optim.bop import Bop
 from varbnn.optim.bop2ndorder import Bop2ndOrder
 from varbnn.optim.curves import Constant, Cosine, Exponential, Linear, Staircase
+from varbnn.optim.following_prior import FollowingPrior
 from varbnn.optim.gaussian_blr import GaussianBLR
 from varbnn.optim.gradient_filter import GradientFilter
 from varbnn.optim.metaplastic import Metaplastic
@@ -20,6 +21,7 @@ __all__ = [
     "BiMU",
     "Bop",
     "Bop2ndOrder",
+    "FollowingPrior",
     "GaussianBLR",
     "GradientFilter",
     "Metaplastic",

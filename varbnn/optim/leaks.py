@@ -38,6 +38,22 @@ class VarianceLeak(Leak):
         return None
 
 
+class Settling(Leak):
+    """Belief and prior approach each other, (B / S) (λ - λ₀) of each, S = group["settling"]; the prior alone leaks."""
+
+    formula = "d = (B / S) (λ - λ₀);  λ ← λ - d;  λ₀ ← (1 - B / W) (λ₀ + d)"
+
+    def at_step_(self, beliefs: list[Tensor], states: States, group: Group) -> None:
+        rate, kept = group["batch_size"] / group["settling"], 1 - self.share(group)
+        for belief, state in zip(beliefs, states, strict=True):
+            moved = (belief - state["prior"]).mul_(rate)
+            belief.sub_(moved)
+            state["prior"].add_(moved).mul_(kept)
+
+    def compiled(self, group: Group, coupled: bool) -> Compiled | None:
+        return None
+
+
 class PacedLeak(Leak):
     """The variance's leak to 0, slowed by the pace of the step: K s λ / N for each example, with K, N of `BiMU`."""
 
