@@ -1,6 +1,7 @@
 """What does `step()` of every rule cost, beside torch's fused Adam on the same tensors?
 
     python benchmarks/rule_steps.py
+    python benchmarks/rule_steps.py --only BiMU Metaplastic      # the other rows stay as they are
 
 One parameter of 10 million weights, float32, one thread. Every rule runs as it is (the compiled kernels), in plain
 torch (``VARBNN_BACKEND=reference``), and through `torch.compile` of its plain step, which needs a C++ compiler. Rules
@@ -18,16 +19,30 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from record import RESULTS, machine, say, write
+from record import RESULTS, machine, read, say, write
 from torch import nn
 
 import varbnn as vb
 from varbnn.kernels import using_backend
-from varbnn.optim import VISPA, BayesBiNN, Bop, Bop2ndOrder, GaussianBLR, GradientFilter, Rule, StraightThrough
+from varbnn.optim import (
+    VISPA,
+    BayesBiNN,
+    BiMU,
+    Bop,
+    Bop2ndOrder,
+    GaussianBLR,
+    GradientFilter,
+    Metaplastic,
+    Rule,
+    StraightThrough,
+    WindowedBayes,
+)
 from varbnn.posteriors import Bernoulli, Gaussian, LowRankGaussian, Point, Posterior
 
 WEIGHTS = 10_000_000
 BAYES = {"lr": 1e-4, "dataset_size": 60000, "temperature": 1 / 300}
+STREAM = {"lr": 0.77, "window": 300_000, "batch_size": 50}
+BIMU = {"lr": 4.9, "likelihood_multiplier": 161.3, "kl_multiplier": 3.76, "lr_max": 0.0023, "memory": 700}
 ADAM = "Adam(fused=True)"
 
 RULES: dict[str, tuple[Posterior, type[Rule], dict[str, Any]]] = {
@@ -45,6 +60,10 @@ RULES: dict[str, tuple[Posterior, type[Rule], dict[str, Any]]] = {
     "GaussianBLR, learned": (Gaussian(form="learned"), GaussianBLR, BAYES),
     "VISPA, rank 2": (LowRankGaussian(rank=2), VISPA, {"weight_decay": 1e-5}),
     "VISPA, rank 2, unit": (LowRankGaussian(rank=2, constraint="unit"), VISPA, {"weight_decay": 1e-5}),
+    "WindowedBayes, plain": (Bernoulli(), WindowedBayes, {**STREAM, "decay": "plain"}),
+    "WindowedBayes, variance": (Bernoulli(), WindowedBayes, STREAM),
+    "BiMU": (Bernoulli(gradient="euclidean"), BiMU, {**BIMU, "batch_size": 50}),
+    "Metaplastic": (Point(), Metaplastic, {}),
 }
 
 
@@ -99,16 +118,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--out", type=Path, default=RESULTS / "rule-steps.json")
+    parser.add_argument("--only", nargs="+", choices=RULES, default=list(RULES))
     args = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    table: dict[str, Any] = {}
-    for name in RULES:
+    table: dict[str, Any] = read(args.out).get("table", {})
+    for name in args.only:
         torch._dynamo.reset()
         rows = measure(name, args.rounds)
         table[name] = {**{kind: rows[kind] for kind in KINDS}, "adam_ms": rows[ADAM]["median_ms"]}
         say(name, *(f"{kind} {table[name][kind]['ratio_to_fused_adam']:.2f}" for kind in KINDS))
     level = vb.backend_info().cpu
+    table = {name: table[name] for name in RULES if name in table}
     write(args.out, {"machine": machine(), "level": level, "weights": WEIGHTS, "rounds": args.rounds, "table": table})
     for name, row in table.items():
         ratios = [f"{kind} {row[kind]['ratio_to_fused_adam']:.2f}" for kind in KINDS]

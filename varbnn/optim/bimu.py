@@ -139,5 +139,5 @@ class BiMU(Rule):
             moved = torch.stack([g.any() for g in gradients]).any()
             for p, start in zip(params, before, strict=True):
                 p.copy_(torch.where(moved, p, start))
-        elif any(bool(g.any()) for g in gradients):
+        elif any(bool(g.count_nonzero()) for g in gradients):
             super()._step_beliefs(group, params)

@@ -37,9 +37,11 @@ def step_fused(
         False, with nothing changed, where a part has no compiled form or a tensor is not of the plain kind.
     """
     filter, forgetting, decision = parts
-    filtered = [Compiled({"filter": "identity"}) if skip else filter.compiled(state, group) for state in states]
     pull, decided = forgetting.compiled(group, coupled), decision.compiled(group)
-    if pull is None or decided is None or pull.pair != decided.pair or None in filtered:
+    if pull is None or decided is None or pull.pair != decided.pair:
+        return False
+    filtered = [Compiled({"filter": "identity"}) if skip else filter.compiled(state, group) for state in states]
+    if None in filtered:
         return False
     names = () if skip else filter.names(group)
     memories = [

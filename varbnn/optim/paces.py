@@ -36,9 +36,9 @@ class Wary(Pace):
         paces = []
         for natural, gradient in zip(beliefs, directions, strict=True):
             # 2 g μ + 2 |g| = 4 |g| sigmoid(±2 λ), + where g and λ agree in sign, which cancels nowhere
-            towards = torch.sigmoid(torch.sign(gradient).mul_(natural).mul_(2))
-            inverse = torch.addcmul(towards.new_full((), 1 / group["lr_max"]), gradient.abs(), towards, value=4)
-            paces.append(inverse.add_(sech2(natural), alpha=group["kl_multiplier"]).reciprocal_())
+            inverse = torch.sign(gradient).mul_(natural).mul_(2).sigmoid_().mul_(gradient.abs()).mul_(4)
+            inverse.add_(sech2(natural), alpha=group["kl_multiplier"]).add_(1 / group["lr_max"])
+            paces.append(inverse.reciprocal_())
         return paces
 
 

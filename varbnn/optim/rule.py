@@ -241,7 +241,8 @@ class Rule(torch.optim.Optimizer):
             if not coupled:
                 forgetting.at_pace_(beliefs, paces, kept, group)
             if paces is not None:
-                directions = list(torch._foreach_mul(directions, paces))
+                torch._foreach_mul_(paces, directions)
+                directions = paces
             decision(beliefs, directions, group, gain if late else 1.0)
             narrow_(own, beliefs)
 

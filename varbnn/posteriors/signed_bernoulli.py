@@ -32,8 +32,8 @@ def sech2(x: Tensor) -> Tensor:
     >>> sech2(torch.tensor([0.0, 20.0]))
     tensor([1.0000e+00, 1.6993e-17])
     """
-    less = torch.sigmoid(x.abs().mul_(-2))
-    return torch.addcmul(less, less, less, value=-1).mul_(4)
+    less = x.abs().mul_(-2).sigmoid_()  # one tensor for all of it: fresh memory costs more than the arithmetic
+    return less.addcmul_(less, less, value=-1).mul_(4)
 
 
 class _PlusMinusOne(constraints.Constraint):
