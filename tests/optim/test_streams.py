@@ -353,5 +353,5 @@ def test_bimu_says_what_its_five_constants_come_to():
     optimizer = BiMU(believed([0.0]), **PUBLISHED)
     effect = optimizer.effect()
     assert (effect.step, effect.window) == (pytest.approx(1.818, rel=1e-3), pytest.approx(80_944, rel=1e-4))
-    assert "a step of 1.82 in λ per example, a window of 8.09e+04 examples, damping 0.0086" in repr(optimizer)
+    assert "a step of 1.82 in λ per example, a window of 80,944 examples, damping 0.0086" in repr(optimizer)
     assert BiMU(believed([0.0]), **{**PUBLISHED, "kl_multiplier": 0.0}).effect().window == math.inf

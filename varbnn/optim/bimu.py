@@ -113,7 +113,15 @@ class BiMU(Rule):
         must_be(group, "memory", enough, f"positive and at least {least:.3g}, at which one step forgets all")
 
     def effect(self, group: int = 0) -> Effect:
-        """What the constants of a group of beliefs come to; `group` counts those groups only."""
+        """What the constants of a group of beliefs come to, for each example and while gradients are small.
+
+        Args:
+            group: which, counting the groups of beliefs only.
+
+        Returns:
+            ``step``, how much λ moves for a gradient of 1 in λ; ``window``, over how many examples an unsure weight
+            forgets; ``damping``, far below 1 where steps are those of the gradient in λ, far above where natural.
+        """
         own = self._belief_groups()[group]
         damping = own["kl_multiplier"] * own["lr_max"]
         return Effect(
@@ -125,7 +133,7 @@ class BiMU(Rule):
     def __repr__(self) -> str:
         found = [self.effect(index) for index in range(len(self._belief_groups()))]
         lines = [
-            f"in effect: a step of {e.step:.3g} in λ per example, a window of {e.window:.3g} examples, "
+            f"in effect: a step of {e.step:.3g} in λ per example, a window of {e.window:,.0f} examples, "
             f"damping {e.damping:.2g}"
             for e in dict.fromkeys(found)
         ]
