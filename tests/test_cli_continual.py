@@ -64,8 +64,8 @@ def test_a_run_is_measured_and_written(own, capsys):
     assert "16-8-4, every weight ±1" in out
     found = report("run")
     result = continual.Result.from_dict(found["result"])
-    scores = continual.all_scores(result.accuracy["newest"])
-    assert found["scores"]["newest"]["forgetting"] == scores["forgetting"]
+    scores = continual.all_scores(result.accuracy["task"])
+    assert found["scores"]["task"]["forgetting"] == scores["forgetting"]
     assert f"{scores['average_accuracy']:.2%}" in out
     assert "bit per weight left" in out
     assert "same with --method finetune" in out
@@ -76,10 +76,10 @@ def test_a_run_is_measured_and_written(own, capsys):
 
 
 def test_the_model_that_is_written_is_the_one_that_was_judged(own, capsys):
-    run(capsys, f"{SMALL} --batch-norm task")
+    run(capsys, f"{SMALL} --batch-norm task newest")
     data = vb.data.from_files("own.npz")
     stream = continual.permuted(data, 3)
-    model = lifelong.network(stream, (8,), vb.posteriors.Bernoulli())
+    model = lifelong.network(stream, (8,), vb.posteriors.Bernoulli(), "batch")
     model.load_state_dict(torch.load("run/model.pt", weights_only=True))
     result = continual.Result("again", 3)
     plain = continual.FineTune(lambda model, task: None)
@@ -95,6 +95,13 @@ def test_every_stream(stream, own, capsys):
     assert found["plan"]["stream"]["kind"] == stream.split("-")[0]
     assert "forward_transfer" in found["scores"]["task"]
     assert found["result"]["size"] == 2
+
+
+def test_batch_norm_is_judged_by_whose_statistics_are_asked_for(own, capsys):
+    out = run(capsys, f"{SMALL} --batch-norm running newest")
+    assert "newest task's" in out
+    assert "with batch norm" in out
+    assert list(report("run")["result"]["accuracy"]) == ["running", "newest"]
 
 
 @pytest.mark.parametrize("method", list(lifelong.METHODS))
@@ -169,7 +176,7 @@ def test_a_finished_run_says_so_and_learns_nothing(own, capsys, monkeypatch):
     monkeypatch.setattr("varbnn.cli.continual._learned", lambda *args: pytest.fail("learned again"))
     again = run(capsys, SMALL)
     assert "this very run, and it is finished" in again
-    assert again.split("accuracy in the end")[1] == first.split("accuracy in the end")[1].split("\n\nWritten")[0] + "\n"
+    assert again.split("in the end")[1] == first.split("in the end")[1].split("\n\nWritten")[0] + "\n"
 
 
 @pytest.mark.parametrize(

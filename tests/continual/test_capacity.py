@@ -26,7 +26,8 @@ def test_a_network_that_fills_up_at_constant_accuracy_is_reported():
     assert found.tasks_left == pytest.approx(1.5)
     assert found.fullest_bits == pytest.approx(0.1)
     assert "filling up" in found.warning
-    assert "30% settled" in found.warning
+    assert "0.30 bit per weight left" in found.warning
+    assert "30% settled, 0.20 less after each of the last 3 tasks" in str(found)
     assert "full after 1.5 more" in found.warning
 
 

@@ -22,6 +22,8 @@ PROMISED = {
     "04_packed": {
         "accuracy", "difference", "times_smaller", "times_faster", "epistemic", "loaded_equal", "seconds",
     },
+    "04_permuted_mnist": {"data", "scores", "entropy_bits", "figure", "seconds"},
+    "05_split_fashion": {"data", "scores", "figure", "seconds"},
     "06_certified_gap": {"rules", "bound", "figure", "seconds"},
     "07_regression": {
         "data", "measured_on", "rmse", "nll", "coverage", "noise", "epistemic_data", "epistemic_beyond", "figure",

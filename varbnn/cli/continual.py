@@ -33,7 +33,7 @@ SAVE_EVERY = 10.0
 """Seconds between two states inside a task."""
 
 TITLES = {"task": "own statistics", "newest": "newest task's", "running": "as trained"}
-"""Of the columns, by whose inputs the batch-norm statistics come from."""
+"""Of matrices, by whose inputs the batch-norm statistics come from."""
 
 
 def add(commands: Any) -> None:
@@ -62,8 +62,9 @@ def add(commands: Any) -> None:
     add("--hidden", type=hidden, metavar="WIDTHS", help="default: 400 for a few thousand inputs, else 100-100")
     add("--epochs", type=at_least(1), metavar="N", help="of each task; default: by the number of inputs")
     add("--batch-size", type=at_least(1), metavar="N", help="default: by the number of inputs")
-    about = "whose inputs batch-norm statistics are re-estimated from when a task is judged; default: task newest"
-    add("--batch-norm", choices=PROTOCOLS, nargs="+", default=["task", "newest"], help=about)
+    about = "batch norm and ReLU instead of layer norm and two-tailed units, and whose inputs its statistics are "
+    about += "re-estimated from when a task is judged: task, newest (task), or running, as training left them"
+    add("--batch-norm", choices=PROTOCOLS, nargs="+", metavar="WHOSE", help=about)
     add(
         "--samples",
         type=at_least(1),
@@ -104,10 +105,14 @@ class Plan:
         return json.loads(json.dumps(vars(self)))  # tuples become lists, as they are when read again
 
     @property
+    def norm(self) -> str:
+        return "batch" if self.batch_norm else "layer"
+
+    @property
     def evaluation(self) -> continual.Evaluation:
         return continual.Evaluation(
             self.samples,
-            self.batch_norm,
+            self.batch_norm or ("task",),
             "validation" if self.validation else "test",
             tasks="all" if self.ahead else "seen",
         )
@@ -168,7 +173,7 @@ def _plan(chosen: argparse.Namespace, data: Dataset, stream: continual.Stream) -
         hidden=chosen.hidden or ((400,) if few else (100, 100)),
         epochs=chosen.epochs or (10 if few else 5),
         batch_size=chosen.batch_size or (50 if few else 200),
-        batch_norm=tuple(dict.fromkeys(chosen.batch_norm)),
+        batch_norm=tuple(dict.fromkeys(chosen.batch_norm or ())),
         samples=chosen.samples,
         ahead=chosen.ahead,
         validation=chosen.validation,
@@ -198,10 +203,10 @@ def _same(folder: Path, plan: Plan) -> bool:
 def _learned(plan: Plan, stream: continual.Stream, folder: Path, quiet: bool) -> tuple[nn.Module, continual.Result]:
     torch.manual_seed(plan.seed)
     method = METHODS[plan.method]
-    model = network(stream, plan.hidden, method.posterior)
+    model = network(stream, plan.hidden, method.posterior, plan.norm)
     strategy = method.strategy(Asked(plan.settings, stream, plan.keep, plan.batch_size, plan.seed))
     options: dict[str, Any] = dict(epochs=plan.epochs, batch_size=plan.batch_size, seed=plan.seed)
-    options |= dict(schedule=method.schedule(plan.settings), evaluation=plan.evaluation)
+    options |= dict(schedule=method.schedule, evaluation=plan.evaluation)
     options |= dict(checkpoint=folder / STATE, checkpoint_every=SAVE_EVERY, progress=not quiet)
     try:
         return model, continual.learn(model, stream, strategy, **options)
@@ -230,7 +235,7 @@ def _draw(folder: Path, result: continual.Result) -> None:
     """The heat-map, the forgetting curves and, of a posterior, its entropy, where matplotlib is installed."""
     from varbnn.continual import plots
 
-    named = {TITLES[protocol]: matrix for protocol, matrix in result.accuracy.items()}
+    named = {TITLES[name] if len(result.accuracy) > 1 else "": matrix for name, matrix in result.accuracy.items()}
     try:
         figures = {
             "heat_map.png": plots.heat_map(named, tasks=result.tasks),
@@ -251,12 +256,13 @@ def _draws(result: continual.Result) -> bool:
 def _opening(plan: Plan, data: Dataset, stream: continual.Stream) -> str:
     layers = "-".join(map(str, [stream.inputs, *plan.hidden, stream.outputs]))
     settings = ", ".join(f"{key} {value:.4g}" for key, value in plan.settings.items())
+    weights = "±1" if METHODS[plan.method].posterior else "real"
     judged = "validation" if plan.validation else "test"
     count = len(stream[0].val_x if plan.validation and stream[0].val_x is not None else stream[0].test_x)
     return (
         f"stream    {stream.name}: {plural(len(stream), 'task')}, the first with {len(stream[0]):,} training and "
         f"{count:,} {judged} inputs\n"
-        f"network   {layers}, every weight {'±1' if METHODS[plan.method].posterior else 'real'}, with batch norm\n"
+        f"network   {layers}, every weight {weights}, with {plan.norm} norm\n"
         f"method    {plan.method}: {METHODS[plan.method].title}\n"
         f"settings  {settings}\n"
         f"budget    {plural(plan.epochs, 'epoch')} of each task in batches of {plan.batch_size}"
@@ -264,14 +270,15 @@ def _opening(plan: Plan, data: Dataset, stream: continual.Stream) -> str:
 
 
 def _found(result: continual.Result) -> str:
-    """Tables of accuracies and of scores, and how full the network is."""
+    """Accuracies and scores, and how full the network is."""
     last = len(result.tasks) - 1
-    columns = {TITLES[name]: matrix for name, matrix in result.accuracy.items()}
-    rows = [["accuracy in the end, statistics:", *columns]]
-    rows += [
-        [f"  {task}", *(percent(float(m[last, j])) for m in columns.values())] for j, task in enumerate(result.tasks)
-    ]
+    matrices = result.accuracy.values()
+    titles = [TITLES[name] for name in result.accuracy] if len(result.accuracy) > 1 else ["accuracy"]
+    rows = [["in the end", *titles]]
+    for number, task in enumerate(result.tasks):
+        rows.append([task, *(percent(float(matrix[last, number])) for matrix in matrices)])
     scores = [_scores(result, name) for name in result.accuracy]
+    rows += [["", *("" for _ in titles)]]
     rows += [[name.replace("_", " "), *(percent(own[name]) for own in scores)] for name in scores[0]]
     lines = [table(rows)]
     if _draws(result):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,7 +26,10 @@ Settings = Mapping[str, float]
 USUAL_TASKS = 5
 
 HEAD_SCALE = 3.0
-"""Of normalised logits: enough to be sure of one class in ten."""
+"""Of outputs with a variance of 1, which could never be sure; a learned one would be one more thing to forget."""
+
+FEW_OUTPUTS = 3
+"""Of a layer; layer norm makes ±1 of two."""
 
 
 def _permuted(data: Dataset, tasks: int | None, seed: int) -> Stream:
@@ -59,11 +63,16 @@ STREAMS: dict[str, Callable[[Dataset, int | None, int], Stream]] = {
 """By name, (data, tasks, seed) → stream; split streams divide the classes among the tasks."""
 
 
-def network(stream: Stream, widths: Sequence[int], posterior: Posterior | None, scale: float = HEAD_SCALE) -> nn.Module:
-    """A binary multilayer perceptron whose every parameter has a belief: batch norm and ReLU between layers, and in the
-    end a batch norm with a fixed scale, because a scale that is learned would be forgotten.
+def network(stream: Stream, widths: Sequence[int], posterior: Posterior | None, norm: str = "layer") -> nn.Module:
+    """A binary multilayer perceptron in which every parameter has a belief: a real one knows no prior and is forgotten.
 
     Without a posterior it is the float twin, with a Gaussian over every weight.
+
+    Args:
+        stream: to be learned.
+        widths: of the hidden layers.
+        posterior: over every weight.
+        norm: ``"layer"`` with `varbnn.nn.Tails`, or ``"batch"`` with ReLU; neither has a scale or a shift.
 
     >>> from varbnn.data import load
     >>> stream = continual.permuted(load("digits"))
@@ -71,28 +80,34 @@ def network(stream: Stream, widths: Sequence[int], posterior: Posterior | None, 
     ['0.latent', '3.latent']
     """
     layers: list[nn.Module] = []
-    inputs = stream.inputs
-    for outputs in widths:
-        layers += [nn.Linear(inputs, outputs, bias=False), nn.BatchNorm1d(outputs, affine=False), nn.ReLU()]
-        inputs = outputs
-    norm = nn.BatchNorm1d(stream.outputs)
-    nn.init.constant_(norm.weight, scale)
-    layers += [nn.Linear(inputs, stream.outputs, bias=False), norm.requires_grad_(False)]
+    for inputs, outputs in itertools.pairwise([stream.inputs, *widths, stream.outputs]):
+        layers += [nn.Linear(inputs, outputs, bias=False)]
+        if norm == "batch":
+            layers += [nn.BatchNorm1d(outputs, affine=False), nn.ReLU()]
+        elif outputs > FEW_OUTPUTS:
+            layers += [nn.LayerNorm(outputs, elementwise_affine=False), vb.nn.Tails()]
+        else:  # of so few, layer norm leaves next to nothing
+            layers += [vb.nn.Scale(outputs, inputs**-0.5).requires_grad_(False), vb.nn.Tails()]
+    layers[-1] = vb.nn.Scale(stream.outputs, HEAD_SCALE).requires_grad_(False)
     model = nn.Sequential(*layers)
     return continual.mean_field(model) if posterior is None else vb.binarize(model, posterior)
 
 
-def rising_and_falling(warm: float) -> Schedule:
-    """The rates rise in the first `warm` of a task's steps and fall along a cosine to 0."""
+def falling(optimizer: torch.optim.Optimizer, steps: int) -> LambdaLR:
+    """Rates fall along a cosine to 0; those of groups with a ``late`` above 0 rise first, until that share of the task.
 
-    def schedule(optimizer: torch.optim.Optimizer, steps: int) -> LambdaLR:
+    When a task begins its inputs are strange and the loss is high. What the layers above would learn from that is
+    wrong, and would be lost to the earlier tasks.
+    """
+
+    def course(late: float) -> Callable[[int], float]:
         def factor(step: int) -> float:
             done = min(step / steps, 1.0)
-            return (min(1.0, done / warm) if warm else 1.0) * (1 + math.cos(math.pi * done)) / 2
+            return (1 + math.cos(math.pi * done)) / 2 * (min(1.0, done / late) ** 2 if late else 1.0)
 
-        return LambdaLR(optimizer, factor)
+        return factor
 
-    return schedule
+    return LambdaLR(optimizer, [course(group.get("late", 0.0)) for group in optimizer.param_groups])
 
 
 @dataclass(frozen=True)
@@ -127,6 +142,7 @@ class Method:
         strategy: made for one run.
         settings: names of its numbers, with what they are for streams of few inputs (digits).
         many: what differs for streams of tens of thousands (MNIST).
+        schedule: of the rates within every task; None for what goes through the stream at one pace.
     """
 
     title: str
@@ -134,10 +150,7 @@ class Method:
     strategy: Callable[[Asked], Strategy]
     settings: Settings
     many: Settings = field(default_factory=dict)
-
-    def schedule(self, settings: Settings) -> Schedule | None:
-        """Of the rates within every task; None for what goes through the stream at one pace."""
-        return rising_and_falling(settings["warm"]) if "warm" in settings else None
+    schedule: Schedule | None = falling
 
 
 def trained(model: nn.Module) -> list[nn.Parameter]:
@@ -147,7 +160,10 @@ def trained(model: nn.Module) -> list[nn.Parameter]:
 
 def _prior(asked: Asked) -> Strategy:
     def optimizer(model: nn.Module, task: Task, prior: Any) -> BayesBiNN:
-        return BayesBiNN(trained(model), asked["lr"], len(task), asked["temperature"], prior=prior)
+        first, *above = trained(model)
+        late = asked["late"] if isinstance(prior, list) else 0.0  # the first task has no earlier one to spare
+        groups: list[dict[str, Any]] = [{"params": [first]}, {"params": above, "late": late}]
+        return BayesBiNN(groups, asked["lr"], len(task), asked["temperature"], prior=prior)
 
     return continual.PosteriorAsPrior(optimizer, asked["strength"])
 
@@ -220,53 +236,55 @@ METHODS: dict[str, Method] = {
         "yesterday's posterior is today's prior (BayesBiNN)",
         Bernoulli(),
         _prior,
-        dict(lr=2e-2, temperature=0.1, strength=2.0, warm=0.0),
-        dict(lr=1e-2, temperature=1.0, strength=1.5, warm=0.3),
+        dict(lr=2e-2, temperature=0.1, strength=2.0, late=0.0),
+        dict(lr=1e-2, temperature=1.0, strength=1.5, late=0.3),
     ),
     "windowed": Method(
         "a posterior with a window, which needs no boundaries (WindowedBayes)",
         Bernoulli(),
         _windowed,
         dict(lr=0.77, window=3e5),
+        schedule=None,
     ),
     "bimu": Method(
         "a posterior with a wary step, which needs no boundaries (BiMU)",
         RELAXED,
         _bimu,
         dict(lr=4.9, likelihood_multiplier=161.3, kl_multiplier=3.76, lr_max=0.0023, memory=700.0),
+        schedule=None,
     ),
     "metaplastic": Method(
         "one network whose large latents resist (Laborieux et al.)",
         Point(),
         _metaplastic,
+        dict(lr=3e-3, metaplasticity=20.0),
         dict(lr=5e-3, metaplasticity=1.35),
+        schedule=None,
     ),
     "finetune": Method(
-        "one network, nothing done about forgetting (StraightThrough)", Point(), _finetune, dict(lr=3e-3, warm=0.0)
+        "one network, nothing done about forgetting (StraightThrough)", Point(), _finetune, dict(lr=1e-3)
     ),
-    "replay": Method(
-        "one network that learns a few stored examples again", Point(), _replay, dict(lr=3e-3, share=0.5, warm=0.0)
-    ),
+    "replay": Method("one network that learns a few stored examples again", Point(), _replay, dict(lr=1e-3, share=0.5)),
     "prior-replay": Method(
         "yesterday's posterior is today's prior, and a few stored examples are learned again",
         Bernoulli(),
         _prior_replay,
-        dict(lr=2e-2, temperature=0.1, strength=2.0, share=0.5, warm=0.0),
-        dict(lr=1e-2, temperature=1.0, strength=1.5, warm=0.3),
+        dict(lr=2e-2, temperature=0.1, strength=1.0, late=0.0, share=0.5),
+        dict(lr=1e-2, temperature=1.0, late=0.3),
     ),
-    "ewc": Method("one network on springs (EWC)", Point(), _ewc, dict(lr=3e-3, strength=100.0, warm=0.0)),
+    "ewc": Method("one network on springs (EWC)", Point(), _ewc, dict(lr=3e-3, strength=100.0)),
     "online-ewc": Method(
         "one network on springs that are as many for any number of tasks (online EWC)",
         Point(),
         _online_ewc,
-        dict(lr=3e-3, strength=100.0, gamma=1.0, warm=0.0),
+        dict(lr=3e-3, strength=100.0, gamma=1.0),
     ),
     "mean-field": Method(
         "the float twin: a Gaussian over real weights, the posterior is the next prior",
         None,
         _mean_field,
-        dict(lr=1e-3, prior_sd=1.0, temperature=1.0, warm=0.0),
+        dict(lr=1e-3, prior_sd=1.0, temperature=1.0),
     ),
-    "joint": Method("one network, all tasks so far at once: the ceiling", Point(), _joint, dict(lr=3e-3, warm=0.0)),
+    "joint": Method("one network, all tasks so far at once: the ceiling", Point(), _joint, dict(lr=3e-3)),
 }
 """By their names on the command line."""

@@ -109,7 +109,7 @@ def _gained(result: Result, tasks: int) -> float:
 
 def _warning(found: Capacity, tasks: int) -> str:
     return (
-        f"the network is filling up: {found}, while the newest task is learned no better than {tasks} tasks ago "
-        f"({found.gained:+.1%}). At this pace it is full after {found.tasks_left:.1f} more: take a wider network, a "
-        "strength below 1, or a rule with a window that forgets"
+        f"the network is filling up ({found.entropy_bits:.2f} bit per weight left) while the newest task is learned no "
+        f"better than {tasks} tasks ago ({found.gained:+.1%}); at this pace it is full after {found.tasks_left:.1f} "
+        "more: take a wider network, a smaller strength, or a rule with a window that forgets"
     )
