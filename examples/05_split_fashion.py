@@ -1,7 +1,7 @@
 """What can be kept of two classes after another, when it is known which task is asked about, and when it is not?
 
 Classes 0 and 1, then 2 and 3, … are learned one after the other by networks of ±1 weights: without any care, with
-yesterday's posterior as today's prior, and with a few stored examples of every task besides. Three scenarios: each task
+yesterday's posterior as today's prior, with a few stored examples of every task, with both. Three scenarios: each task
 has a head of its own (task), all share one (domain), or every class must be told from all others (class).
 
     python examples/05_split_fashion.py                   scikit-learn's digits, about a minute
@@ -39,10 +39,10 @@ class Settings:
     tasks: int = 5
     widths: tuple[int, ...] = (400,)
     epochs: int = 10
-    batch_size: int = 50
+    batch_size: int = 20
     lr: float = 2e-2
-    temperature: float = 0.1
-    strength: float = 2.0  # of the prior; 1 with a coreset, which remembers too
+    temperature: float = 0.03
+    strength: float = 3.0  # of the prior; 1 with replay, which remembers too
     ste_lr: float = 1e-3
     keep: int = 20  # stored examples of each task
     num_samples: int = 20
@@ -51,7 +51,7 @@ class Settings:
 
 FASHION = dict(data="fashion", widths=(200,), epochs=5, batch_size=100, keep=200)
 SMOKE = dict(tasks=2, widths=(16,), epochs=1, num_samples=2)
-METHODS = ("fine-tuning", "posterior as prior", "with a coreset")
+METHODS = ("fine-tuning", "posterior as prior", "replay", "posterior and replay")
 SCENARIOS: tuple[continual.streams.Scenario, ...] = ("task", "domain", "class")
 
 
@@ -82,12 +82,12 @@ def learned(stream: continual.Stream, method: str, settings: Settings) -> contin
     def plain(model: nn.Module, task: continual.Task) -> vb.optim.StraightThrough:
         return vb.optim.StraightThrough((p for p in model.parameters() if p.requires_grad), settings.ste_lr)
 
-    posterior: vb.posteriors.Posterior = vb.posteriors.Bernoulli()
-    strength = 1.0 if method == "with a coreset" else settings.strength
-    strategy: continual.Strategy = continual.PosteriorAsPrior(bayes, strength)
-    if method == "fine-tuning":
-        strategy, posterior = continual.FineTune(plain), vb.posteriors.Point()
-    elif method == "with a coreset":
+    living, replays = "posterior" in method, "replay" in method
+    posterior = vb.posteriors.Bernoulli() if living else vb.posteriors.Point()
+    strategy: continual.Strategy = continual.FineTune(plain)
+    if living:
+        strategy = continual.PosteriorAsPrior(bayes, 1.0 if replays else settings.strength)
+    if replays:
         strategy = continual.Replay(strategy, continual.Coreset(settings.keep, "random", seed=settings.seed))
     return continual.learn(
         network(stream, posterior, settings),
@@ -122,21 +122,21 @@ def main(settings: Settings) -> dict[str, object]:
         dataset = data.load(settings.data, settings.data_dir)
     except MissingExtraError as missing:
         raise SystemExit(str(missing)) from None
+    streams = {scenario: continual.split(dataset, 2, scenario)[: settings.tasks] for scenario in SCENARIOS}
     print(f"{dataset}\naccuracy on all tasks in the end (right after each was learned)\n")
-    print(" " * 8 + "".join(f"{method:>22}" for method in METHODS))
+    print(" " * 20 + "".join(f"{scenario:>18}" for scenario in SCENARIOS))
     matrices: dict[str, Tensor] = {}
     found: dict[str, dict[str, dict[str, float]]] = {}
-    for scenario in SCENARIOS:
-        stream = continual.split(dataset, 2, scenario)[: settings.tasks]
-        found[scenario], cells = {}, []
-        for method in METHODS:
+    for method in METHODS:
+        found[method], cells = {}, []
+        for scenario, stream in streams.items():
             result = learned(stream, method, settings)
-            matrices[f"{scenario}, {method}"] = result.accuracy["task"]
+            matrices[f"{method} ({scenario})"] = result.accuracy["task"]
             scores = continual.all_scores(result.accuracy["task"])
             cells.append(f"{scores['average_accuracy']:.1%} ({scores['learning_accuracy']:.1%})")
-            found[scenario][method] = {key: round(value, 4) for key, value in scores.items()}
-            found[scenario][method]["bytes_kept"] = result.history[-1]["bytes_kept"]
-        print(f"{scenario:<8}" + "".join(f"{cell:>22}" for cell in cells), flush=True)
+            found[method][scenario] = {key: round(value, 4) for key, value in scores.items()}
+            found[method][scenario]["bytes_kept"] = result.history[-1]["bytes_kept"]
+        print(f"{method:<20}" + "".join(f"{cell:>18}" for cell in cells), flush=True)
     figure = draw(matrices, settings)
     return {"data": settings.data, "scores": found, "figure": figure, "seconds": round(time.perf_counter() - start, 1)}
 

@@ -28,6 +28,9 @@ from varbnn.presets import FEW
 STATE, SETTINGS, MODEL = "stream.pt", "stream.json", "model.pt"
 """Files of a run: to go on from, what it was asked for, what was learned."""
 
+FEWER = 1000
+"""Training inputs of a task, below which steps would be too few with batches of 50."""
+
 SHARPNESS = 150
 SAVE_EVERY = 10.0
 """Seconds between two states inside a task."""
@@ -60,8 +63,8 @@ def add(commands: Any) -> None:
         help="examples of each task that replay stores; default: 20",
     )
     add("--hidden", type=hidden, metavar="WIDTHS", help="default: 400 for a few thousand inputs, else 100-100")
-    add("--epochs", type=at_least(1), metavar="N", help="of each task; default: by the number of inputs")
-    add("--batch-size", type=at_least(1), metavar="N", help="default: by the number of inputs")
+    add("--epochs", type=at_least(1), metavar="N", help="of each task; default: by the number of inputs of a task")
+    add("--batch-size", type=at_least(1), metavar="N", help="default: by the number of inputs of a task")
     about = "batch norm and ReLU instead of layer norm and two-tailed units, and whose inputs its statistics are "
     about += "re-estimated from when a task is judged: task, newest (task), or running, as training left them"
     add("--batch-norm", choices=PROTOCOLS, nargs="+", metavar="WHOSE", help=about)
@@ -122,7 +125,7 @@ def _run(chosen: argparse.Namespace) -> None:
     folder = Path(chosen.out)
     data = _data(chosen)
     stream = STREAMS[chosen.stream](data, chosen.tasks, chosen.seed)
-    plan = _plan(chosen, data, stream)
+    plan = _plan(chosen, stream)
     with output(folder):
         pass  # better to hear now that it cannot be written to
     going_on = _same(folder, plan)
@@ -131,7 +134,7 @@ def _run(chosen: argparse.Namespace) -> None:
         print(f"{folder} holds this very run, and it is finished; another --seed or --out makes another one\n")
         print(_found(continual.Result.from_dict(report["result"])))
         return
-    print(f"{_opening(plan, data, stream)}\n", flush=True)
+    print(f"{_opening(plan, stream)}\n", flush=True)
     if going_on:
         print(f"going on from {folder / STATE}", flush=True)
     with alone(chosen.threads):
@@ -156,8 +159,9 @@ def _data(chosen: argparse.Namespace) -> Dataset:
     return replace(data, test_x=data.val_x, test_y=data.val_y)
 
 
-def _plan(chosen: argparse.Namespace, data: Dataset, stream: continual.Stream) -> Plan:
-    few = len(data.train_x) < FEW
+def _plan(chosen: argparse.Namespace, stream: continual.Stream) -> Plan:
+    examples = len(stream[0])
+    few = examples < FEW
     method = METHODS[chosen.method]
     settings = {**method.settings, **({} if few else method.many)}
     unknown = [name for name, _ in chosen.settings if name not in settings]
@@ -172,7 +176,7 @@ def _plan(chosen: argparse.Namespace, data: Dataset, stream: continual.Stream) -
         keep=chosen.keep,
         hidden=chosen.hidden or ((400,) if few else (100, 100)),
         epochs=chosen.epochs or (10 if few else 5),
-        batch_size=chosen.batch_size or (50 if few else 200),
+        batch_size=chosen.batch_size or (20 if examples < FEWER else 50 if few else 200),
         batch_norm=tuple(dict.fromkeys(chosen.batch_norm or ())),
         samples=chosen.samples,
         ahead=chosen.ahead,
@@ -253,7 +257,7 @@ def _draws(result: continual.Result) -> bool:
     return not math.isnan(result.history[-1].get("kl", math.nan))  # a point has no divergence
 
 
-def _opening(plan: Plan, data: Dataset, stream: continual.Stream) -> str:
+def _opening(plan: Plan, stream: continual.Stream) -> str:
     layers = "-".join(map(str, [stream.inputs, *plan.hidden, stream.outputs]))
     settings = ", ".join(f"{key} {value:.4g}" for key, value in plan.settings.items())
     weights = "±1" if METHODS[plan.method].posterior else "real"

@@ -264,26 +264,27 @@ METHODS: dict[str, Method] = {
     "finetune": Method(
         "one network, nothing done about forgetting (StraightThrough)", Point(), _finetune, dict(lr=1e-3)
     ),
-    "replay": Method("one network that learns a few stored examples again", Point(), _replay, dict(lr=1e-3, share=0.5)),
+    "replay": Method("one network that learns a few stored examples again", Point(), _replay, dict(lr=3e-3, share=0.5)),
     "prior-replay": Method(
         "yesterday's posterior is today's prior, and a few stored examples are learned again",
         Bernoulli(),
         _prior_replay,
-        dict(lr=2e-2, temperature=0.1, strength=1.0, late=0.0, share=0.5),
+        dict(lr=2e-2, temperature=0.03, strength=1.5, late=0.0, share=0.5),
         dict(lr=1e-2, temperature=1.0, late=0.3),
     ),
-    "ewc": Method("one network on springs (EWC)", Point(), _ewc, dict(lr=3e-3, strength=100.0)),
+    "ewc": Method("one network on springs (EWC)", Point(), _ewc, dict(lr=1e-3, strength=100.0)),
     "online-ewc": Method(
         "one network on springs that are as many for any number of tasks (online EWC)",
         Point(),
         _online_ewc,
-        dict(lr=3e-3, strength=100.0, gamma=1.0),
+        dict(lr=1e-3, strength=300.0, gamma=1.0),
     ),
     "mean-field": Method(
         "the float twin: a Gaussian over real weights, the posterior is the next prior",
         None,
         _mean_field,
-        dict(lr=1e-3, prior_sd=1.0, temperature=1.0),
+        dict(lr=3e-3, prior_sd=1.0, temperature=0.1),
+        dict(lr=1e-3, temperature=1.0),
     ),
     "joint": Method("one network, all tasks so far at once: the ceiling", Point(), _joint, dict(lr=3e-3)),
 }
