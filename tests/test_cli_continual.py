@@ -97,6 +97,12 @@ def test_every_stream(stream, own, capsys):
     assert found["result"]["size"] == 2
 
 
+def test_one_task_is_a_stream_in_which_nothing_is_forgotten(own, capsys):
+    out = run(capsys, f"{SMALL.replace('--tasks 3', '--tasks 1')} --ahead")
+    assert [line.split() for line in out.splitlines() if line.startswith("forgetting")] == [["forgetting", "-"]]
+    assert report("run")["scores"]["task"]["forgetting"] is None
+
+
 def test_batch_norm_is_judged_by_whose_statistics_are_asked_for(own, capsys):
     out = run(capsys, f"{SMALL} --batch-norm running newest")
     assert "newest task's" in out
@@ -177,6 +183,14 @@ def test_a_finished_run_says_so_and_learns_nothing(own, capsys, monkeypatch):
     again = run(capsys, SMALL)
     assert "this very run, and it is finished" in again
     assert again.split("in the end")[1] == first.split("in the end")[1].split("\n\nWritten")[0] + "\n"
+
+
+@pytest.mark.parametrize("content", ["{}", "[1", '{"plan": {"epochs": 9}, "result": {}}'])
+def test_a_report_of_something_else_is_written_anew(content, own, capsys):
+    run(capsys, f"{SMALL} --epochs 1")
+    Path("run/report.json").write_text(content)
+    assert "going on from run/stream.pt" in run(capsys, f"{SMALL} --epochs 1")
+    assert report("run")["plan"]["epochs"] == 1
 
 
 @pytest.mark.parametrize(

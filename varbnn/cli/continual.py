@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,12 +16,13 @@ import varbnn as vb
 from varbnn import continual
 from varbnn.cli.arguments import at_least, hidden, number_of, written
 from varbnn.cli.lifelong import METHODS, STREAMS, Asked, network
-from varbnn.cli.text import percent, plural, size, table
+from varbnn.cli.outcome import draw, found, scores
+from varbnn.cli.text import plural
 from varbnn.continual.evaluation import PROTOCOLS
 from varbnn.data import NAMES, Dataset, from_files, load
 from varbnn.demo.comparison import alone
 from varbnn.demo.output import REPORT, as_json, output
-from varbnn.errors import InputError, MissingExtraError
+from varbnn.errors import InputError
 from varbnn.presets import FEW
 
 STATE, SETTINGS, MODEL = "stream.pt", "stream.json", "model.pt"
@@ -31,12 +31,8 @@ STATE, SETTINGS, MODEL = "stream.pt", "stream.json", "model.pt"
 FEWER = 1000
 """Training inputs of a task, below which steps would be too few with batches of 50."""
 
-SHARPNESS = 150
 SAVE_EVERY = 10.0
 """Seconds between two states inside a task."""
-
-TITLES = {"task": "own statistics", "newest": "newest task's", "running": "as trained"}
-"""Of matrices, by whose inputs the batch-norm statistics come from."""
 
 
 def add(commands: Any) -> None:
@@ -129,10 +125,10 @@ def _run(chosen: argparse.Namespace) -> None:
     with output(folder):
         pass  # better to hear now that it cannot be written to
     going_on = _same(folder, plan)
-    if going_on and (folder / REPORT).exists():
-        report = json.loads((folder / REPORT).read_text(encoding="utf-8"))
+    finished = _finished(folder, plan) if going_on else None
+    if finished is not None:
         print(f"{folder} holds this very run, and it is finished; another --seed or --out makes another one\n")
-        print(_found(continual.Result.from_dict(report["result"])))
+        print(found(finished))
         return
     print(f"{_opening(plan, stream)}\n", flush=True)
     if going_on:
@@ -140,7 +136,7 @@ def _run(chosen: argparse.Namespace) -> None:
     with alone(chosen.threads):
         model, result = _learned(plan, stream, folder, chosen.quiet)
     _publish(plan, model, result, folder)
-    print(_found(result))
+    print(found(result))
     other = "prior" if chosen.method == "finetune" else "finetune"
     files = ", ".join(sorted(path.name for path in folder.iterdir()))
     print(f"\nWritten to {chosen.out}: {files}")
@@ -204,6 +200,15 @@ def _same(folder: Path, plan: Plan) -> bool:
     return True
 
 
+def _finished(folder: Path, plan: Plan) -> continual.Result | None:
+    """What the run in `folder` came to; None if it has no report, or that of another run, or a torn one."""
+    try:
+        report = json.loads((folder / REPORT).read_text(encoding="utf-8"))
+        return continual.Result.from_dict(report["result"]) if report["plan"] == plan.written() else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def _learned(plan: Plan, stream: continual.Stream, folder: Path, quiet: bool) -> tuple[nn.Module, continual.Result]:
     torch.manual_seed(plan.seed)
     method = METHODS[plan.method]
@@ -220,41 +225,14 @@ def _learned(plan: Plan, stream: continual.Stream, folder: Path, quiet: bool) ->
 
 def _publish(plan: Plan, model: nn.Module, result: continual.Result, folder: Path) -> None:
     report: dict[str, Any] = {"varbnn": vb.__version__, "torch": torch.__version__, "plan": plan.written()}
-    report |= {"scores": {name: _scores(result, name) for name in result.accuracy}, "result": result.as_dict()}
+    report |= {"scores": {name: scores(result, name) for name in result.accuracy}, "result": result.as_dict()}
     report |= {"bytes_kept": int(result.history[-1]["bytes_kept"])}
     with output(folder) as place:
-        _draw(place.draft, result)
+        draw(place.draft, result)
         torch.save(model.state_dict(), place.draft / MODEL)
         report["files"] = sorted(path.name for path in place.draft.iterdir())
         (place.draft / REPORT).write_text(as_json(report), encoding="utf-8")
         place.publish()
-
-
-def _scores(result: continual.Result, protocol: str) -> dict[str, float]:
-    untrained = result.untrained.get(protocol)
-    return continual.all_scores(result.accuracy[protocol], baseline=untrained)
-
-
-def _draw(folder: Path, result: continual.Result) -> None:
-    """The heat-map, the forgetting curves and, of a posterior, its entropy, where matplotlib is installed."""
-    from varbnn.continual import plots
-
-    named = {TITLES[name] if len(result.accuracy) > 1 else "": matrix for name, matrix in result.accuracy.items()}
-    try:
-        figures = {
-            "heat_map.png": plots.heat_map(named, tasks=result.tasks),
-            "forgetting.png": plots.forgetting_curves(named, tasks=result.tasks),
-        }
-        if _draws(result):
-            figures["entropy.png"] = plots.entropy_over_tasks(result.history)
-        for name, figure in figures.items():
-            figure.savefig(folder / name, dpi=SHARPNESS)
-    except MissingExtraError as error:
-        print(f"No pictures: {error}")
-
-
-def _draws(result: continual.Result) -> bool:
-    return not math.isnan(result.history[-1].get("kl", math.nan))  # a point has no divergence
 
 
 def _opening(plan: Plan, stream: continual.Stream) -> str:
@@ -271,24 +249,3 @@ def _opening(plan: Plan, stream: continual.Stream) -> str:
         f"settings  {settings}\n"
         f"budget    {plural(plan.epochs, 'epoch')} of each task in batches of {plan.batch_size}"
     )
-
-
-def _found(result: continual.Result) -> str:
-    """Accuracies and scores, and how full the network is."""
-    last = len(result.tasks) - 1
-    matrices = result.accuracy.values()
-    titles = [TITLES[name] for name in result.accuracy] if len(result.accuracy) > 1 else ["accuracy"]
-    rows = [["in the end", *titles]]
-    for number, task in enumerate(result.tasks):
-        rows.append([task, *(percent(float(matrix[last, number])) for matrix in matrices)])
-    scores = [_scores(result, name) for name in result.accuracy]
-    rows += [["", *("" for _ in titles)]]
-    rows += [[name.replace("_", " "), *(percent(own[name]) for own in scores)] for name in scores[0]]
-    lines = [table(rows)]
-    if _draws(result):
-        full = continual.capacity(result)
-        lines.append(f"capacity  {full}")
-        if full.warning:
-            lines.append(f"warning   {full.warning}")
-    lines.append(f"memory    {size(result.history[-1]['bytes_kept'])} kept from task to task, beside the network")
-    return "\n".join(lines)
