@@ -12,6 +12,7 @@ from typing import Any
 import uncertainty_tables
 import vispa_tables
 from bound_tables import layer_tables, sdp_tables
+from permuted_tables import permuted_tables
 from record import RESULTS, read
 from shift_tables import shift_tables
 
@@ -180,9 +181,12 @@ def tables() -> dict[str, dict[str, str]]:
     comparison = {f"methods-{data}": methods_table(results) for data, results in made.items()}
     comparison |= {f"settings-{data}": settings_table(results) for data, results in made.items()}
     comparison["rule-steps"] = steps_table(read(RESULTS / "rule-steps.json"))
+    made_permuted = permuted_tables()
     return {
         "README.md": readme,
         "docs/comparison.md": comparison,
+        "docs/continual.md": {"permuted-five": made_permuted["permuted-five"]},
+        "docs/continual-permuted.md": made_permuted,
         "docs/layerwise.md": layer_tables(),
         "docs/packed.md": {"packed-speed": packed_table(read(RESULTS / "packed.json"), PACKED | GATED)},
         "docs/regression.md": {"regression": regression_table(read(RESULTS / "regression.json"))},
