@@ -49,7 +49,7 @@ class Settings:
     folder: str = "varbnn-demo"
 
 
-FASHION = dict(data="fashion", widths=(200,), epochs=5, batch_size=100, keep=200)
+FASHION = dict(data="fashion", widths=(200,), epochs=3, batch_size=100, temperature=0.1, keep=200)
 SMOKE = dict(tasks=2, widths=(16,), epochs=1, num_samples=2)
 METHODS = ("fine-tuning", "posterior as prior", "replay", "posterior and replay")
 SCENARIOS: tuple[continual.streams.Scenario, ...] = ("task", "domain", "class")

@@ -16,7 +16,7 @@ import torch
 
 import varbnn as vb
 from varbnn import cli, continual
-from varbnn.cli import lifelong
+from varbnn.cli import lifelong, strategies
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -69,7 +69,7 @@ def test_a_run_is_measured_and_written(own, capsys):
     assert f"{scores['average_accuracy']:.2%}" in out
     assert "bit per weight left" in out
     assert "same with --method finetune" in out
-    assert found["plan"]["settings"] == dict(lifelong.METHODS["prior"].settings)
+    assert found["plan"]["settings"] == dict(strategies.METHODS["prior"].settings)
     assert found["bytes_kept"] == 4 * (16 * 8 + 8 * 4)  # one number for each weight
     assert {"model.pt", "heat_map.png", "forgetting.png", "entropy.png"} == set(found["files"])
     assert {*found["files"], "report.json", "stream.pt", "stream.json"} == {p.name for p in Path("run").iterdir()}
@@ -110,12 +110,12 @@ def test_batch_norm_is_judged_by_whose_statistics_are_asked_for(own, capsys):
     assert list(report("run")["result"]["accuracy"]) == ["running", "newest"]
 
 
-@pytest.mark.parametrize("method", list(lifelong.METHODS))
+@pytest.mark.parametrize("method", list(strategies.METHODS))
 def test_every_method(method, own, capsys):
     out = run(capsys, f"{SMALL} --method {method} --epochs 1")
-    assert f"method    {method}: {lifelong.METHODS[method].title}" in out
+    assert f"method    {method}: {strategies.METHODS[method].title}" in out
     found = report("run")
-    posterior = lifelong.METHODS[method].posterior
+    posterior = strategies.METHODS[method].posterior
     draws = posterior is not None and not posterior.certain
     assert ("entropy.png" in found["files"]) == draws
     assert ("bit per weight left" in out) == draws

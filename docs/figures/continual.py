@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 
 from varbnn import continual, data
-from varbnn.cli.lifelong import METHODS, Asked, network
+from varbnn.cli.lifelong import network
+from varbnn.cli.strategies import METHODS, Asked
 
 HERE = Path(__file__).parent
 WIDTHS, EPOCHS, BATCH_SIZE = (400,), 10, 50

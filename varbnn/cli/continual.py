@@ -15,8 +15,9 @@ from torch import nn
 import varbnn as vb
 from varbnn import continual
 from varbnn.cli.arguments import at_least, hidden, number_of, written
-from varbnn.cli.lifelong import METHODS, STREAMS, Asked, network
+from varbnn.cli.lifelong import STREAMS, network
 from varbnn.cli.outcome import draw, found, scores
+from varbnn.cli.strategies import METHODS, Asked
 from varbnn.cli.text import plural
 from varbnn.continual.evaluation import PROTOCOLS
 from varbnn.data import NAMES, Dataset, from_files, load

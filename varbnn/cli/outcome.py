@@ -24,10 +24,12 @@ def scores(result: continual.Result, protocol: str) -> dict[str, float]:
 def draw(folder: Path, result: continual.Result) -> None:
     """The heat-map, the forgetting curves and, of a posterior, its entropy, where matplotlib is installed."""
     named = {TITLES[name] if len(result.accuracy) > 1 else "": matrix for name, matrix in result.accuracy.items()}
+    numbered = all(name.startswith("permutation") for name in result.tasks)  # then numbers say as much
+    tasks = None if numbered else result.tasks
     try:
         figures = {
-            "heat_map.png": continual.plots.heat_map(named, tasks=result.tasks),
-            "forgetting.png": continual.plots.forgetting_curves(named, tasks=result.tasks),
+            "heat_map.png": continual.plots.heat_map(named, tasks=tasks),
+            "forgetting.png": continual.plots.forgetting_curves(named, tasks=tasks),
         }
         if draws(result):
             figures["entropy.png"] = continual.plots.entropy_over_tasks(result.history)
