@@ -15,6 +15,7 @@ from bound_tables import layer_tables, sdp_tables
 from permuted_tables import permuted_tables
 from record import RESULTS, read
 from shift_tables import shift_tables
+from stream_tables import stream_tables
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -193,6 +194,7 @@ def tables() -> dict[str, dict[str, str]]:
         "docs/sklearn.md": {"estimators": estimators_table(read(RESULTS / "estimators.json"))},
         "docs/uncertainty.md": uncertainty_tables.tables(),
         "docs/shift.md": shift_tables(),
+        "docs/streams.md": stream_tables(),
         "docs/sdp.md": sdp_tables(read(RESULTS / "sdp.json")),
         "docs/methods/vispa.md": vispa_tables.page(
             read(RESULTS / "vispa.json"), ("mnist", read(RESULTS / "vispa-mnist.json"))
