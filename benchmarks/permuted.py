@@ -61,9 +61,9 @@ SIZES = {
 CENTRE = {"norm": "layer", "lr": 2e-2, "late": 0.3, "temperature": 1.0, "strength": 1.5}
 """Where the curve varies one setting at a time."""
 CURVE: dict[str, tuple[float, ...]] = {
-    "temperature": (2.0, 0.5, 0.25),
-    "strength": (1.0, 2.0, 3.0),
-    "lr": (5e-3, 5e-2),
+    "strength": (1.0, 3.0),
+    "temperature": (3.0, 0.2),
+    "lr": (5e-3,),
     "late": (0.0,),
 }
 
@@ -201,8 +201,9 @@ def trial(data: Dataset, method: Method, settings: Settings) -> dict[str, Any]:
 
 def curve(data: Dataset, results: dict[str, Any], path: Path) -> None:
     """One setting of the posterior varied at a time."""
-    done = results.setdefault("curve", [])
     method = METHODS["posterior, layer norm"]
+    tuned = results["tuning"]["posterior, layer norm"]
+    done = results.setdefault("curve", sorted(tuned, key=lambda row: row["settings"] != CENTRE))
     asked = [CENTRE, *({**CENTRE, name: value} for name, values in CURVE.items() for value in values)]
     for settings in asked:
         if not any(row["settings"] == settings for row in done):

@@ -129,9 +129,13 @@ def settings(made: dict[str, Any]) -> str:
     """What every method was tuned over, and what won."""
     rows = ["| | trials | chosen | validation accuracy of the trials, % |", "|---|---:|---|---|"]
     for name, trials in made["tuning"].items():
+        if name not in made["chosen"]:
+            continue  # its trials are not done
+        method = METHODS[name]
+        title = method.title if method.tried == (5, 5) else f"{method.title}, {method.tried[0]} tasks"
         found = sorted((statistics.fmean(t[p] for p in ("task", "newest") if p in t) for t in trials), reverse=True)
         values = ", ".join(f"{100 * value:.1f}" for value in found)
-        rows.append(f"| {METHODS[name].title} | {len(trials)} | {shown(made['chosen'][name])} | {values} |")
+        rows.append(f"| {title} | {len(trials)} | {shown(made['chosen'][name])} | {values} |")
     return "\n".join(rows)
 
 
