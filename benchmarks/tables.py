@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import query_tables
 import uncertainty_tables
 import vispa_tables
 from bound_tables import layer_tables, sdp_tables
@@ -190,6 +191,7 @@ def tables() -> dict[str, dict[str, str]]:
         "docs/continual-permuted.md": made_permuted,
         "docs/layerwise.md": layer_tables(),
         "docs/packed.md": {"packed-speed": packed_table(read(RESULTS / "packed.json"), PACKED | GATED)},
+        "docs/querying.md": query_tables.tables(),
         "docs/regression.md": {"regression": regression_table(read(RESULTS / "regression.json"))},
         "docs/sklearn.md": {"estimators": estimators_table(read(RESULTS / "estimators.json"))},
         "docs/uncertainty.md": uncertainty_tables.tables(),

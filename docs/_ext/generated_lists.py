@@ -19,6 +19,7 @@ FIRST = [
     "training",
     "prediction",
     "shift",
+    "querying",
     "regression",
     "continual",
     "continual-permuted",
