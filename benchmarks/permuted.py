@@ -99,7 +99,12 @@ def learned(
             progress=False,
         )
         scores = {key: value for key, value in result.as_dict().items() if key not in ("stream", "size", "tasks")}
-    return {"seed": seed, "settings": settings, **rounded(scores), "cpu_seconds": round(time.process_time() - start)}
+    return {
+        "seed": seed,
+        "settings": settings,
+        **rounded(slim(scores)),
+        "cpu_seconds": round(time.process_time() - start),
+    }
 
 
 class Mixed:
@@ -163,9 +168,20 @@ def rounded(value: Any) -> Any:
     return [rounded(item) for item in value] if isinstance(value, list) else value
 
 
+def slim(scores: dict[str, Any]) -> dict[str, Any]:
+    """Of long streams only what was measured: the diagonal of each matrix, and its last row."""
+    for name in ("accuracy", "nll", "ece"):
+        for protocol, matrix in scores[name].items():
+            if len(matrix) > 10:
+                new = [row[number] for number, row in enumerate(matrix)]
+                scores[name][protocol] = {"new": new, "end": matrix[-1]}
+    return scores
+
+
 def average(row: dict[str, Any], protocol: str) -> float:
     """Mean accuracy over all tasks after the last."""
-    return statistics.fmean(row["accuracy"][protocol][-1])
+    matrix = row["accuracy"][protocol]
+    return statistics.fmean(matrix["end"] if isinstance(matrix, dict) else matrix[-1])
 
 
 def tune(data: Dataset, results: dict[str, Any], path: Path, only: str) -> None:
@@ -194,7 +210,8 @@ def trial(data: Dataset, method: Method, settings: Settings) -> dict[str, Any]:
     if not method.joint:
         matrix = row["accuracy"]["task"]
         found["matrix"] = matrix
-        found["learned"] = statistics.fmean(matrix[number][number] for number in range(len(matrix)))
+        new = matrix["new"] if isinstance(matrix, dict) else [row[number] for number, row in enumerate(matrix)]
+        found["learned"] = statistics.fmean(new)
         found["entropy_bits"] = row["history"][-1].get("entropy_bits")
     return found
 

@@ -18,7 +18,8 @@ def results() -> dict[str, Any]:
 
 def ended(run: Row, protocol: str, measure: str = "accuracy", last: int | None = None) -> float:
     """Mean over the tasks, or the last few, after the last."""
-    values = run[measure][protocol][-1]
+    matrix = run[measure][protocol]
+    values = matrix["end"] if isinstance(matrix, dict) else matrix[-1]
     return statistics.fmean(values if last is None else values[-last:])
 
 
@@ -105,7 +106,7 @@ def long(made: dict[str, Any]) -> str:
     for name, runs in made.get("long", {}).items():
         if not runs:
             continue
-        new = [[row[number] for number, row in enumerate(run["accuracy"]["task"])] for run in runs]
+        new = [run["accuracy"]["task"]["new"] for run in runs]
         bits = [run["history"][-1].get("entropy_bits") or None for run in runs]
         rows.append(
             [
