@@ -12,6 +12,7 @@ Runs = list[dict[str, Any]]
 NAMES = {
     "bimu": "BiMU, published constants",
     "bayesbinn relaxed": "BayesBiNN as there: relaxed draws; boundaries",
+    "bayesbinn relaxed, no guard": "the same, exact factor",
     "prior": "**exact draws, posterior as prior; boundaries**",
     "prior, larger step": "the same, a step of 1.5",
     "prior, stronger pull": "the same, a pull of 3e-5",

@@ -19,10 +19,10 @@ from varbnn.continual import plots
 RESULTS = Path(__file__).parent.parent.parent / "benchmarks" / "results" / "bimu-protocol.json"
 OF_20 = {
     "following": "FollowingPrior",
-    "variance": "WindowedBayes, variance",
-    "plain": "WindowedBayes, plain",
-    "prior, stronger pull": "posterior as prior (boundaries)",
+    "variance": "variance leak",
+    "plain": "plain leak",
     "bimu": "BiMU",
+    "prior, stronger pull": "posterior as prior (boundaries)",
     "bayesbinn relaxed": "BayesBiNN, relaxed (boundaries)",
 }
 OF_100 = {name: OF_20[name] for name in ("following", "plain", "bimu")}
