@@ -16,6 +16,7 @@ from bound_tables import layer_tables, sdp_tables
 from permuted_tables import permuted_tables
 from record import RESULTS, read
 from shift_tables import shift_tables
+from split_tables import split_tables
 from stream_tables import stream_tables
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -183,12 +184,16 @@ def tables() -> dict[str, dict[str, str]]:
     comparison = {f"methods-{data}": methods_table(results) for data, results in made.items()}
     comparison |= {f"settings-{data}": settings_table(results) for data, results in made.items()}
     comparison["rule-steps"] = steps_table(read(RESULTS / "rule-steps.json"))
-    made_permuted = permuted_tables()
+    made_permuted, made_split = permuted_tables(), split_tables()
     return {
         "README.md": readme,
         "docs/comparison.md": comparison,
-        "docs/continual.md": {"permuted-five": made_permuted["permuted-five"]},
+        "docs/continual.md": {
+            "permuted-five": made_permuted["permuted-five"],
+            "split-mnist": made_split["split-mnist"],
+        },
         "docs/continual-permuted.md": made_permuted,
+        "docs/continual-split.md": made_split,
         "docs/layerwise.md": layer_tables(),
         "docs/packed.md": {"packed-speed": packed_table(read(RESULTS / "packed.json"), PACKED | GATED)},
         "docs/querying.md": query_tables.tables(),

@@ -23,6 +23,7 @@ FIRST = [
     "regression",
     "continual",
     "continual-permuted",
+    "continual-split",
     "streams",
     "sklearn",
     "packed",

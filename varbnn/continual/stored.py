@@ -101,14 +101,14 @@ class StoredPosterior:
         return f"StoredPosterior({weights} weights, {self.bits} bits each, {self.bytes:,} bytes)"
 
 
-def store(model: nn.Module, bits: int = 8, grid: Grid = "natural") -> StoredPosterior:
+def store(model: nn.Module, bits: int = 8, grid: Grid = "mean") -> StoredPosterior:
     """The beliefs of `model` in `bits` bits per weight.
 
     Args:
         model: binary, with `varbnn.posteriors.Bernoulli` posteriors.
         bits: 1 … 16.
-        grid: equal steps in λ or in its mean; λ keeps the weights apart that are very sure, which as a prior is what
-            counts, the mean those that are not.
+        grid: equal steps in the mean, or in λ. A few very sure weights make steps in λ too wide for all others, so the
+            mean loses less (docs/continual-split.md); λ keeps the very sure ones apart.
 
     Raises:
         InputError: an argument out of range, a model without beliefs or with other ones than natural parameters.
