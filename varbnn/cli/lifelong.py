@@ -68,9 +68,9 @@ def network(stream: Stream, widths: Sequence[int], posterior: Posterior | None, 
         posterior: over every weight.
         norm: ``"layer"`` with `varbnn.nn.Tails`, or ``"batch"`` with ReLU; neither has a scale or a shift.
 
-    >>> from varbnn.data import load
-    >>> stream = continual.permuted(load("digits"))
-    >>> [name for name, p in network(stream, (8,), Point()).named_parameters() if p.requires_grad]
+    >>> import varbnn as vb
+    >>> stream = continual.permuted(vb.data.load("digits"))
+    >>> [name for name, p in network(stream, (8,), vb.posteriors.Point()).named_parameters() if p.requires_grad]
     ['0.latent', '3.latent']
     """
     layers: list[nn.Module] = []
