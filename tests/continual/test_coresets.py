@@ -180,8 +180,8 @@ def test_a_balanced_choice_has_every_class_as_often_as_it_can(choose):
 @pytest.mark.parametrize("as_bytes", [False, True])
 def test_the_bytes_reported_are_those_of_the_tensors(as_bytes):
     coreset = kept(a_task(), a_task("b"), as_bytes=as_bytes)
-    assert coreset.bytes == 10 * 6 * (1 if as_bytes else 4) + 10 * 8
-    assert f"{coreset.bytes} bytes" in repr(coreset)
+    assert coreset.nbytes == 10 * 6 * (1 if as_bytes else 4) + 10 * 8
+    assert f"{coreset.nbytes} bytes" in repr(coreset)
 
 
 def test_inputs_come_back_in_their_own_dtype():
@@ -222,7 +222,7 @@ def test_a_coreset_that_is_loaded_goes_on_like_the_one_saved(as_bytes):
         one.add(stream[2])
     assert torch.equal(coreset.x, again.x)
     assert torch.equal(coreset.y, again.y)
-    assert (coreset.classes, coreset.bytes, repr(coreset)) == (again.classes, again.bytes, repr(again))
+    assert (coreset.classes, coreset.nbytes, repr(coreset)) == (again.classes, again.nbytes, repr(again))
     assert torch.equal(coreset.rest(stream[3])[0], again.rest(stream[3])[0])
 
 

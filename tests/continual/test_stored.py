@@ -57,7 +57,7 @@ def test_one_bit_keeps_the_sign_and_the_mean_size():
 @pytest.mark.parametrize("bits", [1, 3, 8, 11])
 def test_so_many_bits_are_what_it_takes(bits):
     kept = continual.store(model_with(*some_beliefs()), bits)
-    assert kept.bytes == sum(-(-own.numel() * bits // 8) + 8 for own in some_beliefs())
+    assert kept.nbytes == sum(-(-own.numel() * bits // 8) + 8 for own in some_beliefs())
 
 
 def test_a_very_sure_belief_is_stored_by_its_mean_too():

@@ -539,7 +539,7 @@ def test_both_kinds_of_remembering_share_one_coreset():
     strategy = reminding(coreset, continual.Replay(continual.PosteriorAsPrior(bayes), coreset))
     result = go(strategy, binary())
     assert len(coreset) == 45
-    assert result.history[-1]["bytes_kept"] == coreset.bytes + 4 * (8 * 16 + 16 * 4)
+    assert result.history[-1]["bytes_kept"] == coreset.nbytes + 4 * (8 * 16 + 16 * 4)
 
 
 def test_a_used_coreset_is_refused():

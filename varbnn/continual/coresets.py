@@ -85,7 +85,7 @@ class Coreset:
 
     def __repr__(self) -> str:
         tasks = f"{len(self.classes)} task{'s' if len(self.classes) != 1 else ''}"
-        return f"Coreset({len(self)} examples of {tasks}, {self.settings['choose']}, {self.bytes:,} bytes)"
+        return f"Coreset({len(self)} examples of {tasks}, {self.settings['choose']}, {self.nbytes:,} bytes)"
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -101,7 +101,7 @@ class Coreset:
         }
 
     @property
-    def bytes(self) -> int:
+    def nbytes(self) -> int:
         """Size of all inputs and labels kept."""
         return sum(kept.numel() * kept.element_size() for kept in (*self._x, *self._y))
 

@@ -51,7 +51,7 @@ class _Remembering(Strategy):
 
     def bytes_kept(self) -> int:
         counted = getattr(self.strategy, "coreset", None) is self.coreset
-        return self.strategy.bytes_kept() + (0 if counted else self.coreset.bytes)
+        return self.strategy.bytes_kept() + (0 if counted else self.coreset.nbytes)
 
     def state_dict(self) -> dict[str, Any]:
         return {"strategy": self.strategy.state_dict(), "coreset": self.coreset.state_dict()}

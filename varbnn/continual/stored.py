@@ -43,7 +43,7 @@ class StoredPosterior:
     codes: tuple[Tensor, ...]
 
     @property
-    def bytes(self) -> int:
+    def nbytes(self) -> int:
         """Size of codes and scales."""
         return sum(code.numel() + 8 for code in self.codes)
 
@@ -98,7 +98,7 @@ class StoredPosterior:
 
     def __repr__(self) -> str:
         weights = sum(int(np.prod(shape)) for shape in self.shapes)
-        return f"StoredPosterior({weights} weights, {self.bits} bits each, {self.bytes:,} bytes)"
+        return f"StoredPosterior({weights} weights, {self.bits} bits each, {self.nbytes:,} bytes)"
 
 
 def store(model: nn.Module, bits: int = 8, grid: Grid = "mean") -> StoredPosterior:

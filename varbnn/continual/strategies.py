@@ -170,7 +170,7 @@ class PosteriorAsPrior(Strategy):
             return self.optimizer(model, task, 0.0)
         prior = [self.strength * belief for belief in as_prior(model)]
         own = sum(tensor.numel() * tensor.element_size() for tensor in prior)
-        self._size = own if self.bits is None else store(model, self.bits).bytes
+        self._size = own if self.bits is None else store(model, self.bits).nbytes
         return self.optimizer(model, task, prior)
 
     def end(self, model: nn.Module, task: Task, number: int) -> None:
