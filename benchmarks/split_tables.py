@@ -51,7 +51,9 @@ def accuracy_table(results: dict[str, Any], data: str) -> str:
             examples = str(results["setting"]["stored"]) if name in STORING else "all" if name == "joint" else "–"
             rows.append([title, *cells, examples, f"{kept:,.0f}"])
     seeds = min(row["seeds"] for scenario in made.values() for row in scenario.values())
-    return table([f"{seeds} seeds, %", *SCENARIOS.values(), "examples stored per task", "KB kept"], rows)
+    return table(
+        [f"{seeds} seed{'s' if seeds > 1 else ''}, %", *SCENARIOS.values(), "examples stored per task", "KB kept"], rows
+    )
 
 
 def learned_table(results: dict[str, Any], data: str) -> str:
