@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from pathlib import Path
 
 from varbnn import continual
@@ -60,7 +61,7 @@ def found(result: continual.Result) -> str:
         full = continual.capacity(result)
         lines.append(f"capacity  {full}")
         if full.warning:
-            lines.append(f"warning   {full.warning}")
+            lines += textwrap.wrap(f"warning   {full.warning}", 100, subsequent_indent=" " * 10)
     lines.append(f"memory    {size(result.history[-1]['bytes_kept'])} kept from task to task, beside the network")
     return "\n".join(lines)
 
