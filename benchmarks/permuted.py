@@ -54,7 +54,7 @@ SIZES = {
         (*OURS, "fine-tuning", "online ewc"),
     ),
     "others": Size(5, 20, (0, 1, 2), ("joint, posterior", "joint, float", "published", "metaplastic", "mean field")),
-    "slow": Size(5, 20, (0,), ("published, 100 epochs",)),
+    "slow": Size(5, 20, (0, 1, 2), ("published, 100 epochs",)),
     "ten": Size(10, 5, (0, 1, 2), ("posterior, 10 tasks", "online ewc", "fine-tuning"), batch=256),
     "long": Size(100, 1, (0,), ("posterior, 100 tasks", "online ewc", "fine-tuning"), draws=5, batch=256),
 }
