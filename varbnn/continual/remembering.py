@@ -17,7 +17,8 @@ from varbnn.continual.run import Plan, Run, Schedule
 from varbnn.continual.strategies import Examples, FineTune, Strategy
 from varbnn.continual.tasks import Task, from_tasks
 from varbnn.errors import InputError
-from varbnn.nn.batchnorm import Data
+from varbnn.nn.batchnorm import Data, device_of
+from varbnn.nn.draws import evaluating
 from varbnn.predict import Prediction
 
 
@@ -198,8 +199,5 @@ class _Stored(FineTune):
 @torch.no_grad()
 def _outputs(model: nn.Module, task: Task) -> int:
     """How many the model has."""
-    from varbnn.nn.batchnorm import device_of
-    from varbnn.nn.draws import evaluating
-
     with evaluating(model):
         return int(model(task.train_x[:1].to(device_of(model))).shape[-1])

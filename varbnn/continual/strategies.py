@@ -127,6 +127,7 @@ class FineTune(Strategy):
             self._kept = self.optimizer(model, task)
             if self._saved is not None:
                 self._kept.load_state_dict(self._saved)
+                self._saved = None  # another run with this strategy starts from nothing
         return self._kept
 
     def state_dict(self) -> dict[str, Any]:

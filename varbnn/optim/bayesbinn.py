@@ -87,6 +87,11 @@ def check_bayes(group: Group) -> None:
     temperature = group["temperature"]
     must_be(group, "temperature", 0 < temperature < math.inf, "positive and finite (use StraightThrough for a point)")
     must_be(group, "momentum", 0 <= group["momentum"] < 1, "in [0, 1)")
+    check_prior(group)
+
+
+def check_prior(group: Group) -> None:
+    """Raise InputError unless the prior of a group is a finite number."""
     prior = group["prior"]
     finite = isinstance(prior, int | float) and math.isfinite(prior)
     must_be(group, "prior", finite, "a finite number in a group (tensors go to the constructor)")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from varbnn.optim.bayesbinn import check_prior
 from varbnn.optim.decisions import Descend
 from varbnn.optim.filters import NoFilter
 from varbnn.optim.leaks import Settling
@@ -86,9 +87,7 @@ class FollowingPrior(Rule):
         must_be(group, "window", held, f"at least batch_size ({size}), in examples; inf never forgets")
         slow = group["settling"] >= size
         must_be(group, "settling", slow, f"at least batch_size ({size}), in examples; inf keeps the prior apart")
-        prior = group["prior"]
-        finite = isinstance(prior, int | float) and math.isfinite(prior)
-        must_be(group, "prior", finite, "a finite number in a group (tensors go to the constructor)")
+        check_prior(group)
 
     def _step_beliefs(self, group: Group, params: list[Tensor]) -> None:
         for p in params:

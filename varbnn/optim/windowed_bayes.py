@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from varbnn.optim.bayesbinn import check_prior
 from varbnn.optim.decisions import Descend
 from varbnn.optim.filters import NoFilter
 from varbnn.optim.leaks import Leak, VarianceLeak
@@ -80,6 +81,4 @@ class WindowedBayes(Rule):
         must_be(group, "batch_size", 0 < group["batch_size"] < math.inf, "positive: the examples of one step")
         held = group["window"] >= group["batch_size"]
         must_be(group, "window", held, f"at least batch_size ({group['batch_size']}), in examples; inf never forgets")
-        prior = group["prior"]
-        finite = isinstance(prior, int | float) and math.isfinite(prior)
-        must_be(group, "prior", finite, "a finite number in a group (tensors go to the constructor)")
+        check_prior(group)
