@@ -275,7 +275,14 @@ def main() -> None:
     add("--data-dir", required=True, help="where fashion_mnist.npz, mnist.npz and notmnist_test.npz lie")
     add("--seeds", type=int, default=5)
     add("--trials", type=int, help="of each method, at most; default: all five")
-    add("--stages", type=int, default=len(STAGES), help="1: posterior, points and ensembles; 2: VISPA too; 3: all")
+    add(
+        "--stages",
+        type=int,
+        nargs="+",
+        choices=(1, 2, 3),
+        default=[1, 2, 3],
+        help="1: posterior, points, ensembles; 2: VISPA; 3: real",
+    )
     add("--scale", choices=list(SCALES), default="small")
     add("--cache", type=Path, default=Path("build/uncertainty"), help="for mean probabilities; default: %(default)s")
     add("--out", type=Path, help="default: benchmarks/results/uncertainty-fashion-SCALE.json")
@@ -286,7 +293,7 @@ def main() -> None:
     asked = inputs(args.data_dir, scale)
     about = {"train": scale.train, "widths": scale.widths, "epochs": scale.epochs, "members": MEMBERS}
     results = {"data": "fashion", "machine": machine(), "num_samples": SAMPLES, **about} | read(path)
-    for stage in STAGES[: args.stages]:
+    for stage in (STAGES[number - 1] for number in args.stages):
         tune(stage, asked, results, path, args.trials)
         final(stage, asked, results, path, args.seeds, cache)
         full_ensembles(asked, results, path, cache)

@@ -38,12 +38,14 @@ class Method:
     Attributes:
         rule: (parameters, number of training inputs, settings) → optimizer.
         draws: it predicts with `SAMPLES` draws; else with one network.
+        masked: it predicts with `SAMPLES` random masks of its dropout, which goes on.
         snapshots: look also at what the last epochs say together.
     """
 
     posterior: Posterior | None
     rule: Callable[[Parameters, int, Settings], torch.optim.Optimizer]
     draws: bool = False
+    masked: bool = False
     snapshots: bool = False
 
 
@@ -58,31 +60,86 @@ METHODS = {
     "vispa": Method(LowRankGaussian(rank=4), lambda p, n, s: VISPA(p, weight_decay=1e-5, **s), draws=True),
     "published": Method(PUBLISHED, lambda p, n, s: BayesBiNN(p, dataset_size=n, **s), draws=True),
     "float": Method(None, adamw),
-    "dropout": Method(None, adamw),
+    "dropout": Method(None, adamw, masked=True),
 }
+NETWORK = ("dropout", "hidden_dropout")
+"""Settings of the network; the others are those of the rule."""
 
 
 def trials_of(lr: float, *colds: int) -> dict[str, list[Settings]]:
-    """As many for each; those of the posterior are its inverse temperatures at one rate."""
-    ste = ((1e-3, 3e-3), (3e-3, 3e-3), (1e-3, 1e-2), (3e-4, 3e-3), (1e-3, 1e-3))
-    short = ((1e-3, 3e-3), (3e-3, 3e-3), (1e-3, 1e-2), (3e-3, 1e-2), (1e-3, 3e-2))
-    bop = ((1e-3, 1e-8, 3e-3), (1e-4, 1e-8, 3e-3), (1e-3, 1e-8, 1e-2), (1e-3, 1e-8, 1e-3), (3e-3, 1e-8, 3e-3))
-    vispa = ((10.0, 3e-3), (30.0, 3e-3), (10.0, 1e-2), (100.0, 3e-3), (30.0, 1e-3))
-    published = ((1e-4, 3e-3), (3e-4, 3e-3), (1e-4, 1e-2), (1e-4, 1e-3), (3e-5, 3e-3))
-    starts = ((2, 60, 1e-2), (2, 60, 3e-2), (2, 150, 3e-2), (4, 60, 3e-2), (4, 150, 3e-2))
+    """Five for each, with and without dropout.
+
+    Args:
+        lr: of the posterior.
+        colds: five inverse temperatures of the posterior; its other settings change with them.
+    """
+    nets = {"none": {}, "tenth": {"dropout": 0.1}, "fifth": {"dropout": 0.2}}
+    nets |= {"both": {"dropout": 0.2, "hidden_dropout": 0.1}, "hidden": {"hidden_dropout": 0.2}}
+    nets |= {"all": {"dropout": 0.1, "hidden_dropout": 0.2}, "more": {"dropout": 0.1, "hidden_dropout": 0.4}}
+
+    def each(names: tuple[str, ...], *rows: tuple[str | float, ...]) -> list[Settings]:
+        return [nets[str(net)] | dict(zip(names, map(float, values), strict=True)) for net, *values in rows]
+
+    beliefs = ((1e-2, "none"), (3e-2, "none"), (3e-2, "tenth"), (3e-2, "tenth"), (3e-2, "fifth"))
+    starts = (
+        (2, 1, 1e-2, "none"),
+        (2, 1, 3e-2, "tenth"),
+        (2, 2, 3e-2, "none"),
+        (2, 2, 3e-2, "tenth"),
+        (4, 1, 3e-2, "none"),
+    )
+    rates, real = ("lr", "real_lr"), ("lr",)
     return {
-        "posterior ensemble": [
-            {"members": m, "lr": 2 * lr if m == 2 else 3 * lr, "temperature": 1 / cold, "real_lr": real}
-            for m, cold, real in starts
+        "posterior": [
+            nets[net] | {"lr": lr, "temperature": 1 / cold, "real_lr": a}
+            for cold, (a, net) in zip(colds, beliefs, strict=True)
         ],
-        "posterior": [{"lr": lr, "temperature": 1 / cold, "real_lr": 1e-2} for cold in colds],
-        "ste": [{"lr": a, "real_lr": b} for a, b in ste],
-        "deep ensemble": [{"lr": a, "real_lr": b} for a, b in short],
-        "bop": [{"gamma": a, "threshold": b, "real_lr": c} for a, b, c in bop],
-        "vispa": [{"lr": a, "real_lr": b} for a, b in vispa],
-        "published": [{"lr": a, "real_lr": b} for a, b in published],
-        "float": [{"lr": rate} for rate in (3e-4, 1e-3, 3e-3, 1e-4, 1e-2)],
-        "dropout": [{"lr": a, "rate": b} for a, b in ((1e-3, 0.1), (1e-3, 0.2), (1e-3, 0.4), (1e-3, 0.6), (3e-4, 0.4))],
+        "posterior ensemble": [
+            nets[net] | {"members": m, "lr": m * lr, "temperature": 1 / (colder * colds[0]), "real_lr": a}
+            for m, colder, a, net in starts
+        ],
+        "ste": each(
+            rates,
+            ("none", 1e-3, 3e-3),
+            ("tenth", 1e-3, 3e-3),
+            ("both", 1e-3, 3e-3),
+            ("both", 3e-3, 3e-3),
+            ("both", 1e-3, 1e-2),
+        ),
+        "deep ensemble": each(
+            rates,
+            ("none", 1e-3, 3e-2),
+            ("tenth", 1e-3, 3e-2),
+            ("none", 1e-3, 1e-2),
+            ("tenth", 1e-3, 1e-2),
+            ("both", 1e-3, 3e-2),
+        ),
+        "bop": each(
+            ("gamma", "threshold", "real_lr"),
+            ("none", 3e-3, 1e-8, 3e-3),
+            ("tenth", 3e-3, 1e-8, 3e-3),
+            ("both", 3e-3, 1e-8, 3e-3),
+            ("tenth", 1e-3, 1e-8, 3e-3),
+            ("tenth", 3e-3, 1e-8, 1e-2),
+        ),
+        "vispa": each(
+            rates,
+            ("none", 10, 1e-2),
+            ("tenth", 10, 1e-2),
+            ("both", 10, 1e-2),
+            ("tenth", 30, 3e-3),
+            ("tenth", 10, 3e-3),
+        ),
+        "published": each(
+            rates,
+            ("none", 3e-4, 3e-3),
+            ("tenth", 3e-4, 3e-3),
+            ("both", 3e-4, 3e-3),
+            ("tenth", 1e-4, 3e-3),
+            ("tenth", 3e-4, 1e-2),
+        ),
+        "float": each(real, ("none", 1e-3), ("tenth", 1e-3), ("both", 1e-3), ("tenth", 3e-4), ("tenth", 3e-3)),
+        "dropout": each(real, ("hidden", 1e-3), ("all", 1e-3), ("all", 3e-4), ("more", 1e-3), ("both", 1e-3)),
     }
 
 
@@ -103,8 +160,8 @@ class Scale:
 
 
 SCALES = {
-    "small": Scale(10_000, (200, 200), 20, trials_of(3e-3, 60, 150, 400, 30, 15)),
-    "full": Scale(50_000, (400, 400), 20, trials_of(1e-3, 30, 60, 100, 15, 200)),
+    "small": Scale(10_000, (200, 200), 20, trials_of(3e-3, 60, 60, 60, 100, 60)),
+    "full": Scale(50_000, (400, 400), 20, trials_of(1e-3, 60, 100, 60, 150, 100)),
 }
 
 
@@ -139,11 +196,9 @@ def train(
     """Train `name` once, along a cosine to 0."""
     method = METHODS[name]
     torch.manual_seed(seed)
-    model = network(data, widths, method.posterior)
-    if "rate" in settings:
-        layers = [[layer, nn.Dropout(settings["rate"])] if isinstance(layer, nn.ReLU) else [layer] for layer in model]
-        model = nn.Sequential(*(layer for group in layers for layer in group))
-    optimizer = method.rule(model.parameters(), len(data.train_x), settings)
+    model = network(data, widths, method.posterior, **{key: settings.get(key, 0.0) for key in NETWORK})
+    own = {key: value for key, value in settings.items() if key not in NETWORK}
+    optimizer = method.rule(model.parameters(), len(data.train_x), own)
     loader = batches(data.train_x, data.train_y, BATCH, torch.Generator().manual_seed(seed))
     schedule = Schedule(optimizer, epochs, model, keep)
     start = time.process_time()
@@ -154,7 +209,7 @@ def train(
 
 def ask(name: str, model: nn.Module, x: Tensor, data: Dataset, seed: int, samples: int | None = None) -> vb.Prediction:
     """What the method's networks say about `x`, each with batch-norm statistics of its own."""
-    if any(isinstance(layer, nn.Dropout) for layer in model.modules()):
+    if METHODS[name].masked:
         return masked(model, x, seed)
     samples = (SAMPLES if METHODS[name].draws else 0) if samples is None else samples
     generator = torch.Generator().manual_seed(seed)

@@ -94,10 +94,17 @@ class Outcome:
     measures: dict[str, float | None]
 
 
-def network(data: Dataset, widths: Iterable[int], posterior: Posterior | None) -> nn.Module:
+def network(
+    data: Dataset,
+    widths: Iterable[int],
+    posterior: Posterior | None,
+    dropout: float = 0.0,
+    hidden_dropout: float = 0.0,
+) -> nn.Module:
     """A binary multilayer perceptron: weights, batch norm, ReLU, and a head whose batch norm has a scale.
 
-    Without a posterior its weights stay real: the float twin.
+    Without a posterior its weights stay real: the float twin. In training, `dropout` is the share of inputs set to
+    zero, and `hidden_dropout` that of hidden units.
 
     >>> from varbnn.data import load
     >>> list(dict(network(load("moons"), (8,), Point()).named_parameters()))
@@ -105,10 +112,14 @@ def network(data: Dataset, widths: Iterable[int], posterior: Posterior | None) -
     """
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     inputs = data.train_x.shape[1]
+    if dropout:
+        layers["dropout0"] = nn.Dropout(dropout)
     for number, outputs in enumerate(widths, 1):
         layers[f"hidden{number}"] = nn.Linear(inputs, outputs, bias=False)  # the batch norm's shift is bias enough
         layers[f"norm{number}"] = nn.BatchNorm1d(outputs)
         layers[f"relu{number}"] = nn.ReLU()
+        if hidden_dropout:
+            layers[f"dropout{number}"] = nn.Dropout(hidden_dropout)
         inputs = outputs
     layers["head"] = nn.Linear(inputs, data.num_classes, bias=False)
     layers["norm"] = nn.BatchNorm1d(data.num_classes)  # without a learned scale the network could never be sure
