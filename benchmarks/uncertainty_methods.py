@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
+from uncertainty_trials import TRIALS, Settings
 
 import varbnn as vb
 from varbnn.data import Dataset, batches
@@ -27,7 +28,6 @@ BATCH, REFRESH = RECIPES["fashion"].batch_size, RECIPES["fashion"].refresh
 PUBLISHED = Bernoulli("concrete", relaxation=1e-10, numerics="reference", init="sign", init_scale=10.0)
 """Relaxation, start and arithmetic of the released code."""
 
-Settings = dict[str, float]
 Parameters = Iterable[nn.Parameter]
 
 
@@ -66,83 +66,6 @@ NETWORK = ("dropout", "hidden_dropout")
 """Settings of the network; the others are those of the rule."""
 
 
-def trials_of(lr: float, *colds: int) -> dict[str, list[Settings]]:
-    """Five for each, with and without dropout.
-
-    Args:
-        lr: of the posterior.
-        colds: five inverse temperatures of the posterior; its other settings change with them.
-    """
-    nets = {"none": {}, "tenth": {"dropout": 0.1}, "fifth": {"dropout": 0.2}}
-    nets |= {"both": {"dropout": 0.2, "hidden_dropout": 0.1}, "hidden": {"hidden_dropout": 0.2}}
-    nets |= {"all": {"dropout": 0.1, "hidden_dropout": 0.2}, "more": {"dropout": 0.1, "hidden_dropout": 0.4}}
-
-    def each(names: tuple[str, ...], *rows: tuple[str | float, ...]) -> list[Settings]:
-        return [nets[str(net)] | dict(zip(names, map(float, values), strict=True)) for net, *values in rows]
-
-    beliefs = ((1e-2, "none"), (3e-2, "none"), (3e-2, "tenth"), (3e-2, "tenth"), (3e-2, "fifth"))
-    starts = (
-        (2, 1, 1e-2, "none"),
-        (2, 1, 3e-2, "tenth"),
-        (2, 2, 3e-2, "none"),
-        (2, 2, 3e-2, "tenth"),
-        (4, 1, 3e-2, "none"),
-    )
-    rates, real = ("lr", "real_lr"), ("lr",)
-    return {
-        "posterior": [
-            nets[net] | {"lr": lr, "temperature": 1 / cold, "real_lr": a}
-            for cold, (a, net) in zip(colds, beliefs, strict=True)
-        ],
-        "posterior ensemble": [
-            nets[net] | {"members": m, "lr": m * lr, "temperature": 1 / (colder * colds[0]), "real_lr": a}
-            for m, colder, a, net in starts
-        ],
-        "ste": each(
-            rates,
-            ("none", 1e-3, 3e-3),
-            ("tenth", 1e-3, 3e-3),
-            ("both", 1e-3, 3e-3),
-            ("both", 3e-3, 3e-3),
-            ("both", 1e-3, 1e-2),
-        ),
-        "deep ensemble": each(
-            rates,
-            ("none", 1e-3, 3e-2),
-            ("tenth", 1e-3, 3e-2),
-            ("none", 1e-3, 1e-2),
-            ("tenth", 1e-3, 1e-2),
-            ("both", 1e-3, 3e-2),
-        ),
-        "bop": each(
-            ("gamma", "threshold", "real_lr"),
-            ("none", 3e-3, 1e-8, 3e-3),
-            ("tenth", 3e-3, 1e-8, 3e-3),
-            ("both", 3e-3, 1e-8, 3e-3),
-            ("tenth", 1e-3, 1e-8, 3e-3),
-            ("tenth", 3e-3, 1e-8, 1e-2),
-        ),
-        "vispa": each(
-            rates,
-            ("none", 10, 1e-2),
-            ("tenth", 10, 1e-2),
-            ("both", 10, 1e-2),
-            ("tenth", 30, 3e-3),
-            ("tenth", 10, 3e-3),
-        ),
-        "published": each(
-            rates,
-            ("none", 3e-4, 3e-3),
-            ("tenth", 3e-4, 3e-3),
-            ("both", 3e-4, 3e-3),
-            ("tenth", 1e-4, 3e-3),
-            ("tenth", 3e-4, 1e-2),
-        ),
-        "float": each(real, ("none", 1e-3), ("tenth", 1e-3), ("both", 1e-3), ("tenth", 3e-4), ("tenth", 3e-3)),
-        "dropout": each(real, ("hidden", 1e-3), ("all", 1e-3), ("all", 3e-4), ("more", 1e-3), ("both", 1e-3)),
-    }
-
-
 @dataclass(frozen=True)
 class Scale:
     """How large a study is.
@@ -160,8 +83,8 @@ class Scale:
 
 
 SCALES = {
-    "small": Scale(10_000, (200, 200), 20, trials_of(3e-3, 60, 60, 60, 100, 60)),
-    "full": Scale(50_000, (400, 400), 20, trials_of(1e-3, 60, 100, 60, 150, 100)),
+    "small": Scale(10_000, (200, 200), 20, TRIALS["small"]),
+    "full": Scale(50_000, (400, 400), 20, TRIALS["full"]),
 }
 
 
