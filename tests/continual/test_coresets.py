@@ -155,6 +155,21 @@ def test_the_choice_hangs_on_seed_and_number_of_the_task_alone():
     assert len({first, chosen(0), chosen(1, a_task()), chosen(0, a_task(), a_task("b"))}) == 4
 
 
+def test_a_task_is_chosen_from_once():
+    calls = []
+
+    def counted(x, size, generator):
+        calls.append(len(x))
+        return k_center(x, size, generator)
+
+    coreset, first, second = Coreset(5, counted, withhold=True), a_task(), a_task("b", seed=1)
+    for task in (first, second, first):  # the first again is another place in the stream, and chosen from anew
+        left, again = coreset.rest(task)[0], coreset.rest(task)[0]
+        assert torch.equal(left, again)
+        coreset.add(task)
+    assert calls == [len(first), len(second), len(first)]
+
+
 def test_a_coreset_accumulates_in_order_with_heads():
     coreset = kept(a_task(classes=(0, 1)), a_task("b", classes=(2, 3)))
     assert (len(coreset), coreset.x.shape, coreset.classes) == (10, (10, 6), [(0, 1), (2, 3)])

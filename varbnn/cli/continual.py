@@ -14,9 +14,10 @@ from torch import nn
 
 import varbnn as vb
 from varbnn import continual
-from varbnn.cli.arguments import at_least, hidden, number_of, written
+from varbnn.cli.arguments import at_least, hidden, number_of
 from varbnn.cli.lifelong import STREAMS, network
 from varbnn.cli.outcome import draw, found, scores
+from varbnn.cli.resuming import going_on
 from varbnn.cli.strategies import METHODS, Asked
 from varbnn.cli.text import plural
 from varbnn.continual.evaluation import PROTOCOLS
@@ -125,14 +126,14 @@ def _run(chosen: argparse.Namespace) -> None:
     plan = _plan(chosen, stream)
     with output(folder):
         pass  # better to hear now that it cannot be written to
-    going_on = _same(folder, plan)
-    finished = _finished(folder, plan) if going_on else None
+    begun = going_on(folder / STATE, folder / SETTINGS, plan.written())
+    finished = _finished(folder, plan) if begun else None
     if finished is not None:
         print(f"{folder} holds this very run, and it is finished; another --seed or --out makes another one\n")
         print(found(finished))
         return
     print(f"{_opening(plan, stream)}\n", flush=True)
-    if going_on:
+    if begun:
         print(f"going on from {folder / STATE}", flush=True)
     with alone(chosen.threads):
         model, result = _learned(plan, stream, folder, chosen.quiet)
@@ -180,25 +181,6 @@ def _plan(chosen: argparse.Namespace, stream: continual.Stream) -> Plan:
         validation=chosen.validation,
         seed=chosen.seed,
     )
-
-
-def _same(folder: Path, plan: Plan) -> bool:
-    """Write down what is asked for, or compare it with what the run in `folder` was asked for; whether there is one."""
-    if not (folder / STATE).exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        written(str(folder / SETTINGS), as_json(plan.written()).encode())
-        return False
-    try:
-        before = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
-        other = [key for key, value in plan.written().items() if before.get(key) != value]
-    except (OSError, ValueError, AttributeError):
-        other = ["unknown"]
-    if other:
-        raise InputError(
-            f"{folder} holds a run with another setting of {', '.join(other)}; choose another --out, or remove "
-            f"{folder / STATE} to start afresh"
-        )
-    return True
 
 
 def _finished(folder: Path, plan: Plan) -> continual.Result | None:

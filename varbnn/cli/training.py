@@ -18,12 +18,13 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 import varbnn as vb
 from varbnn import demo, presets
-from varbnn.cli.arguments import at_least, hidden, written
+from varbnn.cli.arguments import at_least, hidden
+from varbnn.cli.resuming import going_on
 from varbnn.cli.text import percent, plural, table
 from varbnn.data import NAMES, Dataset, batches, from_files, load
 from varbnn.demo.comparison import alone
 from varbnn.demo.output import REPORT, as_json, output
-from varbnn.errors import InputError, MissingExtraError
+from varbnn.errors import MissingExtraError
 
 STATE, SETTINGS, MODEL, INPUTS, PICTURE = "training.pt", "training.json", "model.vbnn", "inputs.npz", "reliability.png"
 """Files of a run: to go on from, what it was asked for, its networks, how inputs are prepared, a picture."""
@@ -91,7 +92,7 @@ def _run(chosen: argparse.Namespace) -> None:
     plan = _plan(chosen, data)
     with output(folder):
         pass  # better to hear now that it cannot be written to
-    _same(folder, plan)
+    going_on(folder / STATE, folder / SETTINGS, plan.written())
     print(f"{_opening(plan, data)}\n", flush=True)
     with alone(chosen.threads):
         model, history = _trained(plan, data, folder, chosen.quiet)
@@ -134,24 +135,6 @@ def _fingerprint(data: Dataset) -> str:
     for tensor in (data.train_x, data.train_y):
         code = zlib.crc32(tensor.contiguous().numpy().tobytes(), code)
     return f"{len(data.train_x)} inputs, {code:08x}"
-
-
-def _same(folder: Path, plan: Plan) -> None:
-    """Write down what is asked for, or compare it with what the run in `folder` was asked for."""
-    if not (folder / STATE).exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        written(str(folder / SETTINGS), as_json(plan.written()).encode())
-        return
-    try:
-        before = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
-        other = [key for key, value in plan.written().items() if before.get(key) != value]
-    except (OSError, ValueError, AttributeError):
-        other = ["unknown"]
-    if other:
-        raise InputError(
-            f"{folder} holds a run with another setting of {', '.join(other)}; choose another --out, or remove "
-            f"{folder / STATE} to start afresh"
-        )
 
 
 def _trained(plan: Plan, data: Dataset, folder: Path, quiet: bool) -> tuple[nn.Module, list[dict[str, float]]]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from varbnn.continual.strategies import Strategy, heads_of
+from varbnn.continual.strategies import Strategy, heads_of, outputs_of
 from varbnn.continual.streams import Task
 from varbnn.errors import InputError
 from varbnn.nn.batchnorm import device_of
@@ -110,10 +110,8 @@ class _Springs(Strategy):
         """Importance and place of every parameter, now that `task` is learned."""
         chosen = torch.randperm(len(task))[: self.count]
         x, y = task.train_x[chosen], task.train_y[chosen]
-        with torch.no_grad(), evaluating(model):
-            outputs = model(x[:1].to(device_of(model))).shape[-1]
         labels = y if self.labels == "empirical" else None
-        importance = fisher_diagonal(model, x, labels, heads_of(task, outputs))
+        importance = fisher_diagonal(model, x, labels, heads_of(task, outputs_of(model, task)))
         places = {name: p.detach().clone() for name, p in model.named_parameters() if name in importance}
         return importance, places
 

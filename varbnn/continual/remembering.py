@@ -14,11 +14,10 @@ from varbnn.continual.coresets import Coreset
 from varbnn.continual.evaluation import seed_of
 from varbnn.continual.mixing import together
 from varbnn.continual.run import Plan, Run, Schedule
-from varbnn.continual.strategies import Examples, FineTune, Strategy
+from varbnn.continual.strategies import Examples, FineTune, Strategy, outputs_of
 from varbnn.continual.tasks import Task, from_tasks
 from varbnn.errors import InputError
-from varbnn.nn.batchnorm import Data, device_of
-from varbnn.nn.draws import evaluating
+from varbnn.nn.batchnorm import Data
 from varbnn.predict import Prediction
 
 
@@ -173,7 +172,7 @@ class Rehearsal(_Remembering):
 
     def for_prediction(self, model: nn.Module, task: Task, number: int) -> nn.Module:
         reminded = copy.deepcopy(super().for_prediction(model, task, number))
-        outputs = _outputs(reminded, task)
+        outputs = outputs_of(reminded, task)
         kept = self._kept(outputs)
         classes = tuple(sorted(set().union(*self.coreset.classes)))
         whole = Task("what is stored", kept.x, kept.y, kept.x, kept.y, classes)
@@ -194,10 +193,3 @@ class _Stored(FineTune):
 
     def examples(self, task: Task, number: int, outputs: int) -> Examples:
         return self.kept
-
-
-@torch.no_grad()
-def _outputs(model: nn.Module, task: Task) -> int:
-    """How many the model has."""
-    with evaluating(model):
-        return int(model(task.train_x[:1].to(device_of(model))).shape[-1])

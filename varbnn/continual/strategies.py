@@ -13,7 +13,8 @@ from varbnn.continual.stored import store
 from varbnn.continual.streams import Task
 from varbnn.errors import InputError
 from varbnn.nn import binary_layers
-from varbnn.nn.batchnorm import Data
+from varbnn.nn.batchnorm import Data, device_of
+from varbnn.nn.draws import evaluating
 from varbnn.posteriors import as_prior
 from varbnn.predict import Prediction, predict
 
@@ -51,6 +52,13 @@ def heads_of(task: Task, outputs: int) -> Tensor | None:
     allowed = torch.zeros(1, outputs, dtype=torch.bool)
     allowed[0, list(task.classes)] = True
     return allowed
+
+
+@torch.no_grad()
+def outputs_of(model: nn.Module, task: Task) -> int:
+    """How many outputs the model has for inputs like those of `task`."""
+    with evaluating(model):
+        return int(model(task.train_x[:1].to(device_of(model))).shape[-1])
 
 
 class Strategy:

@@ -1,0 +1,38 @@
+"""A run that goes on must be asked for what it was begun with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from varbnn.cli.arguments import written
+from varbnn.demo.output import as_json
+from varbnn.errors import InputError
+
+
+def going_on(state: Path, settings: Path, asked: Mapping[str, Any]) -> bool:
+    """Compare what is `asked` with the file of `settings` of a run that left a `state`; without one write them down.
+
+    Returns:
+        Whether there is such a run.
+
+    Raises:
+        InputError: it was asked for something else, or its settings cannot be read.
+    """
+    if not state.exists():
+        settings.parent.mkdir(parents=True, exist_ok=True)
+        written(str(settings), as_json(dict(asked)).encode())
+        return False
+    try:
+        before = json.loads(settings.read_text(encoding="utf-8"))
+        other = [key for key, value in asked.items() if before.get(key) != value]
+    except (OSError, ValueError, AttributeError):
+        other = ["unknown"]
+    if other:
+        raise InputError(
+            f"{state.parent} holds a run with another setting of {', '.join(other)}; choose another --out, or remove "
+            f"{state} to start afresh"
+        )
+    return True
