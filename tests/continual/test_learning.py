@@ -360,6 +360,16 @@ def test_another_stream_or_another_network_is_refused(stream, tmp_path):
         learned(stream, network(norm=False), checkpoint=tmp_path / "run.pt", epochs=1)
 
 
+def test_a_network_that_refuses_the_state_leaves_the_strategy_as_it_was(stream, tmp_path):
+    learned(stream, network(), checkpoint=tmp_path / "run.pt", epochs=1)
+    model, strategy = network(), STRATEGIES["prior"]()
+    model.register_buffer("another", torch.zeros(2))  # no parameter, so the settings are the same
+    before = strategy.state_dict()
+    with pytest.raises(CheckpointError, match="another model or optimizer"):
+        learned(stream, model, checkpoint=tmp_path / "run.pt", epochs=1, strategy=strategy)
+    assert strategy.state_dict() == before
+
+
 @pytest.mark.parametrize("damage", [b"", b"not a checkpoint", None])
 def test_a_damaged_file_is_refused_and_kept(stream, tmp_path, damage):
     path = tmp_path / "run.pt"

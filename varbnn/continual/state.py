@@ -56,7 +56,8 @@ def load(path: Path, run: Run, settings: Settings) -> None:
     """Put `run` where `path` says it was.
 
     Raises:
-        CheckpointError: it cannot be read, or belongs to a run with other settings; nothing is loaded then.
+        CheckpointError: it cannot be read, belongs to a run with other settings, or does not fit; nothing is loaded
+            then.
     """
     state = saving.read(path, "varbnn.continual.learn", KEYS)
     other = [key for key, value in settings.items() if state["settings"].get(key) != value]
@@ -65,6 +66,7 @@ def load(path: Path, run: Run, settings: Settings) -> None:
             f"{path} belongs to a run with another setting of {', '.join(other)}; give the settings it was started "
             "with, or another file"
         )
+    before = run.strategy.state_dict()
     run.strategy.load_state_dict(state["strategy"])
     run.number = state["number"]
     items: dict[str, Any] = {"model": run.model}
@@ -72,7 +74,11 @@ def load(path: Path, run: Run, settings: Settings) -> None:
         items["optimizer"] = run.begin_task()[0]
         if run.scheduler is not None:
             items["scheduler"] = run.scheduler
-    saving.restore(path, items, state)
+    try:
+        saving.restore(path, items, state)
+    except CheckpointError:
+        run.strategy.load_state_dict(before)
+        raise
     run.modes = state["modes"]
     run.place = type(run.place)(**state["place"])
     run.result = Result.from_dict(state["result"])
