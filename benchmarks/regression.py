@@ -7,8 +7,9 @@ Every method gets the same number of steps (as many passes as make about 1000 st
 the rule's falling along a cosine, and three trials per split: a fifth of the training data is set aside, the trial with
 the highest validation log-likelihood wins, its noise is the likeliest for the validation data, and it is trained again
 on all training data and tested once. The test data of a split are never used to choose. Binary networks choose their
-temperature, dropout its rate (on inputs and hidden units), the float network its weight decay. Results are written
-after every split; what is there is not repeated.
+temperature, dropout its rate (on inputs and hidden units), the float network its weight decay. "Splines" means that
+every feature is first spread over eight hats on equally spaced knots (scikit-learn's `SplineTransformer`, degree 1),
+fitted to the training data. Results are written after every split; what is there is not repeated.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from record import RESULTS, machine, read, say, write
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import SplineTransformer, StandardScaler
 from torch import Tensor, nn
 
 import varbnn as vb
@@ -30,7 +33,7 @@ from varbnn.data import RegressionDataset, batches, load
 
 PATH = RESULTS / "regression.json"
 SETS = ("yacht", "boston", "energy", "concrete", "wine-red")
-STEPS, BATCH, LR, SAMPLES = 1000, 32, 1e-2, 64
+STEPS, BATCH, LR, SAMPLES, KNOTS = 1000, 32, 1e-2, 64, 8
 
 Ask = Callable[[Tensor], vb.RegressionPrediction]
 
@@ -72,12 +75,21 @@ def real(data: RegressionDataset, width: int, dropout: float = 0.0, decay: float
     return ask
 
 
+def splined(data: RegressionDataset) -> RegressionDataset:
+    """Every feature as `KNOTS` piecewise linear hats, standardised; nothing but training data says how."""
+    hats = make_pipeline(SplineTransformer(KNOTS, degree=1), StandardScaler()).fit(data.train_x.numpy())
+    parts = {part: getattr(data, part) for part in ("train_x", "val_x", "test_x")}
+    made = {name: torch.from_numpy(hats.transform(x.numpy())).float() for name, x in parts.items() if x is not None}
+    return replace(data, **made)
+
+
 @dataclass(frozen=True)
 class Method:
-    """How to train, and the values that its one setting is chosen from."""
+    """How to train, the values that its one setting is chosen from, and whether splines come first."""
 
     train: Callable[[RegressionDataset, float], Ask]
     choices: tuple[float, ...]
+    splines: bool = False
 
 
 METHODS = {
@@ -86,12 +98,17 @@ METHODS = {
     "MC dropout, 50": Method(lambda data, value: real(data, 50, dropout=value), (0.005, 0.02, 0.1)),
     "float, 50": Method(lambda data, value: real(data, 50, decay=value), (0.0, 0.1, 1.0)),
 }
+METHODS |= {
+    f"{name}, splines": replace(METHODS[name], splines=True) for name in ("binary, 50", "MC dropout, 50", "float, 50")
+}
 
 
 def one(method: Method, name: str, folder: str, split: int) -> dict[str, Any]:
     """Choose on validation data, train on all training data, test."""
     begun = time.process_time()
     parts, whole = (load(f"uci-{name}", folder, split, validation=v, split=split) for v in (True, False))  # type: ignore[call-overload]
+    if method.splines:
+        parts, whole = splined(parts), splined(whole)
     trials = []
     for value in method.choices:
         torch.manual_seed(split)

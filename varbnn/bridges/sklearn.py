@@ -26,6 +26,7 @@ class VariationalBNNClassifier(base.ClassifierMixin, Network):
     fall along a cosine. Predictions are means over networks drawn from it, the same ones in every call.
 
     Inputs are standardised inside, feature by feature (a constant feature becomes 0): no scaler is needed in front.
+    For tables whose targets bend with a feature, ``make_pipeline(SplineTransformer(8, degree=1), ...)`` helps much.
     Labels may be anything scikit-learn takes, of two classes or more.
 
     Args:
