@@ -82,7 +82,7 @@ def binary(
 def real(data: Dataset, recipe: demo.Recipe, seed: int) -> dict[str, Any]:
     """The float twin."""
     torch.manual_seed(seed)
-    model = demo.network(data, recipe.widths, None, recipe.dropout, recipe.hidden_dropout)
+    model = demo.network(data, recipe.widths, None)
     optimizer = torch.optim.Adam(model.parameters(), lr=FLOAT_LR)
     loader = batches(data.train_x, data.train_y, recipe.batch_size, torch.Generator().manual_seed(seed))
     schedule = CosineAnnealingLR(optimizer, recipe.epochs)

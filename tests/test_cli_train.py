@@ -59,6 +59,21 @@ def test_a_run_is_measured_and_written_and_can_be_measured_again(own, tmp_path, 
     assert 0 <= again["calibrated"]["ood_auroc"] <= 1
 
 
+@pytest.mark.parametrize("method, share", [("posterior", 0.2), ("ste", 0.0)])
+def test_inputs_are_left_out_in_training_as_the_preset_says(own, tmp_path, capsys, monkeypatch, method, share):
+    made = []
+
+    def remembered(*arguments):
+        made.append(training.demo.methods.network(*arguments))
+        return made[-1]
+
+    monkeypatch.setattr(training.demo, "network", remembered)
+    out = run(capsys, f"{TRAIN} --preset fashion --method {method}")
+    assert ("dropout 0.2" in out) == bool(share)
+    assert json.loads((tmp_path / "run/report.json").read_text())["plan"]["dropout"] == share
+    assert [layer.p for layer in made[0] if isinstance(layer, torch.nn.Dropout)] == [share] * bool(share)
+
+
 def test_evaluation_is_that_of_the_packed_networks_on_inputs_standardised_as_in_training(own, tmp_path, capsys):
     run(capsys, TRAIN)
     x, y = blobs(30, 3)

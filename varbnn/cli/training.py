@@ -78,6 +78,7 @@ class Plan:
     epochs: int
     batch_size: int
     settings: Mapping[str, float]
+    dropout: float
     samples: int
     seed: int
     fingerprint: str
@@ -124,6 +125,7 @@ def _plan(chosen: argparse.Namespace, data: Dataset) -> Plan:
         epochs=chosen.epochs or preset.epochs,
         batch_size=preset.batch_size,
         settings=preset.settings if chosen.method == "posterior" else dict(demo.RECIPES[name].settings[chosen.method]),
+        dropout=preset.dropout if chosen.method == "posterior" else 0.0,
         samples=chosen.samples,
         seed=chosen.seed,
         fingerprint=_fingerprint(data),
@@ -140,7 +142,7 @@ def _fingerprint(data: Dataset) -> str:
 def _trained(plan: Plan, data: Dataset, folder: Path, quiet: bool) -> tuple[nn.Module, list[dict[str, float]]]:
     torch.manual_seed(plan.seed)
     method = demo.METHODS[plan.method]
-    model = demo.network(data, plan.widths, method.posterior)
+    model = demo.network(data, plan.widths, method.posterior, plan.dropout)
     optimizer = method.optimizer(model, plan.settings, len(data.train_x))
     loader = batches(data.train_x, data.train_y, plan.batch_size, torch.Generator().manual_seed(plan.seed))
     schedule = CosineAnnealingLR(optimizer, plan.epochs)
@@ -204,7 +206,8 @@ def _opening(plan: Plan, data: Dataset) -> str:
     assert data.val_x is not None
     layers = "-".join(map(str, [data.train_x.shape[1], *plan.widths, data.num_classes]))
     test = f", {len(data.test_x):,} test" if len(data.test_x) else ""
-    settings = ", ".join(f"{key} {value:.4g}" for key, value in plan.settings.items())
+    numbers = {**plan.settings, **({"dropout": plan.dropout} if plan.dropout else {})}
+    settings = ", ".join(f"{key} {value:.4g}" for key, value in numbers.items())
     return (
         f"data      {data.name}: {len(data.train_x):,} training, {len(data.val_x):,} validation{test} inputs, "
         f"{plural(data.num_classes, 'class')}\n"

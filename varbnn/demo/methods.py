@@ -153,7 +153,7 @@ def train(
     statistics re-estimated too. Torch's global random state is seeded with `seed`.
     """
     torch.manual_seed(seed)
-    model = network(data, recipe.widths, method.posterior, recipe.dropout, recipe.hidden_dropout)
+    model = network(data, recipe.widths, method.posterior)
     optimizer = method.optimizer(model, settings, len(data.train_x))
     loader = batches(data.train_x, data.train_y, recipe.batch_size, torch.Generator().manual_seed(seed))
     schedule = CosineAnnealingLR(optimizer, recipe.epochs)

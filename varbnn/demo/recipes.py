@@ -18,8 +18,6 @@ class Recipe:
         widths: of the hidden layers.
         epochs, batch_size: the budget, the same for every method.
         settings: of each method's rule, by the method's name.
-        dropout, hidden_dropout: shares of the inputs and of the hidden units that are set to zero in training, the
-            same for every method.
         refresh: training inputs, at most, from which one network's batch norms are re-estimated.
         threads: of torch, or None for its own choice. More than one gain little for networks this small and lose a
             factor of ten where the cores are shared; one also makes the result the same on any number of cores.
@@ -29,8 +27,6 @@ class Recipe:
     epochs: int
     batch_size: int
     settings: Mapping[str, Settings]
-    dropout: float = 0.0
-    hidden_dropout: float = 0.0
     refresh: int = 10_000
     threads: int | None = 1
 
