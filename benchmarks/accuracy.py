@@ -155,7 +155,7 @@ def summarise(results: dict[str, Any]) -> dict[str, Any]:
     for method, runs in results["runs"].items():
         rows = {method: runs} | ({f"{method}, mode": [r["mode"] for r in runs]} if "mode" in runs[0] else {})
         for name, row in rows.items():
-            keys = [k for k in row[0] if k not in ("seed", "mode", "num_samples") and row[0][k] is not None]
+            keys = [k for k in row[0] if k not in ("seed", "mode", "num_samples", "settings") and row[0][k] is not None]
             values = {k: [r[k] for r in row if k in r] for k in keys}
             table[name] = {
                 k: {"mean": statistics.fmean(v), "sd": statistics.stdev(v) if len(v) > 1 else 0.0}

@@ -237,6 +237,9 @@ WIDE = {
     "ste": "StraightThrough (Adam)",
     "bop": "Bop",
     "float": "float twin (Adam)",
+    "posterior, dropout": "**living posterior**, {num_samples} draws, a fifth of the inputs left out",
+    "posterior, dropout, mode": "its mode, 1 network",
+    "ste, dropout": "StraightThrough (Adam), a fifth of the inputs left out",
 }
 OF_WIDE = {
     "accuracy": ("accuracy, %", 100, 2),
@@ -257,7 +260,7 @@ def wide_table(results: dict[str, Any]) -> str:
         row = results["table"].get(name)
         if row is None:
             continue
-        seeds = len(results["runs"][name.split(",")[0]])
+        seeds = len(results["runs"][name.removesuffix(", mode")])
         cells = []
         for key, (_, scale, digits) in OF_WIDE.items():
             spread = f" ± {scale * row[key]['sd']:.{digits}f}" if key in row and seeds > 1 else ""

@@ -144,16 +144,18 @@ def train(
     *,
     num_samples: int,
     seed: int,
+    dropout: float = 0.0,
     progress: bool = False,
     label: str = "",
 ) -> Outcome:
     """Fit `method` to the training data, and measure it on the test data and the foreign inputs.
 
     The same sampled networks judge both, each with its own batch-norm statistics; a method that does not draw gets its
-    statistics re-estimated too. Torch's global random state is seeded with `seed`.
+    statistics re-estimated too. `dropout` is the share of inputs left out in training. Torch's global random state is
+    seeded with `seed`.
     """
     torch.manual_seed(seed)
-    model = network(data, recipe.widths, method.posterior)
+    model = network(data, recipe.widths, method.posterior, dropout)
     optimizer = method.optimizer(model, settings, len(data.train_x))
     loader = batches(data.train_x, data.train_y, recipe.batch_size, torch.Generator().manual_seed(seed))
     schedule = CosineAnnealingLR(optimizer, recipe.epochs)
