@@ -1,4 +1,4 @@
-"""What every method of `uncertainty.py` is tuned over: five settings each, with and without dropout in training."""
+"""What every method of `uncertainty.py` is tuned over: five settings each, six at full scale, with and without dropout."""
 
 from __future__ import annotations
 
@@ -91,6 +91,7 @@ FULL: dict[str, tuple[Row, ...]] = {
         ("none", 1e-3, 1 / 30, 1e-2),
         ("none", 1e-3, 1 / 60, 3e-2),
         ("none", 1e-3, 1 / 30, 3e-2),
+        ("tenth", 1e-3, 1 / 60, 1e-2),
     ),
     "posterior ensemble": (
         ("none", 2, 2e-3, 1 / 60, 1e-2),
@@ -98,6 +99,7 @@ FULL: dict[str, tuple[Row, ...]] = {
         ("none", 2, 2e-3, 1 / 30, 1e-2),
         ("none", 2, 2e-3, 1 / 60, 3e-2),
         ("none", 4, 4e-3, 1 / 60, 3e-2),
+        ("tenth", 2, 2e-3, 1 / 60, 1e-2),
     ),
     "ste": (
         ("none", 1e-3, 3e-3),
@@ -105,6 +107,7 @@ FULL: dict[str, tuple[Row, ...]] = {
         ("none", 1e-3, 1e-3),
         ("none", 3e-3, 1e-3),
         ("tenth", 3e-3, 1e-3),
+        ("fifth", 3e-3, 1e-3),
     ),
     "deep ensemble": (
         ("none", 1e-3, 1e-2),
@@ -112,6 +115,7 @@ FULL: dict[str, tuple[Row, ...]] = {
         ("none", 1e-3, 3e-2),
         ("none", 1e-3, 3e-3),
         ("none", 3e-3, 1e-2),
+        ("none", 3e-3, 3e-2),
     ),
     "bop": (
         ("none", 1e-3, 1e-8, 3e-3),
@@ -119,6 +123,7 @@ FULL: dict[str, tuple[Row, ...]] = {
         ("none", 1e-3, 1e-8, 1e-3),
         ("none", 3e-3, 1e-8, 3e-3),
         ("none", 1e-4, 1e-8, 1e-3),
+        ("tenth", 3e-3, 1e-8, 3e-3),
     ),
     "vispa": (
         ("none", 10, 1e-2),
@@ -126,6 +131,7 @@ FULL: dict[str, tuple[Row, ...]] = {
         ("none", 10, 3e-3),
         ("none", 30, 3e-3),
         ("none", 10, 3e-2),
+        ("fifth", 10, 1e-2),
     ),
     "published": (
         ("none", 3e-4, 3e-3),
@@ -133,9 +139,10 @@ FULL: dict[str, tuple[Row, ...]] = {
         ("none", 1e-4, 3e-3),
         ("none", 3e-4, 1e-2),
         ("none", 1e-3, 3e-3),
+        ("fifth", 3e-4, 3e-3),
     ),
-    "float": (("none", 1e-3), ("tenth", 1e-3), ("both", 1e-3), ("none", 3e-4), ("tenth", 3e-4)),
-    "dropout": (("hidden", 1e-3), ("all", 1e-3), ("hidden", 3e-4), ("more", 1e-3), ("both", 1e-3)),
+    "float": (("none", 1e-3), ("tenth", 1e-3), ("both", 1e-3), ("none", 3e-4), ("tenth", 3e-4), ("fifth", 1e-3)),
+    "dropout": (("hidden", 1e-3), ("all", 1e-3), ("hidden", 3e-4), ("more", 1e-3), ("both", 1e-3), ("all", 3e-4)),
 }
 
 
