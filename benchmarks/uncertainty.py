@@ -274,7 +274,7 @@ def main() -> None:
     add: Callable[..., Any] = parser.add_argument
     add("--data-dir", required=True, help="where fashion_mnist.npz, mnist.npz and notmnist_test.npz lie")
     add("--seeds", type=int, default=5)
-    add("--trials", type=int, help="of each method, at most; default: all five")
+    add("--trials", type=int, help="of each method, at most; default: all")
     add(
         "--stages",
         type=int,

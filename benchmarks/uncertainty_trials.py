@@ -1,4 +1,4 @@
-"""What every method of `uncertainty.py` is tuned over: five settings each, six at full scale, with and without dropout."""
+"""What every method of `uncertainty.py` is tuned over: five settings each, six at full scale; dropout is among them."""
 
 from __future__ import annotations
 
