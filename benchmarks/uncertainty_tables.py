@@ -231,6 +231,9 @@ PAGES: dict[str, Callable[[dict[str, Any]], str]] = {
 }
 
 
+OF_FULL = ("uncertainty-raw", "uncertainty-tests", "uncertainty-scaled", "uncertainty-settings")
+"""Tables that the page has of the larger study too."""
+
 WIDE = {
     "posterior": "**living posterior**, {num_samples} draws",
     "posterior, mode": "the posterior's mode, 1 network",
@@ -273,6 +276,8 @@ def tables() -> dict[str, str]:
     """By the name of its marker in docs/uncertainty.md."""
     made = {"uncertainty-wide": wide_table(read(RESULTS / "wide.json"))}
     made |= {name: table(read(RESULTS / "uncertainty-fashion-small.json")) for name, table in PAGES.items()}
+    full = read(RESULTS / "uncertainty-fashion-full.json")
+    made |= {name.replace("-", "-full-", 1): PAGES[name](full) for name in OF_FULL}
     ablation = read(RESULTS / "posterior-ablation.json")
     return made | {"ablation-estimators": estimators_table(ablation), "ablation-draws": draws_table(ablation)}
 
