@@ -149,6 +149,17 @@ def replay(settings: Settings, stream: Stream) -> Strategy:
     return continual.Replay(fine_tune(settings, stream), Coreset(STORED, "random"), settings["share"])
 
 
+def reminded_replay(settings: Settings, stream: Stream) -> Strategy:
+    """Replay, whose copy also learns what is stored again before it is asked."""
+
+    def again(model: nn.Module, task: Task) -> torch.optim.Optimizer:
+        return vb.optim.StraightThrough(model.parameters(), settings["remind_lr"])
+
+    coreset = Coreset(STORED, "random")
+    inside = continual.Replay(fine_tune(settings, stream), coreset, settings["share"])
+    return continual.Rehearsal(inside, coreset, again, epochs=REMIND, schedule=falling)
+
+
 def published(settings: Settings, stream: Stream) -> Strategy:
     """BayesBiNN as in its authors' code for continual learning."""
 
@@ -230,6 +241,12 @@ METHODS = {
     "vcl": Method(None, mean_field, trials(lr=(1e-3, 5e-3, 1e-3), init_sd=(0.05, 0.05, 0.02)), RELU, gaussian),
     "posterior": Method(LIVING, bayes, {"task": STEADY, "domain": MOVING, "class": HELD}, OURS),
     "replay": Method(Point(), replay, trials(share=(0.5, 0.5, 0.7), head=(1.0, 3.0, 1.0)), {**RELU, "lr": 1e-3}),
+    "replay, reminded": Method(
+        Point(),
+        reminded_replay,
+        trials(remind_lr=(1e-3, 3e-4, 1e-3), head=(1.0, 1.0, 3.0)),
+        {**RELU, "lr": 1e-3, "share": 0.5},
+    ),
     "posterior, coreset": Method(
         LIVING,
         bayes_with_coreset,

@@ -17,9 +17,10 @@ TITLES = {
     "vcl": "VCL, mean-field, float",
     "posterior": "**posterior as prior**",
     "replay": "replay, straight-through",
+    "replay, reminded": "replay, and reminded before it is asked",
     "posterior, coreset": "**posterior as prior, and coreset**",
 }
-STORING = ("replay", "posterior, coreset")
+STORING = ("replay", "replay, reminded", "posterior, coreset")
 SCENARIOS = {"task": "task-incremental", "domain": "domain-incremental", "class": "class-incremental"}
 ROUNDED = {
     "posterior": "32 bits",
