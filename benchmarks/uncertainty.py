@@ -169,8 +169,12 @@ def once(
 def tune(names: Iterable[str], asked: Asked, results: Result, path: Path, most: int | None) -> None:
     """Fill in the missing trials and name each method's best."""
     for name in names:
+        asked_for = asked.scale.trials[name][:most]
         done = results.setdefault("tuning", {}).setdefault(name, [])
-        for settings in asked.scale.trials[name][len(done) : most]:
+        done[:] = [trial for trial in done if trial["settings"] in asked_for]  # none of an earlier list
+        for settings in asked_for:
+            if any(trial["settings"] == settings for trial in done):
+                continue
             result, ways = once(name, asked, settings, TUNING_SEED, tuning=True)
             found = vb.evaluate(ways[name][asked.parts["val"]], asked.data.val_y)
             row = {key: found[key] for key in ("accuracy", "nll", "ece")}
@@ -199,7 +203,7 @@ def final(names: Iterable[str], asked: Asked, results: Result, path: Path, seeds
 
 
 def full_ensembles(asked: Asked, results: Result, path: Path, cache: Path) -> None:
-    """Four straight-through networks of the full budget each: all seeds but one, so these share members."""
+    """Four straight-through networks of the full budget each, of the seeds after each seed: ensembles share members."""
     seeds = [row["seed"] for row in results.get("runs", {}).get("ste", [])]
     files = {seed: cache / f"ste-{seed}.pt" for seed in seeds}
     runs = results["runs"].setdefault("full ensemble", [])
@@ -208,11 +212,12 @@ def full_ensembles(asked: Asked, results: Result, path: Path, cache: Path) -> No
     if len(seeds) <= MEMBERS or len(runs) == len(seeds) or not all(file.exists() for file in files.values()):
         return
     probs = {seed: torch.load(file) for seed, file in files.items()}
-    for left_out in seeds:
-        prediction = vb.Prediction(torch.stack([probs[seed] for seed in seeds if seed != left_out]))
+    for place, seed in enumerate(seeds):
+        others = [seeds[(place + step) % len(seeds)] for step in range(1, MEMBERS + 1)]
+        prediction = vb.Prediction(torch.stack([probs[other] for other in others]))
         runs.append(
             {
-                "seed": left_out,
+                "seed": seed,
                 "settings": chosen,
                 "entropy_bits": 0.0,
                 "ways": {"full ensemble": asked.scores(prediction)},

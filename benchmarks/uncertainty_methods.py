@@ -50,7 +50,7 @@ class Method:
 
 
 def adamw(parameters: Parameters, size: int, settings: Settings) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(parameters, lr=settings["lr"], weight_decay=settings.get("weight_decay", 0.0))
+    return torch.optim.AdamW(parameters, **{"weight_decay": 0.0, **settings})
 
 
 METHODS = {

@@ -20,7 +20,7 @@ SHARPNESS = 150
 WAYS = {
     "posterior": "**living posterior**, {num_samples} draws",
     "posterior, mode": "the posterior's mode, 1 network",
-    "posterior ensemble": "**posteriors from {starts} starts**, {num_samples} draws together",
+    "posterior ensemble": "**posteriors from {starts:g} starts**, {num_samples} draws together",
     "ste": "StraightThrough (Adam)",
     "ste, snapshots": "StraightThrough, its last epochs",
     "bop": "Bop",
@@ -114,9 +114,11 @@ def cost_table(results: dict[str, Any]) -> str:
 
 def settings_table(results: dict[str, Any]) -> str:
     """What every method was tuned over, and what won."""
-    titles = {name: title.format(**results, share="", starts="several") for name, title in WAYS.items()}
+    titles = {name: title.format(**results, share="", starts=0) for name, title in WAYS.items()}
     names = {name: title.split(",")[0].strip("*") for name, title in titles.items()} | {
-        "deep ensemble": "deep ensemble"
+        "deep ensemble": "deep ensemble",
+        "posterior ensemble": "posteriors from several starts",
+        "dropout": "float twin, MC dropout",
     }
     rows = []
     for name, trials in results["tuning"].items():

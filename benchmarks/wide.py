@@ -4,10 +4,9 @@
 
 Binary methods take the settings that 784-400-400-10 chose on validation data (`accuracy.py`), the float twin Adam at
 1e-3. Two more rows leave out a fifth of the inputs in training, as the published network does (which also leaves out
-hidden units); their posterior is at 1/300, between 1/100 and 1/1000, of which the colder was the better on validation
-data after five epochs. Every method has the same epochs along a cosine, batches of 100, and batch norms re-estimated
-for every network that predicts; the posterior predicts with 32 draws, the others with one network. A run goes on where
-its results file ends.
+hidden units); their posterior is at 1/300, colder than the small network's. Every method has the same epochs along a
+cosine, batches of 100, and batch norms re-estimated for every network that predicts; the posterior predicts with 32
+draws, the others with one network. A run goes on where its results file ends.
 """
 
 from __future__ import annotations

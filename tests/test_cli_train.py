@@ -122,6 +122,22 @@ def test_a_run_asked_for_otherwise_does_not_go_on(change, named, own, capsys):
     assert f"another setting of {named}" in run(capsys, TRAIN + change, 2)
 
 
+def test_a_run_from_before_a_setting_was_written_down_goes_on(own, tmp_path, capsys):
+    run(capsys, TRAIN)
+    path = tmp_path / "run" / training.SETTINGS
+    settings = json.loads(path.read_text())
+    assert settings.pop("dropout") == 0.0
+    path.write_text(json.dumps(settings))
+    run(capsys, TRAIN)
+
+
+@pytest.mark.parametrize("content", ["", "[1]", "null"])
+def test_settings_that_cannot_be_read_are_named(own, tmp_path, capsys, content):
+    run(capsys, TRAIN)
+    (tmp_path / "run" / training.SETTINGS).write_text(content)
+    assert "training.json does not say what the run in run was asked for" in run(capsys, TRAIN, 2)
+
+
 def test_other_data_do_not_go_on(own, capsys):
     run(capsys, TRAIN)
     np.savez("own.npz", **{**own, "x_train": own["x_train"] + 1})

@@ -163,11 +163,24 @@ def test_a_task_is_chosen_from_once():
         return k_center(x, size, generator)
 
     coreset, first, second = Coreset(5, counted, withhold=True), a_task(), a_task("b", seed=1)
-    for task in (first, second, first):  # the first again is another place in the stream, and chosen from anew
+    for task in (first, first, second):  # the first again is another place in the stream, and chosen from anew
         left, again = coreset.rest(task)[0], coreset.rest(task)[0]
         assert torch.equal(left, again)
         coreset.add(task)
-    assert calls == [len(first), len(second), len(first)]
+    assert calls == [len(first), len(first), len(second)]
+
+
+def test_a_choice_remembered_is_that_of_the_present_settings_and_cannot_be_written_to():
+    def fresh(size, seed, tasks):
+        return kept(*([a_task("b", seed=1)] * tasks), size=size, choose="random", seed=seed).pick(task)
+
+    task, coreset = a_task(), kept(size=5, choose="random", seed=0)
+    coreset.pick(task).zero_()
+    assert torch.equal(coreset.pick(task), fresh(5, 0, 0))
+    coreset.seed = 3
+    assert torch.equal(coreset.pick(task), fresh(5, 3, 0))
+    coreset.load_state_dict(kept(a_task("b", seed=1), size=5, choose="random", seed=3).state_dict())
+    assert torch.equal(coreset.pick(task), fresh(5, 3, 1))
 
 
 def test_a_coreset_accumulates_in_order_with_heads():

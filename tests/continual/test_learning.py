@@ -373,6 +373,39 @@ def test_a_network_that_refuses_the_state_leaves_the_strategy_as_it_was(stream, 
     assert len(strategy.coreset) == 0
 
 
+def test_a_strategy_that_refuses_its_state_is_as_it_was(stream, tmp_path):
+    def springs(size):
+        ewc = continual.EWC(lambda m, t: vb.optim.StraightThrough(m.parameters()), 1.0, examples=5)
+        return continual.Replay(ewc, continual.Coreset(size, "random"))
+
+    def small():
+        torch.manual_seed(0)
+        return vb.binarize(nn.Linear(8, 3), posterior=vb.posteriors.Point())
+
+    options = dict(checkpoint=tmp_path / "run.pt", epochs=1)
+    learned(stream, small(), **options, strategy=springs(5))
+    strategy = springs(6)
+    with pytest.raises(CheckpointError, match="another size"):
+        learned(stream, small(), **options, strategy=strategy)
+    assert strategy.bytes_kept() == 0
+
+
+def test_a_kept_optimizer_with_other_groups_is_refused(stream, tmp_path, monkeypatch):
+    def kept(groups):
+        def optimizer(model, task):
+            own = list(model.parameters())
+            return torch.optim.SGD([{"params": own[number::groups]} for number in range(groups)])
+
+        return continual.FineTune(optimizer, keep=True)
+
+    options = dict(checkpoint=tmp_path / "run.pt", epochs=2, schedule=None)
+    with monkeypatch.context() as patch, pytest.raises(Cut):
+        cut_after(4, patch)
+        learned(stream, network(), **options, checkpoint_every=0.0, strategy=kept(1))
+    with pytest.raises(CheckpointError, match="another model or optimizer"):
+        learned(stream, network(), **options, strategy=kept(2))
+
+
 @pytest.mark.parametrize("damage", [b"", b"not a checkpoint", None])
 def test_a_damaged_file_is_refused_and_kept(stream, tmp_path, damage):
     path = tmp_path / "run.pt"

@@ -559,3 +559,20 @@ def test_a_share_out_of_range_is_refused(share):
 def test_a_reminder_out_of_range_is_refused(option):
     with pytest.raises(InputError, match=option):
         reminding(continual.Coreset(5), **{option: 0})
+
+
+def test_what_two_strategies_withhold_together_is_withheld_once():
+    task, asked = some_task("one", 0), []
+    coreset = continual.Coreset(7, "random", withhold=True)
+
+    def remembered(model, given, prior=0.0):
+        asked.append(given)
+        return bayes(model, given, prior)
+
+    inside = continual.Replay(continual.PosteriorAsPrior(remembered), coreset)
+    outside = continual.Rehearsal(inside, coreset, remembered, epochs=1, batch_size=10)
+    learned = outside.examples(task, 0, 3)
+    outside.begin(binary(), task, 0)
+    assert len(learned.y) == len(asked[0]) == len(task) - 7
+    kept = set(map(tuple, task.train_x[coreset.pick(task)].tolist()))
+    assert kept.isdisjoint(map(tuple, learned.x.tolist()))

@@ -26,7 +26,6 @@ class VariationalBNNClassifier(base.ClassifierMixin, Network):
     fall along a cosine. Predictions are means over networks drawn from it, the same ones in every call.
 
     Inputs are standardised inside, feature by feature (a constant feature becomes 0): no scaler is needed in front.
-    For tables whose targets bend with a feature, ``make_pipeline(SplineTransformer(8, degree=1), ...)`` helps much.
     Labels may be anything scikit-learn takes, of two classes or more.
 
     Args:
@@ -117,6 +116,8 @@ class VariationalBNNRegressor(base.RegressorMixin, Network):
     Network, inputs and options are those of `VariationalBNNClassifier`; one real target, standardised inside. After
     training, the noise is fitted once more to the mean of the drawn networks (`varbnn.NoiseScaling`), on the training
     data: what training itself learns also holds the scatter of single draws.
+
+    For targets that bend with a feature, scikit-learn's ``SplineTransformer(8, degree=1)`` in front can help much.
 
     Attributes:
         noise_: standard deviation of the noise, in units of the target.

@@ -12,8 +12,13 @@ from varbnn.demo.output import as_json
 from varbnn.errors import InputError
 
 
-def going_on(state: Path, settings: Path, asked: Mapping[str, Any]) -> bool:
+def going_on(
+    state: Path, settings: Path, asked: Mapping[str, Any], absent: Mapping[str, Any] | None = None
+) -> bool:
     """Compare what is `asked` with the file of `settings` of a run that left a `state`; without one write them down.
+
+    Args:
+        absent: what runs had that were begun before a setting was written down.
 
     Returns:
         Whether there is such a run.
@@ -26,10 +31,13 @@ def going_on(state: Path, settings: Path, asked: Mapping[str, Any]) -> bool:
         written(str(settings), as_json(dict(asked)).encode())
         return False
     try:
-        before = json.loads(settings.read_text(encoding="utf-8"))
-        other = [key for key, value in asked.items() if before.get(key) != value]
-    except (OSError, ValueError, AttributeError):
-        other = ["unknown"]
+        before = {**(absent or {}), **json.loads(settings.read_text(encoding="utf-8"))}
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(
+            f"{settings} does not say what the run in {state.parent} was asked for ({error}); choose another --out, or "
+            f"remove {state} to start afresh"
+        ) from error
+    other = [key for key, value in asked.items() if before.get(key) != value]
     if other:
         raise InputError(
             f"{state.parent} holds a run with another setting of {', '.join(other)}; choose another --out, or remove "

@@ -49,7 +49,7 @@ def add(commands: Any) -> None:
     add("data", metavar="DATA", help=about)
     add("--data-dir", metavar="DIR", help="where the files of named image sets lie")
     add("--method", choices=list(demo.METHODS), default="posterior", help="default: posterior")
-    about = "settings, batches and epochs; default: by the number of training inputs"
+    about = "settings, batches and epochs, and inputs left out of a posterior's training; default: by their number"
     add("--preset", choices=list(presets.PRESETS), help=about)
     add("--hidden", type=hidden, metavar="WIDTHS", help="of the hidden layers, such as 400-400; default: the preset's")
     add("--epochs", type=at_least(1), metavar="N", help="default: the preset's")
@@ -93,7 +93,7 @@ def _run(chosen: argparse.Namespace) -> None:
     plan = _plan(chosen, data)
     with output(folder):
         pass  # better to hear now that it cannot be written to
-    going_on(folder / STATE, folder / SETTINGS, plan.written())
+    going_on(folder / STATE, folder / SETTINGS, plan.written(), absent={"dropout": 0.0})
     print(f"{_opening(plan, data)}\n", flush=True)
     with alone(chosen.threads):
         model, history = _trained(plan, data, folder, chosen.quiet)

@@ -78,7 +78,7 @@ class Coreset:
         self._y: list[Tensor] = []
         self._scales: list[tuple[float, float]] = []  # lowest value and height of a level, of inputs kept as bytes
         self._dtype = torch.float32
-        self._picked: tuple[Task, Tensor] | None = None  # the choice of the task that comes next, until it is added
+        self._picked: tuple[Task, Any, Tensor] | None = None  # the last choice: of what, how, and what it was
 
     def __len__(self) -> int:
         """Examples kept."""
@@ -159,8 +159,9 @@ class Coreset:
         Raises:
             InputError: the task has fewer examples; a function that does not choose `size` different ones.
         """
-        if self._picked is not None and self._picked[0] is task:
-            return self._picked[1]
+        how = (self.choose, self.size, self.seed, self.balanced, len(self.classes))
+        if self._picked is not None and self._picked[0] is task and self._picked[1] == how:
+            return self._picked[2].clone()
         if len(task) < self.size:
             raise InputError(f"task {task.name!r} has {len(task)} examples, too few for a coreset of {self.size}")
         # a generator of its own for every task: learning that goes on where it stopped chooses the same
@@ -182,8 +183,8 @@ class Coreset:
             raise InputError(
                 f"choose must give {self.size} different indices, int64, got {indices.dtype} {tuple(indices.shape)}"
             )
-        self._picked = task, indices
-        return indices
+        self._picked = task, how, indices
+        return indices.clone()
 
     def rest(self, task: Task) -> tuple[Tensor, Tensor]:
         """Inputs and labels to train on: without what `add` would keep if that is withheld, else all.
@@ -222,7 +223,7 @@ class Coreset:
         self._x.append(x)
         self._y.append(y)
         self.classes.append(task.classes)
-        self._picked = None
+        self._picked = None  # nobody asks again, and a task is large
 
     def state_dict(self) -> dict[str, Any]:
         """What is kept, and the settings; `torch.load(weights_only=True)` reads it."""
@@ -259,7 +260,6 @@ class Coreset:
         self.classes = [tuple(classes) for classes in state["classes"]]
         self._scales = [(float(low), float(step)) for low, step in state["scales"]]
         self._dtype = getattr(torch, state["dtype"])
-        self._picked = None
 
     def _require_any(self) -> None:
         if not self._x:

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from varbnn import saving
+from varbnn.continual.coresets import Coreset
 from varbnn.continual.evaluation import Evaluation, Result
 from varbnn.continual.run import Run
 from varbnn.continual.strategies import Strategy
@@ -66,23 +67,32 @@ def load(path: Path, run: Run, settings: Settings) -> None:
             f"{path} belongs to a run with another setting of {', '.join(other)}; give the settings it was started "
             "with, or another file"
         )
-    before = run.strategy.state_dict()
-    run.strategy.load_state_dict(state["strategy"])
-    run.number = state["number"]
-    items: dict[str, Any] = {"model": run.model}
-    if "optimizer" in state:
-        items["optimizer"] = run.begin_task()[0]
-        if run.scheduler is not None:
-            items["scheduler"] = run.scheduler
+    before = _held(run.strategy)
     try:
+        run.strategy.load_state_dict(state["strategy"])
+        run.number = state["number"]
+        items: dict[str, Any] = {"model": run.model}
+        if "optimizer" in state:
+            items["optimizer"] = run.begin_task()[0]
+            if run.scheduler is not None:
+                items["scheduler"] = run.scheduler
         saving.restore(path, items, state)
-    except CheckpointError:
-        run.strategy.load_state_dict(before)
+    except Exception:
+        for item, values in before:
+            vars(item).clear()
+            vars(item).update(values)
         raise
     run.modes = state["modes"]
     run.place = type(run.place)(**state["place"])
     run.result = Result.from_dict(state["result"])
     saving.set_random_state(state)
+
+
+def _held(item: Strategy | Coreset) -> list[tuple[Strategy | Coreset, dict[str, Any]]]:
+    """What a strategy and everything inside it hold; loading a state replaces such values and changes none in place."""
+    values = dict(vars(item))
+    inside = [value for value in values.values() if isinstance(value, Strategy | Coreset)]
+    return [(item, values), *(pair for value in inside for pair in _held(value))]
 
 
 class Saver:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from varbnn.continual.stored import store
 from varbnn.continual.streams import Task
-from varbnn.errors import InputError
+from varbnn.errors import CheckpointError, InputError
 from varbnn.nn import binary_layers
 from varbnn.nn.batchnorm import Data, device_of
 from varbnn.nn.draws import evaluating
@@ -134,7 +134,10 @@ class FineTune(Strategy):
         if number == 0 or self._kept is None:
             self._kept = self.optimizer(model, task)
             if self._saved is not None:
-                self._kept.load_state_dict(self._saved)
+                try:
+                    self._kept.load_state_dict(self._saved)
+                except (ValueError, KeyError, RuntimeError) as error:
+                    raise CheckpointError(f"the state belongs to another model or optimizer: {error}") from error
                 self._saved = None  # another run with this strategy starts from nothing
         return self._kept
 
