@@ -242,9 +242,6 @@ WIDE = {
     "ste": "StraightThrough (Adam)",
     "bop": "Bop",
     "float": "float twin (Adam)",
-    "posterior, dropout": "**living posterior**, {num_samples} draws, a fifth of the inputs left out",
-    "posterior, dropout, mode": "its mode, 1 network",
-    "ste, dropout": "StraightThrough (Adam), a fifth of the inputs left out",
 }
 OF_WIDE = {
     "accuracy": ("accuracy, %", 100, 2),
@@ -276,7 +273,8 @@ def wide_table(results: dict[str, Any]) -> str:
 
 def tables() -> dict[str, str]:
     """By the name of its marker in docs/uncertainty.md."""
-    made = {"uncertainty-wide": wide_table(read(RESULTS / "wide.json"))}
+    made = {name: wide_table(read(RESULTS / f"{name}.json")) for name in ("wide", "wide-dropout")}
+    made = {f"uncertainty-{name}": table for name, table in made.items()}
     made |= {name: table(read(RESULTS / "uncertainty-fashion-small.json")) for name, table in PAGES.items()}
     full = read(RESULTS / "uncertainty-fashion-full.json")
     made |= {name.replace("-", "-full-", 1): PAGES[name](full) for name in OF_FULL}

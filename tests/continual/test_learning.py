@@ -399,9 +399,10 @@ def test_a_kept_optimizer_with_other_groups_is_refused(stream, tmp_path, monkeyp
         return continual.FineTune(optimizer, keep=True)
 
     options = dict(checkpoint=tmp_path / "run.pt", epochs=2, schedule=None)
-    with monkeypatch.context() as patch, pytest.raises(Cut):
+    with monkeypatch.context() as patch:
         cut_after(4, patch)
-        learned(stream, network(), **options, checkpoint_every=0.0, strategy=kept(1))
+        with pytest.raises(Cut):
+            learned(stream, network(), **options, checkpoint_every=0.0, strategy=kept(1))
     with pytest.raises(CheckpointError, match="another model or optimizer"):
         learned(stream, network(), **options, strategy=kept(2))
 

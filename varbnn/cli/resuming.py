@@ -12,9 +12,7 @@ from varbnn.demo.output import as_json
 from varbnn.errors import InputError
 
 
-def going_on(
-    state: Path, settings: Path, asked: Mapping[str, Any], absent: Mapping[str, Any] | None = None
-) -> bool:
+def going_on(state: Path, settings: Path, asked: Mapping[str, Any], absent: Mapping[str, Any] | None = None) -> bool:
     """Compare what is `asked` with the file of `settings` of a run that left a `state`; without one write them down.
 
     Args:
