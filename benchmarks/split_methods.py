@@ -9,8 +9,8 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.optim.lr_scheduler import LambdaLR
+from permuted_methods import Fixed, falling
+from torch import nn
 
 import varbnn as vb
 from varbnn import continual
@@ -23,17 +23,6 @@ STORED = 40  # examples of each task that replay and the coreset keep: 20 per cl
 REMIND = 20  # epochs over what is stored, before a prediction
 LIVING = Bernoulli(init_scale=0.0)  # what no task has taught stays a fair coin, whatever the strength
 PUBLISHED = Bernoulli(estimator="concrete", relaxation=1e-2, numerics="reference", init_scale=0.0)
-
-
-class Fixed(nn.Module):
-    """A number that everything is multiplied by."""
-
-    def __init__(self, value: float) -> None:
-        super().__init__()
-        self.value = value
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        return inputs * self.value
 
 
 def network(outputs: int, posterior: Posterior | None, activation: str, head: float = 1.0) -> nn.Module:
@@ -54,23 +43,6 @@ def network(outputs: int, posterior: Posterior | None, activation: str, head: fl
         return nn.Sequential(*layers)
     # ±1 weights cannot shrink the outputs; a learned scale would be one more thing to forget
     return vb.binarize(nn.Sequential(*layers, Fixed(head / math.sqrt(WIDTH))), posterior=posterior)
-
-
-def falling(optimizer: torch.optim.Optimizer, steps: int) -> LambdaLR:
-    """The rate of every group along a cosine to 0; of those marked `late`, up to that share of the task slowly first.
-
-    When a task begins, its inputs are strange and the loss is high. What the layers above would learn from that is
-    wrong, and would be lost to the earlier tasks.
-    """
-
-    def course(late: float) -> Callable[[int], float]:
-        def factor(step: int) -> float:
-            share = min(step / steps, 1.0)
-            return (1 + math.cos(math.pi * share)) / 2 * (min(1.0, (share / late) ** 2) if late else 1.0)
-
-        return factor
-
-    return LambdaLR(optimizer, [course(group.get("late", 0.0)) for group in optimizer.param_groups])
 
 
 @dataclass(frozen=True)

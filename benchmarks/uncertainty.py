@@ -169,10 +169,10 @@ def once(
 def tune(names: Iterable[str], asked: Asked, results: Result, path: Path, most: int | None) -> None:
     """Fill in the missing trials and name each method's best."""
     for name in names:
-        asked_for = asked.scale.trials[name][:most]
+        every = asked.scale.trials[name]
         done = results.setdefault("tuning", {}).setdefault(name, [])
-        done[:] = [trial for trial in done if trial["settings"] in asked_for]  # none of an earlier list
-        for settings in asked_for:
+        done[:] = [trial for trial in done if trial["settings"] in every]  # none of an earlier list
+        for settings in every[:most]:
             if any(trial["settings"] == settings for trial in done):
                 continue
             result, ways = once(name, asked, settings, TUNING_SEED, tuning=True)
