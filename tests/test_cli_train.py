@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import torch
 import varbnn as vb
 from varbnn import cli, data
 from varbnn.cli import training
+from varbnn.cli.evaluating import Run
 
 pytestmark = pytest.mark.filterwarnings("ignore::varbnn.errors.VarbnnWarning")  # networks this small are seldom well
 
@@ -57,6 +59,26 @@ def test_a_run_is_measured_and_written_and_can_be_measured_again(own, tmp_path, 
     assert {k: again["as trained"][k] for k in report["test"]} == report["test"]
     assert again["calibrated"]["nll"] != report["test"]["nll"]
     assert 0 <= again["calibrated"]["ood_auroc"] <= 1
+
+
+def test_foreign_inputs_are_told_apart_by_the_score_that_is_asked_for(own, tmp_path, capsys):
+    run(capsys, TRAIN)
+    out = run(capsys, "evaluate run --ood far.npy --score epistemic")
+    assert "foreign: 20 inputs of far.npy, told apart by epistemic uncertainty" in out
+    found = json.loads((tmp_path / "run/evaluation.json").read_text())
+    opened = Run.open(tmp_path / "run")
+    x, far = (torch.from_numpy(a).float() for a in (own["x_test"], np.load("far.npy")))
+    known, foreign = (opened.predict(opened.prepared(a, "x")) for a in (x, far))
+    both = {score: vb.evaluate(known, own["y_test"], ood=foreign, score=score) for score in ("epistemic", "total")}
+    assert found["score"] == "epistemic"
+    assert found["as trained"] == dict(both["epistemic"]) != dict(both["total"])
+
+
+def test_one_network_cannot_disagree(own, capsys):
+    run(capsys, f"{TRAIN} --method ste")
+    before = Path("run/report.json").read_bytes(), sorted(Path("run").iterdir())
+    assert "num_samples ≥ 2, or take score='total'" in run(capsys, "evaluate run --ood far.npy --score epistemic", 2)
+    assert before == (Path("run/report.json").read_bytes(), sorted(Path("run").iterdir()))
 
 
 @pytest.mark.parametrize("method, share", [("posterior", 0.2), ("ste", 0.0)])

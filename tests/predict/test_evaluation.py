@@ -12,7 +12,7 @@ from tests.oracles import metrics as oracle
 from tests.predict.allocations import largest_allocation
 from tests.predict.distributions import random_probs
 from varbnn.errors import InputError
-from varbnn.predict import Evaluation, Prediction, evaluate, evaluation
+from varbnn.predict import Evaluation, Prediction, evaluate, evaluation, plots, risk_coverage
 
 SAMPLES = random_probs(4, 60, 5)
 LABELS = np.random.default_rng(0).integers(0, 5, 60)
@@ -131,3 +131,14 @@ def test_options_that_mean_nothing_are_refused(options, message):
 def test_a_bare_array_is_refused_with_the_way_to_wrap_it():
     with pytest.raises(InputError, match=r"Prediction\(probs\)"):
         evaluate(SAMPLES, LABELS)
+
+
+def test_one_network_has_no_disagreement_to_tell_foreign_inputs_by():
+    one, many = Prediction(SAMPLES[:1]), Prediction(SAMPLES)
+    for known, foreign in ((one, Prediction(FOREIGN)), (many, Prediction(FOREIGN[:1]))):
+        with pytest.raises(InputError, match="one network has nobody to disagree with"):
+            evaluate(known, LABELS, ood=foreign, score="epistemic")
+        with pytest.raises(InputError, match="num_samples ≥ 2"):
+            plots.entropy_histogram(known, foreign, score="epistemic")
+    with pytest.raises(InputError, match="take score='total'"):
+        risk_coverage(one, LABELS, score="epistemic")

@@ -137,7 +137,7 @@ def test_the_histogram_shows_every_input_and_names_the_auroc():
 
 @pytest.mark.parametrize("score", ["total", "aleatoric", "epistemic", "confidence"])
 def test_certain_and_uniform_inputs_both_fall_inside_the_histogram(score):
-    prediction = Prediction(torch.tensor([[[1.0, 0.0, 0.0], [1 / 3] * 3]]))
+    prediction = Prediction(torch.tensor([[[1.0, 0.0, 0.0], [1 / 3] * 3]] * 2))
     (patch, _) = plots.entropy_histogram(prediction, score=score).axes[0].patches
     assert patch.get_data().values.sum() == pytest.approx(1)
 

@@ -6,7 +6,7 @@ import argparse
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from varbnn.data.own import archive_of, below, labels
 from varbnn.demo.comparison import alone
 from varbnn.demo.output import REPORT, as_json
 from varbnn.errors import InputError
+from varbnn.predict.evaluation import Score
 
 PAIRS = (("x_test", "y_test"), ("x", "y"), ("x_val", "y_val"))
 """Names of labelled inputs in an archive, by preference."""
@@ -33,6 +34,8 @@ def add(commands: Any) -> None:
     add("data", metavar="DATA", nargs="?", help=about)
     add("--ood", metavar="FILE", help="foreign inputs, .npy or .npz, in the units of the training inputs")
     add("--key", metavar="NAME", help="which array of an .npz file of foreign inputs")
+    about = "by what foreign inputs are told from familiar ones; default: %(default)s"
+    add("--score", choices=get_args(Score), default="total", help=about)
     add("--threads", type=at_least(1), default=1, metavar="N", help="default: 1")
     add("--out", metavar="DIR", help="for evaluation.json and the picture; default: RUN")
     commands.choices["evaluate"].set_defaults(command=_command)
@@ -93,12 +96,14 @@ def _command(chosen: argparse.Namespace) -> None:
         prediction = run.predict(x)
         ood = None if foreign is None else run.predict(foreign)
     scaling = vb.TemperatureScaling(run.report["temperature"])
+    score: Score = chosen.score
     columns = {
-        "as trained": dict(vb.evaluate(prediction, y, ood=ood)),
-        "calibrated": dict(vb.evaluate(scaling(prediction), y, ood=None if ood is None else scaling(ood))),
+        "as trained": dict(vb.evaluate(prediction, y, ood=ood, score=score)),
+        "calibrated": dict(vb.evaluate(scaling(prediction), y, ood=None if ood is None else scaling(ood), score=score)),
     }
     folder = Path(chosen.out or chosen.run)
-    result = {"data": what, "inputs": len(y), "ood": chosen.ood, "temperature": scaling.temperature, **columns}
+    result = {"data": what, "inputs": len(y), "ood": chosen.ood, "score": score, "temperature": scaling.temperature}
+    result |= columns
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -107,6 +112,9 @@ def _command(chosen: argparse.Namespace) -> None:
     draw(folder / PICTURE, prediction, y)
     print(f"{what}: {plural(len(y), 'input')}, {plural(prediction.num_samples, 'network')}\n\n{measures(columns)}")
     print(f"\ncalibrated: logits divided by {scaling.temperature:.3f}, which suits the run's validation data")
+    if ood is not None:
+        kind = "uncertainty" if score != "confidence" else "(the largest mean probability)"
+        print(f"foreign: {plural(len(ood), 'input')} of {chosen.ood}, told apart by {score} {kind}")
 
 
 def _labelled(run: Run, path: str | None) -> tuple[Tensor, Tensor, str]:

@@ -18,7 +18,7 @@ from varbnn.errors import InputError
 from varbnn.nn.batchnorm import device_of
 from varbnn.predict.average import predict
 from varbnn.predict.checks import Values, as_labels, as_tensor
-from varbnn.predict.evaluation import UNCERTAINTY, Score
+from varbnn.predict.evaluation import UNCERTAINTY, Score, require_score
 from varbnn.predict.shift_plots import risk_coverage, severity_curves
 from varbnn.predict.style import BLUE, COLOURS, INK, MARKERS, PALE, VERMILION, greys, legend_above, new_panels
 from varbnn.predict.training_plots import layer_entropy, training_curves
@@ -146,7 +146,7 @@ def entropy_histogram(
         ax: draw here.
 
     Raises:
-        InputError: an unknown `score`.
+        InputError: an unknown `score`, "epistemic" for one sample.
 
     >>> figure = entropy_histogram(Prediction([[[0.9, 0.1]]]), ood=Prediction([[[0.5, 0.5]]]))
     >>> figure.axes[0].get_xlabel(), figure.axes[0].get_legend().get_title().get_text()
@@ -154,8 +154,8 @@ def entropy_histogram(
     """
     from varbnn.predict.metrics import ood_auroc
 
-    if score not in UNCERTAINTY:
-        raise InputError(f"score must be one of {', '.join(UNCERTAINTY)}, got {score!r}")
+    for group in (prediction, *([] if ood is None else [ood])):
+        require_score(score, group)
     figure, (main,) = new_panels(ax, 1, figsize=(5.4, 3.4))
     highest = 1.0 if score == "confidence" else math.log(prediction.num_classes)
     edges = np.linspace(0, highest, bins + 1)

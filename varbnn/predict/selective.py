@@ -9,7 +9,7 @@ from torch import Tensor
 
 from varbnn.errors import InputError
 from varbnn.predict.checks import Values, as_labels
-from varbnn.predict.evaluation import UNCERTAINTY, Score
+from varbnn.predict.evaluation import UNCERTAINTY, Score, require_score
 from varbnn.predict.uncertainty import Prediction
 
 
@@ -70,7 +70,7 @@ def risk_coverage(prediction: Prediction, targets: Values, *, score: Score = "to
             (the largest mean probability).
 
     Raises:
-        InputError: targets that do not fit, an unknown `score`.
+        InputError: targets that do not fit, an unknown `score`, "epistemic" for one sample.
 
     Source: Geifman & El-Yaniv 2017; the areas as in Geifman, Uziel & El-Yaniv 2019, with the mean over k = 1 … N.
 
@@ -81,8 +81,7 @@ def risk_coverage(prediction: Prediction, targets: Values, *, score: Score = "to
     >>> curve
     RiskCoverage(4 inputs, area 0.2708, of which 0.2083 in excess)
     """
-    if score not in UNCERTAINTY:
-        raise InputError(f"score must be one of {', '.join(UNCERTAINTY)}, got {score!r}")
+    require_score(score, prediction)
     labels = as_labels(targets, len(prediction), prediction.num_classes).to(prediction.probs.device)
     wrong = (prediction.labels != labels).double().cpu()
     values, group, sizes = UNCERTAINTY[score](prediction).cpu().unique(return_inverse=True, return_counts=True)
