@@ -95,7 +95,13 @@ def _head(made: dict[str, Any]) -> str:
     return f"{max(seeds)} seed" + "s" * (max(seeds) > 1)
 
 
-STRATEGIES = {"random": "at random", "entropy": "entropy", "margin": "margin", "bald": "BALD"}
+STRATEGIES = {
+    "random": "at random",
+    "entropy": "highest entropy",
+    "entropy, drawn": "drawn by entropy",
+    "bald": "highest BALD",
+    "bald, drawn": "drawn by BALD",
+}
 SHOWN = (40, 60, 100, 200, 300)
 
 

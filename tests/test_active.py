@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tests.oracles import metrics
+from tests.tolerance import assert_within_standard_errors
 from varbnn import active
 from varbnn.errors import InputError
 from varbnn.predict import Prediction
@@ -84,3 +85,53 @@ def test_a_random_start_follows_the_generator():
 def test_what_cannot_be_chosen_is_refused_with_a_reason(call, message):
     with pytest.raises(InputError, match=message):
         call()
+
+
+def test_draws_are_one_after_the_other_in_proportion_to_the_power_of_the_score():
+    scores, power, rounds = torch.tensor([0.3, 0.1, 0.6, 0.4]), 2.0, 20_000
+    weights = (scores.double() ** power).tolist()
+    generator = torch.Generator().manual_seed(0)
+    found = torch.zeros(4, 4, dtype=torch.float64)
+    for _ in range(rounds):
+        first, second = active.drawn(scores, 2, power, generator).tolist()
+        found[first, second] += 1 / rounds
+    expected = torch.tensor(
+        [
+            [0.0 if i == j else a / sum(weights) * b / (sum(weights) - a) for j, b in enumerate(weights)]
+            for i, a in enumerate(weights)
+        ]
+    )
+    assert_within_standard_errors(found, expected, (expected * (1 - expected) / rounds).sqrt())
+
+
+def test_a_power_can_take_any_or_the_highest_and_loses_no_input():
+    scores = active.bald(PREDICTION)
+    assert torch.equal(active.drawn(scores, 40, 1e6), active.top(scores, 40))
+    with_zeros = torch.tensor([0.0, 0.2, 0.0, 1e-300])
+    assert sorted(active.drawn(with_zeros, 4, 1.0).tolist()) == [0, 1, 2, 3]
+    firsts = {active.drawn(torch.zeros(3), 1, 1.0).item() for _ in range(100)}
+    assert firsts == {0, 1, 2}
+
+
+def test_a_pool_draws_by_its_own_generator_and_keeps_its_books():
+    pools = [active.Pool(50, 10, torch.Generator().manual_seed(5)) for _ in range(2)]
+    chosen, again = (pool.query(PREDICTION, 7, "bald", power=1.0) for pool in pools)
+    assert torch.equal(chosen, again)
+    assert sorted([*pools[0].labelled.tolist(), *pools[0].unlabelled.tolist()]) == list(range(50))
+    highest = active.Pool(50, 10, torch.Generator().manual_seed(5)).query(PREDICTION, 7, "bald")
+    assert not torch.equal(chosen, highest)
+
+
+@pytest.mark.parametrize("power", [0, -1.0, math.inf, math.nan, True, "1"])
+def test_a_power_that_means_nothing_is_refused_and_moves_nothing(power):
+    pool = active.Pool(50, 10)
+    with pytest.raises(InputError, match="power must be positive and finite"):
+        pool.query(PREDICTION, 3, "bald", power=power)
+    assert len(pool.labelled) == 10
+
+
+def test_negative_scores_and_nan_cannot_be_drawn():
+    with pytest.raises(InputError, match="these are negative"):
+        active.Pool(50, 10).query(PREDICTION, 3, "margin", power=1.0)
+    with pytest.raises(InputError, match="NaN or inf"):
+        active.drawn(torch.tensor([0.1, math.nan]), 1, 1.0)

@@ -27,7 +27,13 @@ NAMES = {
     "float": "float",
 }
 TITLES = {"mnist": "MNIST", "fashion": "Fashion-MNIST"}
-STRATEGIES = {"bald": "BALD", "entropy": "entropy", "margin": "margin", "random": "at random"}
+STRATEGIES = {
+    "bald, drawn": "drawn by BALD",
+    "entropy, drawn": "drawn by entropy",
+    "random": "at random",
+    "entropy": "highest entropy",
+    "bald": "highest BALD",
+}
 
 
 def read(name: str) -> dict[str, Any]:
@@ -66,7 +72,7 @@ def labels(results: dict[str, Any]) -> Any:
         panel.plot(row["labels"], mean, color=colour, linestyle=line, linewidth=1.6, label=STRATEGIES[name])
     panel.set(xlabel="labelled images", ylabel="accuracy on the test set, %")
     panel.grid(axis="y", color="#E5E5E5", linewidth=0.8)
-    legend_above(panel, columns=4)
+    legend_above(panel, columns=3)
     return figure
 
 

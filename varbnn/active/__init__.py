@@ -16,7 +16,7 @@ Of a stream, where an input is labelled when it comes or never:
 
 from varbnn.active.learning import learn
 from varbnn.active.pool import Pool
-from varbnn.active.scores import ACQUISITIONS, Acquisition, bald, entropy, margin, random, top, variation_ratio
+from varbnn.active.scores import ACQUISITIONS, Acquisition, bald, drawn, entropy, margin, random, top, variation_ratio
 from varbnn.active.stream import StreamQuery
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "Pool",
     "StreamQuery",
     "bald",
+    "drawn",
     "entropy",
     "learn",
     "margin",

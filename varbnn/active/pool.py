@@ -1,7 +1,7 @@
 """Which of a fixed set of inputs to label next.
 
 A score is computed for every input by itself, and the inputs with the highest are taken. Several of them may be nearly
-the same, so a batch tells less than the sum of its scores; few at a time, or a random share, is the remedy here.
+the same, so a batch tells less than the sum of its scores: ask for few at a time, or let `power` draw them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from varbnn.active.scores import ACQUISITIONS, Acquisition, top
+from varbnn.active.scores import ACQUISITIONS, Acquisition, drawn, top
 from varbnn.errors import InputError
 from varbnn.predict import Prediction
 
@@ -22,7 +22,7 @@ class Pool:
     Args:
         size: N.
         start: how many are labelled at first, drawn at random; or their indices.
-        generator: source of random starts and of the random acquisition; torch's global one when absent.
+        generator: source of random starts, of the random acquisition and of draws; torch's global one when absent.
 
     Attributes:
         labelled: indices, int64, in the order in which they were labelled.
@@ -58,19 +58,24 @@ class Pool:
         free[chosen] = False
         self.unlabelled = free.nonzero().squeeze(1)
 
-    def query(self, prediction: Prediction, count: int, acquisition: Acquisition = "bald") -> Tensor:
+    def query(
+        self, prediction: Prediction, count: int, acquisition: Acquisition = "bald", *, power: float | None = None
+    ) -> Tensor:
         """Choose `count` inputs to label and count them as labelled.
 
         Args:
             prediction: for the unlabelled inputs, in the order of `unlabelled`.
             count: at most as many as are left.
             acquisition: by which score.
+            power: None takes the highest scores. A number draws, with probability ∝ score^power, so that a large batch
+                is not all of a kind; 1 is the published one. Not for "margin", whose scores are negative.
 
         Returns:
-            Their indices in the pool, the most informative first.
+            Their indices in the pool, the most informative first, or in the order in which they were drawn.
 
         Raises:
-            InputError: a prediction for another number of inputs, too large a count, an unknown acquisition.
+            InputError: a prediction for another number of inputs, too large a count, an unknown acquisition, a power
+                that is not positive or that the scores do not admit.
         """
         if acquisition not in ACQUISITIONS:
             raise InputError(f"acquisition must be one of {', '.join(ACQUISITIONS)}, got {acquisition!r}")
@@ -79,7 +84,8 @@ class Pool:
                 f"the prediction must be for the {len(self.unlabelled)} unlabelled inputs, got {len(prediction)}; "
                 "predict x[pool.unlabelled]"
             )
-        places = top(ACQUISITIONS[acquisition](prediction, self.generator).cpu(), count)
+        scores = ACQUISITIONS[acquisition](prediction, self.generator).cpu()
+        places = top(scores, count) if power is None else drawn(scores, count, power, self.generator)
         chosen = self.unlabelled[places]
         kept = torch.ones(len(self.unlabelled), dtype=torch.bool)
         kept[places] = False
