@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from record import RESULTS, read
+from uncertainty_tables import chance
 
 NAMES = {
     "float": "float",
@@ -115,10 +116,14 @@ def active_table(results: dict[str, Any]) -> str:
             places = [row["labels"].index(count) for count in SHOWN]
             cells = [f"{100 * row['mean'][p]:.1f} ± {100 * row['sd'][p]:.1f}" for p in places]
             needed = [str(count or "–") for count in row["needed"].values()]
-            rows.append([title, *cells, " / ".join(needed)])
+            less = [
+                f"{100 * row['tests'][k]['difference']:+.1f} ({chance(row['tests'][k]['p'])})" for k in row["tests"]
+            ]
+            rows.append([title, *cells, *(less or ["", ""]), " / ".join(needed)])
     seeds = len(results["runs"]["random"])
     goals = " / ".join(f"{100 * float(goal):.0f}" for goal in made["random"]["needed"])
-    head = [f"{seeds} seeds; labels:", *map(str, SHOWN), f"labels for {goals} %"]
+    less = ("curve less random", f"{SHOWN[-1]} less random")
+    head = [f"{seeds} seeds; labels:", *map(str, SHOWN), *less, f"labels for {goals} %"]
     return table(head, rows)
 
 

@@ -107,10 +107,19 @@ def test_draws_are_one_after_the_other_in_proportion_to_the_power_of_the_score()
 def test_a_power_can_take_any_or_the_highest_and_loses_no_input():
     scores = active.bald(PREDICTION)
     assert torch.equal(active.drawn(scores, 40, 1e6), active.top(scores, 40))
-    with_zeros = torch.tensor([0.0, 0.2, 0.0, 1e-300])
-    assert sorted(active.drawn(with_zeros, 4, 1.0).tolist()) == [0, 1, 2, 3]
-    firsts = {active.drawn(torch.zeros(3), 1, 1.0).item() for _ in range(100)}
-    assert firsts == {0, 1, 2}
+    some = torch.tensor([0.0, 0.2, 0.0, 1e-30])
+    for power in (1e-6, 1.0, 1e6):
+        orders = {tuple(active.drawn(some, 4, power).tolist()) for _ in range(100)}
+        assert {order[:2] for order in orders} <= {(1, 3), (3, 1)}  # those of 0 come last, at any power
+        assert {order[2:] for order in orders} == {(0, 2), (2, 0)}  # and in any order
+
+
+def test_scores_of_zero_can_be_drawn_where_the_processor_flushes_small_numbers():
+    assert torch.set_flush_denormal(True)
+    try:
+        assert active.drawn(torch.tensor([0.0, 1.0, 0.0]), 1, 1.0).tolist() == [1]
+    finally:
+        torch.set_flush_denormal(False)
 
 
 def test_a_pool_draws_by_its_own_generator_and_keeps_its_books():
@@ -122,12 +131,16 @@ def test_a_pool_draws_by_its_own_generator_and_keeps_its_books():
     assert not torch.equal(chosen, highest)
 
 
-@pytest.mark.parametrize("power", [0, -1.0, math.inf, math.nan, True, "1"])
+@pytest.mark.parametrize("power", [0, -1.0, math.inf, math.nan, True, "1", 10**400])
 def test_a_power_that_means_nothing_is_refused_and_moves_nothing(power):
-    pool = active.Pool(50, 10)
+    pool = active.Pool(50, 10, torch.Generator().manual_seed(0))
+    before = pool.generator.get_state()
     with pytest.raises(InputError, match="power must be positive and finite"):
         pool.query(PREDICTION, 3, "bald", power=power)
+    with pytest.raises(InputError, match="count must be"):
+        pool.query(PREDICTION, 99, "bald", power=1.0)
     assert len(pool.labelled) == 10
+    assert torch.equal(pool.generator.get_state(), before)
 
 
 def test_negative_scores_and_nan_cannot_be_drawn():
@@ -135,3 +148,6 @@ def test_negative_scores_and_nan_cannot_be_drawn():
         active.Pool(50, 10).query(PREDICTION, 3, "margin", power=1.0)
     with pytest.raises(InputError, match="NaN or inf"):
         active.drawn(torch.tensor([0.1, math.nan]), 1, 1.0)
+    for shape in ((4, 3), ()):
+        with pytest.raises(InputError, match="N finite numbers, got shape"):
+            active.drawn(torch.ones(shape), 1, 1.0)

@@ -142,3 +142,9 @@ def test_one_network_has_no_disagreement_to_tell_foreign_inputs_by():
             plots.entropy_histogram(known, foreign, score="epistemic")
     with pytest.raises(InputError, match="take score='total'"):
         risk_coverage(one, LABELS, score="epistemic")
+    assert evaluate(one, LABELS, score="epistemic") == evaluate(one, LABELS)  # without foreign inputs nothing is told
+    axes = plots.risk_coverage(many, LABELS).axes[0]
+    before = len(axes.lines)
+    with pytest.raises(InputError, match="one network"):
+        plots.risk_coverage({"many": many, "one": one}, LABELS, score="epistemic", ax=axes)
+    assert len(axes.lines) == before

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Literal
 
@@ -13,9 +12,8 @@ from varbnn.errors import InputError
 from varbnn.predict import Prediction
 
 Acquisition = Literal["bald", "entropy", "margin", "variation_ratio", "random"]
-
-LEAST = 5e-324
-"""Stands for a score of 0 where its logarithm is needed: the smallest number above it."""
+LARGEST_POWER = 1e300
+"""Times the logarithm of the smallest number it is still finite."""
 
 
 def bald(prediction: Prediction, generator: torch.Generator | None = None) -> Tensor:
@@ -86,20 +84,18 @@ def top(scores: Tensor, count: int) -> Tensor:
     >>> top(torch.tensor([0.1, 0.7, 0.3, 0.7]), 3).tolist()
     [1, 3, 2]
     """
-    if scores.ndim != 1 or not bool(scores.isfinite().all()):
-        raise InputError(f"scores must be N finite numbers, got shape {tuple(scores.shape)} or NaN or inf")
-    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= len(scores):
-        raise InputError(f"count must be an integer from 1 to {len(scores)}, the inputs there are, got {count!r}")
+    _require_choice(scores, count)
     return scores.sort(descending=True, stable=True).indices[:count]
 
 
 def drawn(scores: Tensor, count: int, power: float, generator: torch.Generator | None = None) -> Tensor:
     """Indices of `count` inputs, drawn one after the other with probability ∝ scores^power among those that are left.
 
-    The highest scores of a batch are often of a kind; a draw spreads over all that score well. power → 0 takes any,
-    power → ∞ the highest. Scores of 0 come last, in random order.
+    The highest scores of a batch are often of a kind; a draw spreads over all that score well. power → 0 takes any
+    input with a score above 0, power → ∞ the highest. Scores of 0 come last, in random order.
 
-    Source: Kirsch et al. 2023 ("PowerBALD", power 1), by Gumbel's trick.
+    Source: Kirsch et al. 2023 ("PowerBALD", power 1); as there by Gumbel-top-k, here written as a race of exponential
+    waiting times.
 
     Raises:
         InputError: as `top`; negative scores, or a power that is not positive and finite.
@@ -107,11 +103,21 @@ def drawn(scores: Tensor, count: int, power: float, generator: torch.Generator |
     >>> drawn(torch.tensor([0.0, 1e-9, 3.0]), 3, power=2.0).tolist()
     [2, 1, 0]
     """
-    if isinstance(power, bool) or not isinstance(power, (int, float)) or not 0 < power < math.inf:
+    if isinstance(power, bool) or not isinstance(power, (int, float)) or not 0 < power < LARGEST_POWER:
         raise InputError(f"power must be positive and finite, got {power!r}; None takes the highest scores")
+    _require_choice(scores, count)
     if bool((scores < 0).any()):
         raise InputError("power raises scores that are ≥ 0, as those of 'bald' and 'entropy'; these are negative")
     device = generator.device if generator is not None else torch.device("cpu")
     waiting = torch.empty(len(scores), dtype=torch.float64, device=device).exponential_(generator=generator)
-    keys = power * scores.double().clamp_min(LEAST).log() - waiting.log().to(scores.device)
-    return top(torch.where(scores.isnan(), torch.nan, keys), count)
+    log_waiting = waiting.log().to(scores.device)
+    random_order = log_waiting.argsort()
+    arrival = (log_waiting - power * scores.double().log())[random_order]  # inf for a score of 0
+    return random_order[arrival.sort(stable=True).indices][:count]
+
+
+def _require_choice(scores: Tensor, count: int) -> None:
+    if scores.ndim != 1 or not bool(scores.isfinite().all()):
+        raise InputError(f"scores must be N finite numbers, got shape {tuple(scores.shape)} or NaN or inf")
+    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= len(scores):
+        raise InputError(f"count must be an integer from 1 to {len(scores)}, the inputs there are, got {count!r}")

@@ -102,8 +102,8 @@ def _command(chosen: argparse.Namespace) -> None:
         "calibrated": dict(vb.evaluate(scaling(prediction), y, ood=None if ood is None else scaling(ood), score=score)),
     }
     folder = Path(chosen.out or chosen.run)
-    result = {"data": what, "inputs": len(y), "ood": chosen.ood, "score": score, "temperature": scaling.temperature}
-    result |= columns
+    result = {"data": what, "inputs": len(y), "ood": chosen.ood, "score": score if chosen.ood else None}
+    result |= {"temperature": scaling.temperature, **columns}
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -76,12 +76,12 @@ def evaluate(
         targets: N class labels (integers), or real targets shaped like one sample.
         ood: the same networks' prediction for foreign inputs.
         bins: of the calibration error.
-        score: by which foreign inputs are told from familiar ones; "confidence" counts downwards. Where familiar
-            classes overlap, "epistemic" tells more: it leaves out the doubt that every network shares.
+        score: by which foreign inputs are told from familiar ones; "confidence" counts downwards. "epistemic" leaves
+            out the doubt that every network shares, as where familiar classes overlap.
 
     Raises:
         InputError: targets that do not fit the prediction, another number of classes in `ood`, an unknown `score`, or
-            "epistemic" for one sample.
+            "epistemic" with `ood` for one sample.
 
     >>> prediction = Prediction([[[0.9, 0.1], [0.2, 0.8]]])
     >>> print(evaluate(prediction, [0, 1]))
@@ -100,22 +100,21 @@ def evaluate(
             f"prediction must be a Prediction, got {type(prediction).__name__}; wrap S×N×C: Prediction(probs)"
         )
     labels = as_labels(targets, len(prediction), prediction.num_classes).to(prediction.probs.device)
-    require_score(score, prediction)
+    require_score(score, *(group for group in (prediction, ood) if ood is not None and isinstance(group, Prediction)))
     if ood is not None and not (isinstance(ood, Prediction) and ood.num_classes == prediction.num_classes):
         raise InputError(f"ood must be a Prediction over the same {prediction.num_classes} classes, got {ood!r}")
     result = _evaluate_classes(mean64(prediction.probs), labels, bins)
     if ood is not None:
-        require_score(score, ood)
         familiar, foreign = UNCERTAINTY[score](prediction), UNCERTAINTY[score](ood).to(prediction.probs.device)
         result |= _evaluate_detection(familiar, foreign)
     return Evaluation(result, num_samples=prediction.num_samples)
 
 
-def require_score(score: Score, prediction: Prediction) -> None:
-    """Raises: InputError for a score that does not exist, or that one network cannot have."""
+def require_score(score: Score, *predictions: Prediction) -> None:
+    """Raises: InputError for a score that does not exist, or that one of `predictions`, of one network, cannot have."""
     if score not in get_args(Score):
         raise InputError(f"score must be one of {', '.join(get_args(Score))}, got {score!r}")
-    if score == "epistemic" and prediction.num_samples == 1:
+    if score == "epistemic" and any(prediction.num_samples == 1 for prediction in predictions):
         raise InputError(
             "score='epistemic' is how much networks disagree, and one network has nobody to disagree with; predict "
             "with num_samples ≥ 2, or take score='total'"

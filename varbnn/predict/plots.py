@@ -154,8 +154,7 @@ def entropy_histogram(
     """
     from varbnn.predict.metrics import ood_auroc
 
-    for group in (prediction, *([] if ood is None else [ood])):
-        require_score(score, group)
+    require_score(score, prediction, *([] if ood is None else [ood]))
     figure, (main,) = new_panels(ax, 1, figsize=(5.4, 3.4))
     highest = 1.0 if score == "confidence" else math.log(prediction.num_classes)
     edges = np.linspace(0, highest, bins + 1)

@@ -98,7 +98,8 @@ def risk_coverage(
         ax: draw here.
 
     Raises:
-        InputError: no prediction, targets that do not fit, an unknown `score`.
+        InputError: no prediction, targets that do not fit, an unknown `score`, "epistemic" where one of them has one
+            sample; nothing is drawn then.
 
     >>> figure = risk_coverage(Prediction([[[0.9, 0.1], [0.6, 0.4]]]), [0, 1])
     >>> [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
@@ -107,9 +108,9 @@ def risk_coverage(
     named = {"": predictions} if isinstance(predictions, Prediction) else dict(predictions)
     if not named:
         raise InputError("give at least one prediction")
+    curves = {name: curve_of(prediction, targets, score=score) for name, prediction in named.items()}
     figure, (main,) = new_panels(ax, 1, figsize=(5.4, 3.6))
-    for (name, prediction), colour, line in zip(named.items(), cycle(COLOURS), cycle(LINES), strict=False):
-        curve = curve_of(prediction, targets, score=score)
+    for (name, curve), colour, line in zip(curves.items(), cycle(COLOURS), cycle(LINES), strict=False):
         label = f"{name}{', ' if name else ''}AURC {curve.area:.3g}"
         main.plot(100 * curve.coverage, 100 * curve.risk, color=colour, linestyle=line, linewidth=1.6, label=label)
     main.set(xlim=(0, 100), ylim=(0, None), xlabel="inputs answered, % (surest first)", ylabel="of them wrong, %")

@@ -1,0 +1,52 @@
+"""What benchmarks/uncertainty_summary.py makes of runs: by which score foreign images are told, and what is tested."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from scipy.stats import ttest_rel
+
+ROOT = Path(__file__).resolve().parent.parent
+SCORED = ("accuracy", "nll", "ece", "brier")
+
+
+@pytest.fixture
+def summary(monkeypatch):
+    monkeypatch.setattr(sys, "path", [str(ROOT / "benchmarks"), *sys.path])
+    return pytest.importorskip("uncertainty_summary", reason="benchmarks/uncertainty_summary.py")
+
+
+def row(letters: tuple[float, ...], others: tuple[float, ...], shift: float = 0.0) -> dict[str, dict[str, float]]:
+    """One way's scores for one seed: AUROC by total uncertainty and, where there are two, by disagreement."""
+    found = dict.fromkeys(SCORED, 0.5 + shift)
+    for name, values in (("letters", letters), ("mnist", others), ("notmnist", others)):
+        found |= dict(zip((f"{name}_total", f"{name}_epistemic"), values, strict=False))
+    return {"raw": found, "scaled": {key: value / 2 for key, value in found.items()}}
+
+
+def test_letters_choose_one_score_for_all_seeds_of_a_way(summary):
+    rows = {0: row((0.8, 0.7), (0.1, 0.9)), 1: row((0.6, 0.9), (0.2, 0.8))}  # 0.7 against 0.8 on average
+    chosen = summary.with_choice(rows)
+    assert [r["score"] for r in chosen.values()] == ["epistemic", "epistemic"]
+    assert [r["raw"]["ood_mnist"] for r in chosen.values()] == [0.9, 0.8]
+    assert [r["scaled"]["ood_notmnist"] for r in chosen.values()] == [0.45, 0.4]
+    rows[1] = row((0.9, 0.8), (0.2, 0.8))  # what the foreign images themselves would choose does not count
+    assert [r["raw"]["ood_mnist"] for r in summary.with_choice(rows).values()] == [0.1, 0.2]
+
+
+def test_one_network_is_judged_by_total_uncertainty(summary):
+    chosen = summary.with_choice({0: row((0.3,), (0.4,))})
+    assert chosen[0]["score"] == "total"
+    assert chosen[0]["raw"]["ood_mnist"] == 0.4
+
+
+def test_tests_are_paired_over_the_seeds_that_both_have(summary):
+    ours = summary.with_choice({seed: row((0.5,), (0.5,), 0.1 * seed**2) for seed in range(4)})
+    theirs = summary.with_choice({seed: row((0.5,), (0.5,), 0.3 * seed) for seed in (1, 2, 3, 9)})
+    found = summary.test(ours, theirs)["raw"]["nll"]
+    first, second = [0.6, 0.9, 1.4], [0.8, 1.1, 1.4]
+    assert found["difference"] == pytest.approx(-0.4 / 3)
+    assert found["p"] == pytest.approx(ttest_rel(first, second).pvalue)
+    assert summary.test(ours, {9: theirs[9], 1: theirs[1]}) == {}
