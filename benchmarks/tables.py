@@ -6,9 +6,11 @@ python benchmarks/tables.py
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import posterior_ablation_tables
 import query_tables
 import uncertainty_tables
 import vispa_tables
@@ -162,13 +164,13 @@ def estimators_table(results: dict[str, Any]) -> str:
 def regression_table(results: dict[str, Any]) -> str:
     """Test RMSE, log-likelihood and coverage, mean ± standard error over the splits, a row per data set and method."""
     lines = [
-        "| data, splits | method | RMSE | log-likelihood | coverage of 95 % | chosen |",
+        "| data, splits | method | RMSE | log-likelihood | coverage of 95 % | chosen, splits × value |",
         "|---|---|---:|---:|---:|---|",
     ]
     for data, rows in results["table"].items():
         for title, row in rows.items():
             cells = [f"{row[k]['mean']:.3f} ± {row[k]['standard_error']:.3f}" for k in ("rmse", "log_likelihood")]
-            chosen = ", ".join(f"{value:g}" for value in row["chosen"])
+            chosen = ", ".join(f"{n} × {value:g}" for value, n in sorted(Counter(row["chosen"]).items()))
             coverage = f"{row['coverage']['mean']:.2f}"
             lines.append(f"| {data}, {row['splits']} | {title} | {' | '.join(cells)} | {coverage} | {chosen} |")
     return "\n".join(lines)
@@ -194,6 +196,7 @@ def tables() -> dict[str, dict[str, str]]:
         },
         "docs/continual-permuted.md": made_permuted,
         "docs/continual-split.md": made_split,
+        "docs/defaults.md": posterior_ablation_tables.tables(),
         "docs/layerwise.md": layer_tables(),
         "docs/packed.md": {"packed-speed": packed_table(read(RESULTS / "packed.json"), PACKED | GATED)},
         "docs/querying.md": query_tables.tables(),
