@@ -1,11 +1,12 @@
 """Why a posterior's defaults are what they are: temperature × draws × batch-norm re-estimation × estimator.
 
-    python benchmarks/posterior_ablation.py
+    python benchmarks/posterior_ablation.py                                      scikit-learn's digits, 60 epochs
+    python benchmarks/posterior_ablation.py --data fashion --data-dir DIR        10,000 images of Fashion-MNIST, 20
 
-scikit-learn's digits, network and rates of ``varbnn demo``, 60 epochs, judged on validation data; every seed sets other
-digits aside. Each network is trained once and asked in every way: 1, 4, 16 or 64 draws, disjoint groups of the same 64,
-with batch-norm statistics re-estimated for each draw and with those of training. Results are written after every run,
-and a run that is there already is not repeated.
+Network, rates and dropout of the preset, judged on validation data; every seed sets other images aside. Each network
+is trained once and asked in every way: 1, 4, 16 or 64 draws, disjoint groups of the same 64, with batch-norm
+statistics re-estimated for each draw and with those of training. Results are written after every run, and a run that is
+there already is not repeated.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import warnings
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -22,42 +24,69 @@ from record import RESULTS, machine, read, say, write
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 import varbnn as vb
-from varbnn.data import batches, load
+from varbnn.data import Dataset, batches, load
 from varbnn.demo.methods import network
 from varbnn.errors import VarbnnWarning
 from varbnn.posteriors import Bernoulli
-from varbnn.presets import PRESETS
+from varbnn.presets import PRESETS, Preset
 
-PRESET = PRESETS["digits"]
 ESTIMATORS = {
     "straight-through": Bernoulli(),
     "concrete": Bernoulli("concrete", relaxation=0.1),
     "moments": Bernoulli("moments"),
 }
-COLDS = (30, 100, 300, 1000, 3000)
-"""Inverse temperatures."""
-
-EPOCHS = 60
-
 DRAWS = (1, 4, 16, 64)
 MEASURES = ("accuracy", "nll", "ece")
 Result = dict[str, Any]
 
 
-def run(estimator: str, cold: int, seed: int) -> Result:
+@dataclass(frozen=True)
+class Study:
+    """What is measured for one data set.
+
+    Attributes:
+        preset: all settings that are not tried.
+        colds: inverse temperatures to try.
+        epochs: of the training.
+        limit: how many of the training images are used, or None for all.
+        results: name of the file they go to.
+    """
+
+    preset: Preset
+    colds: tuple[int, ...]
+    epochs: int
+    limit: int | None
+    results: str
+
+    def data(self, name: str, data_dir: str | None, seed: int) -> Dataset:
+        """With as many training images as are used."""
+        data = load(name, data_dir, seed, validation=True)
+        if self.limit is None:
+            return data
+        few = torch.randperm(len(data.train_x), generator=torch.Generator().manual_seed(0))[: self.limit]
+        return replace(data, train_x=data.train_x[few], train_y=data.train_y[few])
+
+
+STUDIES = {
+    "digits": Study(PRESETS["digits"], (30, 100, 300, 1000, 3000), 60, None, "posterior-ablation"),
+    "fashion": Study(PRESETS["fashion"], (15, 30, 60, 150, 400), 20, 10_000, "posterior-ablation-fashion"),
+}
+
+
+def run(study: Study, data: Dataset, estimator: str, cold: int, seed: int) -> Result:
     """Train once; scores by batch-norm statistics and number of draws."""
-    data = load("digits", seed=seed, validation=True)
     assert data.val_x is not None
+    preset = study.preset
     torch.manual_seed(seed)
-    model = network(data, PRESET.widths, ESTIMATORS[estimator])
+    model = network(data, preset.widths, ESTIMATORS[estimator], preset.dropout)
     size = len(data.train_x)
-    optimizer = vb.optim.BayesBiNN(model.parameters(), PRESET.lr, size, 1 / cold, real_lr=PRESET.real_lr)
-    loader = batches(data.train_x, data.train_y, PRESET.batch_size, torch.Generator().manual_seed(seed))
-    schedule = CosineAnnealingLR(optimizer, EPOCHS)
-    vb.fit(model, optimizer, loader, epochs=EPOCHS, scheduler=schedule, progress=False)
+    optimizer = vb.optim.BayesBiNN(model.parameters(), preset.lr, size, 1 / cold, real_lr=preset.real_lr)
+    loader = batches(data.train_x, data.train_y, preset.batch_size, torch.Generator().manual_seed(seed))
+    schedule = CosineAnnealingLR(optimizer, study.epochs)
+    vb.fit(model, optimizer, loader, epochs=study.epochs, scheduler=schedule, progress=False)
     result: Result = {"estimator": estimator, "cold": cold, "seed": seed}
     result["entropy_bits"] = vb.health(model, warn=False).entropy_bits
-    for name, refresh in (("re-estimated", data.train_x), ("of training", None)):
+    for name, refresh in (("re-estimated", data.train_x[: preset.refresh]), ("of training", None)):
         generator = torch.Generator().manual_seed(seed)
         networks = vb.predict(model, data.val_x, max(DRAWS), refresh_bn=refresh, generator=generator).probs
         result[name] = {str(count): scores(networks, count, data.val_y) for count in DRAWS}
@@ -70,10 +99,10 @@ def scores(networks: torch.Tensor, count: int, targets: torch.Tensor | None) -> 
     return {key: statistics.fmean(found[key] for found in every) for key in MEASURES}
 
 
-def summarise(runs: list[Result]) -> list[Result]:
+def summarise(runs: list[Result], colds: tuple[int, ...]) -> list[Result]:
     """Mean and standard error over the seeds, a row per case."""
     table = []
-    for estimator, cold in product(ESTIMATORS, COLDS):
+    for estimator, cold in product(ESTIMATORS, colds):
         own = [row for row in runs if (row["estimator"], row["cold"]) == (estimator, cold)]
         if not own:
             continue
@@ -91,22 +120,28 @@ def summarise(runs: list[Result]) -> list[Result]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=RESULTS / "posterior-ablation.json")
+    parser.add_argument("--data", choices=list(STUDIES), default="digits")
+    parser.add_argument("--data-dir", help="where fashion_mnist.npz lies")
+    parser.add_argument("--seeds", type=int, default=4)
+    parser.add_argument("--out", type=Path, help="default: benchmarks/results/posterior-ablation….json")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    results: Result = {"machine": machine(), "runs": []} | read(args.out)
-    for seed, estimator, cold in product(range(args.seeds), ESTIMATORS, COLDS):
-        if any((r["estimator"], r["cold"], r["seed"]) == (estimator, cold, seed) for r in results["runs"]):
-            continue
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", VarbnnWarning)  # statistics of training and cold posteriors are on purpose
-            results["runs"].append(run(estimator, cold, seed))
-        last = results["runs"][-1]
-        say(estimator, cold, seed, f"{last['entropy_bits']:.2f} bits", last["re-estimated"]["16"])
-        write(args.out, results)
-    results["table"] = summarise(results["runs"])
-    write(args.out, results)
+    study = STUDIES[args.data]
+    path = args.out or RESULTS / f"{study.results}.json"
+    results: Result = {"machine": machine(), "runs": []} | read(path)
+    for seed in range(args.seeds):
+        data = study.data(args.data, args.data_dir, seed)
+        for estimator, cold in product(ESTIMATORS, study.colds):
+            if any((r["estimator"], r["cold"], r["seed"]) == (estimator, cold, seed) for r in results["runs"]):
+                continue
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", VarbnnWarning)  # statistics of training and cold ones are on purpose
+                results["runs"].append(run(study, data, estimator, cold, seed))
+            last = results["runs"][-1]
+            say(estimator, cold, seed, f"{last['entropy_bits']:.2f} bits", last["re-estimated"]["16"])
+            write(path, results)
+    results["table"] = summarise(results["runs"], study.colds)
+    write(path, results)
     for row in results["table"]:
         cells = [f"{key} {row['re-estimated']['16'][key]['mean']:.4f}" for key in MEASURES]
         print(f"{row['estimator']:16} 1/{row['cold']:<6} {row['entropy_bits']:.2f} bits ", *cells)

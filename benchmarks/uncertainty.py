@@ -1,7 +1,9 @@
 """Fashion-MNIST: what a living posterior knows about its errors, beside every binary baseline and the float twin.
 
-    python benchmarks/uncertainty.py --data-dir DIR                  (10,000 training images, 784-200-200-10)
-    python benchmarks/uncertainty.py --data-dir DIR --scale full     (50,000 and 784-400-400-10: hours)
+    python benchmarks/uncertainty.py --data-dir DIR                  (10,000 images, 784-200-200-10, 20 epochs)
+    python benchmarks/uncertainty.py --data-dir DIR --scale medium --stages 1 2       (the same, 40 epochs)
+    python benchmarks/uncertainty.py --data-dir DIR --scale long     (the same, 80 epochs)
+    python benchmarks/uncertainty.py --data-dir DIR --scale full     (50,000 images, 784-400-400-10, 20 epochs: hours)
 
 Batches of 100, the same epochs, batches, start and cosine for every method. 10,000 other training images are kept aside
 throughout: settings are chosen by their NLL, as many trials for each method, and calibration temperatures and the prior
@@ -17,7 +19,6 @@ import argparse
 import statistics
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -25,32 +26,32 @@ from typing import Any
 import torch
 import uncertainty_methods as methods
 from record import RESULTS, machine, read, say, write
-from scipy.stats import ttest_rel
 from torch import Tensor
 from uncertainty_methods import MEMBERS, METHODS, SAMPLES, SCALES, Result, Scale, Settings
+from uncertainty_summary import summarise
 
 import varbnn as vb
 from varbnn.data import Dataset, load
 from varbnn.data.files import pixels_of
+from varbnn.predict.evaluation import UNCERTAINTY, Score
 from varbnn.predict.metrics import ood_auroc
 
 TUNING_SEED = 100
 PRECISIONS = (1.0, 10.0, 100.0, 300.0, 1e3, 3e3, 1e4, 1e5)
 """Of the prior of Laplace's last layer."""
 
-LOWER = ("nll", "ece", "brier")
-MEASURES = ("accuracy", *LOWER, "ood_mnist", "ood_notmnist")
-ENSEMBLES = {"ste": "deep ensemble", "posterior": "posterior ensemble"}
-SUBJECTS = ("posterior", "posterior ensemble")
-"""What the others are tested against."""
+MEASURES = ("accuracy", "nll", "ece", "brier")
+FOREIGN = {"mnist": "mnist", "notmnist": "notmnist_test", "letters": "emnist_letters_test"}
+"""Their files. Letters are for choosing by what each way tells foreign inputs: they are not tested."""
+SCORES: tuple[Score, ...] = ("total", "epistemic")
+ENSEMBLE = "deep ensemble"
 
 STAGES = (
-    ("posterior", "ste", "bop", "deep ensemble", "posterior ensemble"),
+    ("posterior", "ste", "bop", ENSEMBLE),
     ("vispa", "published"),
     ("float", "dropout"),
 )
 """Each is tuned and run with every seed before the next begins."""
-REAL = ("float", "dropout")
 SNAPSHOTS = (2, 4, 8)
 """Of the last epochs; how many is chosen by the validation NLL of each seed."""
 
@@ -89,18 +90,21 @@ class Asked:
     def _measures(self, prediction: vb.Prediction) -> dict[str, float]:
         test = prediction[self.parts["test"]]
         found = dict(vb.evaluate(test, self.data.test_y))
-        for name in ("mnist", "notmnist"):
-            found[f"ood_{name}"] = ood_auroc(test.total, prediction[self.parts[name]].total)
-        return {key: found[key] for key in MEASURES}
+        detected = {}
+        for score in SCORES if prediction.num_samples > 1 else SCORES[:1]:
+            known = UNCERTAINTY[score](test)
+            for name in FOREIGN:
+                detected[f"{name}_{score}"] = ood_auroc(known, UNCERTAINTY[score](prediction[self.parts[name]]))
+        return {key: found[key] for key in MEASURES} | detected
 
 
 def inputs(data_dir: str, scale: Scale) -> Asked:
-    """Fashion-MNIST with a validation part, MNIST and notMNIST, all standardised as its training images."""
+    """Fashion-MNIST with a validation part, and foreign images, all standardised as its training images."""
     data = load("fashion", data_dir, validation=True)
     foreign = {}
-    for name in ("mnist", "notmnist_test"):
-        pixels = torch.from_numpy(pixels_of(Path(data_dir) / f"{name}.npz", "x_test", data.shape[0])).float()
-        foreign[name.removesuffix("_test")] = (pixels - data.mean) / data.std
+    for name, file in FOREIGN.items():
+        pixels = torch.from_numpy(pixels_of(Path(data_dir) / f"{file}.npz", "x_test", data.shape[0])).float()
+        foreign[name] = (pixels - data.mean) / data.std
     chosen = torch.randperm(len(data.train_x), generator=torch.Generator().manual_seed(0))[: scale.train]
     return Asked.of(replace(data, train_x=data.train_x[chosen], train_y=data.train_y[chosen]), scale, foreign)
 
@@ -139,20 +143,17 @@ def best(predictions: Iterable[vb.Prediction], asked: Asked) -> vb.Prediction:
     return min(predictions, key=lambda p: vb.evaluate(p[asked.parts["val"]], asked.data.val_y)["nll"])
 
 
-def ensemble(base: str, asked: Asked, settings: Settings, seed: int) -> tuple[Result, dict[str, vb.Prediction]]:
-    """Networks or posteriors from starts of their own, which together cost as much as one of the others."""
-    members = int(settings.get("members", MEMBERS))
-    settings = {key: value for key, value in settings.items() if key != "members"}
+def ensemble(asked: Asked, settings: Settings, seed: int) -> tuple[Result, dict[str, vb.Prediction]]:
+    """Straight-through networks from starts of their own, which together cost as much as one of the others."""
     every, results = [], []
-    for member in range(members):
-        own = 1000 + members * seed + member
-        trained = methods.train(base, asked.data, asked.scale.widths, settings, asked.scale.epochs // members, own)
-        samples = SAMPLES // members if METHODS[base].draws else 0
-        every.append(methods.ask(base, trained.model, asked.x, asked.data, own, samples).probs)
-        results.append((methods.entropy_bits(trained.model) or 0.0, trained.ms_per_step, trained.train_loss))
-    measured = ("entropy_bits", "ms_per_step", "train_loss")
-    result = dict(zip(measured, map(statistics.fmean, zip(*results, strict=True)), strict=True))
-    return result, {ENSEMBLES[base]: vb.Prediction(torch.cat(every))}
+    for member in range(MEMBERS):
+        own = 1000 + MEMBERS * seed + member
+        trained = methods.train("ste", asked.data, asked.scale.widths, settings, asked.scale.epochs // MEMBERS, own)
+        every.append(methods.ask("ste", trained.model, asked.x, asked.data, own).probs)
+        results.append((trained.ms_per_step, trained.train_loss))
+    measured = map(statistics.fmean, zip(*results, strict=True))
+    result = {"entropy_bits": 0.0} | dict(zip(("ms_per_step", "train_loss"), measured, strict=True))
+    return result, {ENSEMBLE: vb.Prediction(torch.cat(every))}
 
 
 # --- all of it ---
@@ -162,8 +163,7 @@ def once(
     name: str, asked: Asked, settings: Settings, seed: int, tuning: bool = False
 ) -> tuple[Result, dict[str, vb.Prediction]]:
     """Train, and ask: in every way, or while tuning only in the first."""
-    base = next((base for base, known in ENSEMBLES.items() if known == name), None)
-    return (partial(run, name, tuning=tuning) if base is None else partial(ensemble, base))(asked, settings, seed)
+    return ensemble(asked, settings, seed) if name == ENSEMBLE else run(name, asked, settings, seed, tuning)
 
 
 def tune(names: Iterable[str], asked: Asked, results: Result, path: Path, most: int | None) -> None:
@@ -211,6 +211,7 @@ def full_ensembles(asked: Asked, results: Result, path: Path, cache: Path) -> No
     runs[:] = [row for row in runs if row["settings"] == chosen]
     if len(seeds) <= MEMBERS or len(runs) == len(seeds) or not all(file.exists() for file in files.values()):
         return
+    runs.clear()  # of fewer seeds: the members are others
     probs = {seed: torch.load(file) for seed, file in files.items()}
     for place, seed in enumerate(seeds):
         others = [seeds[(place + step) % len(seeds)] for step in range(1, MEMBERS + 1)]
@@ -226,58 +227,10 @@ def full_ensembles(asked: Asked, results: Result, path: Path, cache: Path) -> No
     write(path, results)
 
 
-def summarise(results: Result, asked: Asked) -> None:
-    """Mean and standard deviation over the seeds, and each subject against each way on the same seeds."""
-    table: dict[str, Any] = {}
-    for name, runs in results["runs"].items():
-        for way in runs[0]["ways"] if runs else ():
-            theirs = rows_of(results, way, name)
-            row: dict[str, Any] = {"method": name, "seeds": len(theirs)}
-            for kind in ("raw", "scaled"):
-                row[kind] = {key: spread([r[kind][key] for r in theirs.values()]) for key in MEASURES}
-            row["tests"] = {ours: test(results, ours, theirs) for ours in SUBJECTS if ours != way}
-            row["networks"] = statistics.fmean(r["networks"] for r in theirs.values())
-            row["temperature"] = spread([r["scaled"]["temperature"] for r in theirs.values()])
-            bits, widths = 32 if name in REAL else 1, asked.scale.widths
-            about = (asked.data, widths, row["networks"], bits, way == "float, laplace")
-            row["bits_per_prediction"] = methods.bits_per_prediction(*about)
-            for key in ("entropy_bits", "ms_per_step", "train_loss"):
-                values = [r[key] for r in runs if r.get(key) is not None]
-                row[key] = statistics.fmean(values) if values else None
-            table[way] = row
-    results["table"] = table
-
-
-def test(results: Result, subject: str, theirs: dict[int, Result]) -> Result:
-    """`subject` against others on the seeds that both have, raw and calibrated; nothing for fewer than two."""
-    ours = rows_of(results, subject) if results["runs"].get(subject) else {}
-    shared = sorted(set(ours) & set(theirs))
-    if len(shared) < 2:
-        return {}
-    return {
-        kind: {key: paired(*([rows[s][kind][key] for s in shared] for rows in (ours, theirs))) for key in MEASURES}
-        for kind in ("raw", "scaled")
-    }
-
-
-def rows_of(results: Result, way: str, name: str | None = None) -> dict[int, Result]:
-    return {row["seed"]: row["ways"][way] for row in results["runs"][name or way]}
-
-
-def spread(values: list[float]) -> dict[str, float]:
-    return {"mean": statistics.fmean(values), "sd": statistics.stdev(values) if len(values) > 1 else 0.0}
-
-
-def paired(ours: list[float], theirs: list[float]) -> dict[str, float]:
-    """Mean difference, ours less theirs, and the two-sided p of the paired t-test."""
-    difference = statistics.fmean(a - b for a, b in zip(ours, theirs, strict=True))
-    return {"difference": difference, "p": float(ttest_rel(ours, theirs).pvalue)}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add: Callable[..., Any] = parser.add_argument
-    add("--data-dir", required=True, help="where fashion_mnist.npz, mnist.npz and notmnist_test.npz lie")
+    add("--data-dir", required=True, help="where fashion_mnist, mnist, notmnist_test and emnist_letters_test.npz lie")
     add("--seeds", type=int, default=5)
     add("--trials", type=int, help="of each method, at most; default: all")
     add(
@@ -302,7 +255,7 @@ def main() -> None:
         tune(stage, asked, results, path, args.trials)
         final(stage, asked, results, path, args.seeds, cache)
         full_ensembles(asked, results, path, cache)
-        summarise(results, asked)
+        summarise(results, asked.data, scale.widths)
         write(path, results)
     for way, row in results["table"].items():
         print(f"{way:16}", *(f"{key} {v['mean']:.4f} ± {v['sd']:.4f}" for key, v in row["raw"].items()), sep="  ")

@@ -22,7 +22,7 @@ from varbnn.posteriors import Bernoulli, LowRankGaussian, Point, Posterior
 
 SAMPLES = 16
 MEMBERS = 4
-"""Networks of a deep ensemble; each is trained for its share of the epochs. That of posteriors has 2 or 4."""
+"""Networks of a deep ensemble; each is trained for its share of the epochs."""
 
 BATCH, REFRESH = RECIPES["fashion"].batch_size, RECIPES["fashion"].refresh
 PUBLISHED = Bernoulli("concrete", relaxation=1e-10, numerics="reference", init="sign", init_scale=10.0)
@@ -84,6 +84,8 @@ class Scale:
 
 SCALES = {
     "small": Scale(10_000, (200, 200), 20, TRIALS["small"]),
+    "medium": Scale(10_000, (200, 200), 40, TRIALS["medium"]),
+    "long": Scale(10_000, (200, 200), 80, TRIALS["long"]),
     "full": Scale(50_000, (400, 400), 20, TRIALS["full"]),
 }
 

@@ -6,6 +6,7 @@ python benchmarks/uncertainty_tables.py draws the pictures.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,6 @@ SHARPNESS = 150
 WAYS = {
     "posterior": "**living posterior**, {num_samples} draws",
     "posterior, mode": "the posterior's mode, 1 network",
-    "posterior ensemble": "**posteriors from {starts:g} starts**, {num_samples} draws together",
     "ste": "StraightThrough (Adam)",
     "ste, snapshots": "StraightThrough, its last epochs",
     "bop": "Bop",
@@ -35,8 +35,6 @@ WAYS = {
 }
 """Rows, in the order they are shown in; those of a benchmark that has not come so far are left out."""
 
-SUBJECTS = {"posterior": "posterior", "posterior ensemble": "several starts"}
-
 COLUMNS = {
     "accuracy": ("accuracy, %", 100, 2),
     "nll": ("NLL", 1, 4),
@@ -47,10 +45,12 @@ COLUMNS = {
 }
 
 
+FOREIGN = {"letters": "EMNIST letters", "mnist": "MNIST", "notmnist": "notMNIST"}
+
+
 def ways(results: dict[str, Any]) -> dict[str, tuple[str, dict[str, Any]]]:
     """By name, title and row."""
-    starts = results.get("chosen", {}).get("posterior ensemble", {}).get("members", 0)
-    about = {**results, "share": results["epochs"] // results["members"], "starts": starts}
+    about = {**results, "share": results["epochs"] // results["members"]}
     rows = {
         name: (title.format(**about), results["table"][name])
         for name, title in WAYS.items()
@@ -81,17 +81,33 @@ def scores_table(results: dict[str, Any], kind: str) -> str:
     return grid(head, rows)
 
 
-def versus_table(results: dict[str, Any], kind: str, subject: str) -> str:
-    """The subject less each other, paired over the seeds, with the p of the t-test in brackets."""
+def foreign_table(results: dict[str, Any]) -> str:
+    """AUROC of foreign images by either score, as trained; the score that letters choose is bold."""
+    head = [""]
+    for name in FOREIGN.values():
+        head += [f"{name}, by total", f"{name}, by disagreement"]
+    rows = []
+    for title, row in ways(results).values():
+        cells = []
+        for name, score in product(FOREIGN, ("total", "epistemic")):
+            found = row["raw"].get(f"{name}_{score}")
+            text = "" if found is None else spread(found, 1, 3)
+            cells.append(f"**{text}**" if score == row["score"] and text else text)
+        rows.append([title, *cells])
+    return grid(head, rows)
+
+
+def versus_table(results: dict[str, Any], kind: str) -> str:
+    """The posterior less each other, paired over the seeds, with the p of the t-test in brackets."""
     keys = {key: column for key, column in COLUMNS.items() if key != "brier"}
     rows = []
     for title, row in ways(results).values():
-        if found := row["tests"].get(subject, {}).get(kind):
+        if found := row["tests"].get(kind):
             cells = [
                 f"{s * found[key]['difference']:+.{d}f} ({chance(found[key]['p'])})" for key, (_, s, d) in keys.items()
             ]
             rows.append([title, *cells])
-    return grid([f"{SUBJECTS[subject]} less …", *(title for title, _, _ in keys.values())], rows)
+    return grid(["posterior less …", *(title for title, _, _ in keys.values())], rows)
 
 
 def chance(p: float) -> str:
@@ -114,10 +130,9 @@ def cost_table(results: dict[str, Any]) -> str:
 
 def settings_table(results: dict[str, Any]) -> str:
     """What every method was tuned over, and what won."""
-    titles = {name: title.format(**results, share="", starts=0) for name, title in WAYS.items()}
+    titles = {name: title.format(**results, share="") for name, title in WAYS.items()}
     names = {name: title.split(",")[0].strip("*") for name, title in titles.items()} | {
         "deep ensemble": "deep ensemble",
-        "posterior ensemble": "posteriors from several starts",
         "dropout": "float twin, MC dropout",
     }
     rows = []
@@ -130,77 +145,7 @@ def settings_table(results: dict[str, Any]) -> str:
     return grid(["", "trials", "chosen", "validation NLL of each"], rows)
 
 
-# --- the ablation ---
-
-SHOWN = {"nll": ("NLL", 1, 3), "ece": ("ECE, %", 100, 1), "accuracy": ("accuracy, %", 100, 1)}
-
-
-def cell(row: dict[str, Any], norm: str, count: int, key: str) -> str:
-    _, scale, digits = SHOWN[key]
-    found = row[norm][str(count)][key]
-    return f"{scale * found['mean']:.{digits}f} ± {scale * found['error']:.{digits}f}"
-
-
-def estimators_table(results: dict[str, Any]) -> str:
-    """Estimator × temperature, 16 draws with statistics of their own."""
-    head = ["estimator", "temperature", "bits", *(title for title, _, _ in SHOWN.values())]
-    return grid(
-        head,
-        [
-            [
-                row["estimator"],
-                f"1/{row['cold']}",
-                f"{row['entropy_bits']:.2f}",
-                *(cell(row, "re-estimated", 16, k) for k in SHOWN),
-            ]
-            for row in results["table"]
-        ],
-    )
-
-
-def draws_table(results: dict[str, Any]) -> str:
-    """Draws × batch-norm statistics, for the straight-through estimator at each temperature; NLL."""
-    counts = (1, 4, 16, 64)
-    rows = []
-    for row in results["table"]:
-        if row["estimator"] == "straight-through":
-            for norm in ("re-estimated", "of training"):
-                rows.append([f"1/{row['cold']}", norm, *(cell(row, norm, count, "nll") for count in counts)])
-    return grid(["temperature", "batch-norm statistics", *(f"{c} draw{'s' * (c > 1)}" for c in counts)], rows)
-
-
 # --- pictures ---
-
-
-def ablation_figure(results: dict[str, Any]) -> Figure:
-    """NLL and ECE by temperature, and NLL by draws."""
-    from varbnn.predict.style import COLOURS, MARKERS, legend_above, new_panels
-
-    figure, panels = new_panels(None, 3, columns=3, figsize=(11, 3.6))
-    lines = [(name, "re-estimated", "-") for name in dict.fromkeys(row["estimator"] for row in results["table"])]
-    lines.append(("straight-through", "of training", ":"))
-    for place, (estimator, norm, style) in enumerate(lines):
-        rows = [row for row in results["table"] if row["estimator"] == estimator]
-        for panel, key in zip(panels, ("nll", "ece"), strict=False):
-            found = [row[norm]["16"][key] for row in rows]
-            label = estimator if norm == "re-estimated" else f"{estimator}, statistics of training"
-            look = dict(color=COLOURS[place % 3], marker=MARKERS[place], linestyle=style, markersize=4, capsize=2)
-            means, errors = ([point[which] for point in found] for which in ("mean", "error"))
-            panel.errorbar([1 / row["cold"] for row in rows], means, errors, label=label, **look)
-    for panel, key in zip(panels, ("NLL, 16 draws", "ECE, 16 draws"), strict=False):
-        panel.set(xscale="log", xlabel="temperature", ylabel=key, ylim=(0, None))
-    legend_above(panels[0], columns=1)
-    rows = [row for row in results["table"] if row["estimator"] == "straight-through"]
-    for place, row in enumerate(rows):
-        counts = sorted(map(int, row["re-estimated"]))
-        means = [row["re-estimated"][str(count)]["nll"]["mean"] for count in counts]
-        look = dict(color=COLOURS[place], marker=MARKERS[place], markersize=4)
-        panels[2].plot(counts, means, label=f"1/{row['cold']}", **look)
-    panels[2].set(xscale="log", xlabel="draws", ylabel="NLL, straight-through", xticks=[1, 4, 16, 64], ylim=(0, None))
-    panels[2].set_xticklabels(["1", "4", "16", "64"])
-    panels[2].minorticks_off()
-    legend_above(panels[2], columns=3, title="temperature")
-    return figure
 
 
 def scores_figure(results: dict[str, Any]) -> Figure:
@@ -221,20 +166,55 @@ def scores_figure(results: dict[str, Any]) -> Figure:
     return figure
 
 
+def foreign_figure(results: dict[str, Any]) -> Figure:
+    """AUROC of foreign images by either score, a row per way: from total uncertainty to disagreement."""
+    from varbnn.predict.style import BLUE, PALE, VERMILION, legend_above, new_panels
+
+    shown = {name: title for name, (title, _) in ways(results).items() if not name.endswith(", mode")}
+    figure, panels = new_panels(None, 2, columns=2, figsize=(10, 0.34 * len(shown) + 1.4))
+    for panel, foreign in zip(panels, ("mnist", "notmnist"), strict=True):
+        for place, name in enumerate(reversed(shown)):
+            row = results["table"][name]["raw"]
+            colour = VERMILION if name == "posterior" else BLUE
+            total, other = row[f"{foreign}_total"], row.get(f"{foreign}_epistemic")
+            look = dict(color=colour, capsize=2, markersize=6, linestyle="")
+            panel.errorbar(total["mean"], place, xerr=total["sd"], marker="o", markerfacecolor="white", **look)
+            if other is not None:
+                panel.plot([total["mean"], other["mean"]], [place, place], color=PALE, linewidth=1.5, zorder=0)
+                panel.errorbar(other["mean"], place, xerr=other["sd"], marker="s", **look)
+        panel.set(xlabel=f"AUROC, {FOREIGN[foreign]}", xlim=(0.5, 1), yticks=range(len(shown)))
+        panel.set_yticklabels([])
+    panels[0].set_yticklabels([title.replace("*", "") for title in reversed(shown.values())])
+    panels[0].plot([], [], "o", color=BLUE, markerfacecolor="white", label="by total uncertainty")
+    panels[0].plot([], [], "s", color=BLUE, label="by disagreement")
+    legend_above(panels[0], columns=2)
+    return figure
+
+
 PAGES: dict[str, Callable[[dict[str, Any]], str]] = {
     "uncertainty-raw": lambda r: scores_table(r, "raw"),
-    "uncertainty-tests": lambda r: versus_table(r, "raw", "posterior"),
-    "uncertainty-starts-tests": lambda r: versus_table(r, "raw", "posterior ensemble"),
+    "uncertainty-tests": lambda r: versus_table(r, "raw"),
     "uncertainty-scaled": lambda r: scores_table(r, "scaled"),
-    "uncertainty-scaled-tests": lambda r: versus_table(r, "scaled", "posterior"),
-    "uncertainty-scaled-starts-tests": lambda r: versus_table(r, "scaled", "posterior ensemble"),
+    "uncertainty-scaled-tests": lambda r: versus_table(r, "scaled"),
+    "uncertainty-foreign": foreign_table,
     "uncertainty-cost": cost_table,
     "uncertainty-settings": settings_table,
 }
 
 
-OF_FULL = ("uncertainty-raw", "uncertainty-tests", "uncertainty-scaled", "uncertainty-settings")
-"""Tables that the page has of the larger study too."""
+OTHERS = {
+    "medium": ("uncertainty-raw", "uncertainty-tests", "uncertainty-scaled", "uncertainty-settings"),
+    "long": ("uncertainty-raw", "uncertainty-tests", "uncertainty-scaled", "uncertainty-settings"),
+    "full": (
+        "uncertainty-raw",
+        "uncertainty-tests",
+        "uncertainty-scaled",
+        "uncertainty-scaled-tests",
+        "uncertainty-foreign",
+        "uncertainty-settings",
+    ),
+}
+"""Tables that the page has of the other studies too."""
 
 WIDE = {
     "posterior": "**living posterior**, {num_samples} draws",
@@ -276,16 +256,16 @@ def tables() -> dict[str, str]:
     made = {name: wide_table(read(RESULTS / f"{name}.json")) for name in ("wide", "wide-dropout")}
     made = {f"uncertainty-{name}": table for name, table in made.items()}
     made |= {name: table(read(RESULTS / "uncertainty-fashion-small.json")) for name, table in PAGES.items()}
-    full = read(RESULTS / "uncertainty-fashion-full.json")
-    made |= {name.replace("-", "-full-", 1): PAGES[name](full) for name in OF_FULL}
-    ablation = read(RESULTS / "posterior-ablation.json")
-    return made | {"ablation-estimators": estimators_table(ablation), "ablation-draws": draws_table(ablation)}
+    for scale, names in OTHERS.items():
+        results = read(RESULTS / f"uncertainty-fashion-{scale}.json")
+        made |= {name.replace("-", f"-{scale}-", 1): PAGES[name](results) for name in names}
+    return made
 
 
 if __name__ == "__main__":
     pictures = {
         "uncertainty_scores": scores_figure(read(RESULTS / "uncertainty-fashion-small.json")),
-        "posterior_ablation": ablation_figure(read(RESULTS / "posterior-ablation.json")),
+        "uncertainty_foreign": foreign_figure(read(RESULTS / "uncertainty-fashion-small.json")),
     }
     for name, picture in pictures.items():
         picture.savefig(FIGURES / f"{name}.png", dpi=SHARPNESS)

@@ -14,12 +14,15 @@ NETWORKS: dict[str, Settings] = {
     "both": {"dropout": 0.2, "hidden_dropout": 0.1},
     "all": {"dropout": 0.1, "hidden_dropout": 0.2},
     "more": {"dropout": 0.1, "hidden_dropout": 0.4},
+    "third": {"dropout": 0.3},
+    "strong": {"dropout": 0.3, "hidden_dropout": 0.2},
+    "stronger": {"dropout": 0.3, "hidden_dropout": 0.3},
+    "strongest": {"dropout": 0.4, "hidden_dropout": 0.2},
 }
 """Shares of inputs and hidden units that are set to zero."""
 
 NAMES = {
     "posterior": ("lr", "temperature", "real_lr"),
-    "posterior ensemble": ("members", "lr", "temperature", "real_lr"),
     "ste": ("lr", "real_lr"),
     "deep ensemble": ("lr", "real_lr"),
     "bop": ("gamma", "threshold", "real_lr"),
@@ -38,13 +41,6 @@ SMALL: dict[str, tuple[Row, ...]] = {
         ("tenth", 3e-3, 1 / 60, 3e-2),
         ("tenth", 3e-3, 1 / 100, 3e-2),
         ("fifth", 3e-3, 1 / 60, 3e-2),
-    ),
-    "posterior ensemble": (
-        ("none", 2, 6e-3, 1 / 60, 1e-2),
-        ("tenth", 2, 6e-3, 1 / 60, 3e-2),
-        ("none", 2, 6e-3, 1 / 120, 3e-2),
-        ("tenth", 2, 6e-3, 1 / 120, 3e-2),
-        ("none", 4, 1e-2, 1 / 60, 3e-2),
     ),
     "ste": (
         ("none", 1e-3, 3e-3),
@@ -84,6 +80,96 @@ SMALL: dict[str, tuple[Row, ...]] = {
     "float": (("none", 1e-3), ("tenth", 1e-3), ("both", 1e-3), ("tenth", 3e-4), ("tenth", 3e-3)),
     "dropout": (("hidden", 1e-3), ("all", 1e-3), ("all", 3e-4), ("more", 1e-3), ("both", 1e-3)),
 }
+MEDIUM: dict[str, tuple[Row, ...]] = {
+    "posterior": (
+        ("fifth", 3e-3, 1 / 60, 1e-2),
+        ("fifth", 3e-3, 1 / 60, 3e-2),
+        ("fifth", 3e-3, 1 / 40, 3e-2),
+        ("third", 3e-3, 1 / 60, 3e-2),
+        ("fifth", 2e-3, 1 / 60, 1e-2),
+    ),
+    "ste": (
+        ("strong", 1e-3, 1e-3),
+        ("strong", 1e-3, 3e-3),
+        ("strong", 3e-3, 3e-3),
+        ("both", 1e-3, 1e-2),
+        ("both", 3e-3, 3e-3),
+    ),
+    "deep ensemble": (
+        ("none", 1e-3, 1e-2),
+        ("tenth", 1e-3, 1e-2),
+        ("tenth", 1e-3, 3e-2),
+        ("both", 1e-3, 1e-2),
+        ("both", 3e-3, 1e-2),
+    ),
+    "bop": (
+        ("both", 3e-3, 1e-8, 3e-3),
+        ("both", 3e-3, 1e-8, 1e-3),
+        ("both", 1e-3, 1e-8, 1e-3),
+        ("strong", 3e-3, 1e-8, 3e-3),
+        ("fifth", 3e-3, 1e-8, 1e-3),
+    ),
+    "vispa": (
+        ("both", 10, 1e-2),
+        ("both", 10, 3e-3),
+        ("both", 30, 3e-3),
+        ("strong", 10, 1e-2),
+        ("strong", 10, 3e-3),
+    ),
+    "published": (
+        ("both", 3e-4, 3e-3),
+        ("both", 3e-4, 1e-3),
+        ("both", 1e-4, 1e-3),
+        ("strong", 3e-4, 3e-3),
+        ("strong", 1e-4, 3e-3),
+    ),
+}
+LONG: dict[str, tuple[Row, ...]] = {
+    "posterior": (
+        ("fifth", 3e-3, 1 / 60, 1e-2),
+        ("fifth", 3e-3, 1 / 40, 1e-2),
+        ("fifth", 3e-3, 1 / 40, 3e-2),
+        ("third", 3e-3, 1 / 60, 1e-2),
+        ("fifth", 1e-3, 1 / 60, 1e-2),
+    ),
+    "ste": (
+        ("strong", 3e-3, 1e-3),
+        ("strong", 1e-3, 1e-3),
+        ("strong", 1e-2, 1e-3),
+        ("stronger", 3e-3, 1e-3),
+        ("strongest", 3e-3, 1e-3),
+    ),
+    "deep ensemble": (
+        ("both", 1e-3, 1e-2),
+        ("both", 3e-3, 1e-2),
+        ("both", 3e-3, 3e-3),
+        ("tenth", 1e-3, 1e-2),
+        ("strong", 3e-3, 1e-2),
+    ),
+    "bop": (
+        ("strong", 3e-3, 1e-8, 3e-3),
+        ("strong", 1e-3, 1e-8, 3e-3),
+        ("strong", 1e-3, 1e-8, 1e-3),
+        ("both", 3e-3, 1e-8, 1e-3),
+        ("strongest", 3e-3, 1e-8, 3e-3),
+    ),
+    "vispa": (
+        ("strong", 10, 1e-2),
+        ("strong", 10, 3e-3),
+        ("both", 10, 3e-3),
+        ("strong", 30, 3e-3),
+        ("strongest", 10, 3e-3),
+    ),
+    "published": (
+        ("strong", 3e-4, 3e-3),
+        ("strong", 1e-4, 3e-3),
+        ("strong", 1e-4, 1e-3),
+        ("both", 3e-4, 1e-3),
+        ("strongest", 3e-4, 3e-3),
+    ),
+    "float": (("strong", 1e-3), ("strong", 3e-4), ("strongest", 1e-3), ("both", 3e-4), ("strong", 3e-3)),
+    "dropout": (("hidden", 1e-3), ("all", 3e-4), ("both", 1e-3), ("strong", 1e-3), ("strong", 3e-4)),
+}
 FULL: dict[str, tuple[Row, ...]] = {
     "posterior": (
         ("none", 1e-3, 1 / 60, 1e-2),
@@ -92,14 +178,6 @@ FULL: dict[str, tuple[Row, ...]] = {
         ("none", 1e-3, 1 / 60, 3e-2),
         ("none", 1e-3, 1 / 30, 3e-2),
         ("tenth", 1e-3, 1 / 60, 1e-2),
-    ),
-    "posterior ensemble": (
-        ("none", 2, 2e-3, 1 / 60, 1e-2),
-        ("tenth", 2, 2e-3, 1 / 60, 3e-2),
-        ("none", 2, 2e-3, 1 / 30, 1e-2),
-        ("none", 2, 2e-3, 1 / 60, 3e-2),
-        ("none", 4, 4e-3, 1 / 60, 3e-2),
-        ("tenth", 2, 2e-3, 1 / 60, 1e-2),
     ),
     "ste": (
         ("none", 1e-3, 3e-3),
@@ -156,4 +234,5 @@ def named(name: str, dropped: str | float, *values: str | float) -> Settings:
     return NETWORKS[str(dropped)] | dict(zip(NAMES[name], numbers, strict=True))
 
 
-TRIALS = {"small": settings_of(SMALL), "full": settings_of(FULL)}
+BY_SCALE = {"small": SMALL, "medium": MEDIUM, "long": LONG, "full": FULL}
+TRIALS = {scale: settings_of(rows) for scale, rows in BY_SCALE.items()}

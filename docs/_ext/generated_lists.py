@@ -14,6 +14,7 @@ FIRST = [
     "the-one-rule",
     "comparison",
     "uncertainty",
+    "defaults",
     "ablations",
     "posteriors",
     "training",
