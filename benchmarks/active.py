@@ -19,9 +19,9 @@ from typing import Any
 
 import torch
 from record import RESULTS, machine, read, say, write
-from scipy.stats import ttest_rel
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
+from uncertainty_summary import paired
 
 import varbnn as vb
 from varbnn import active
@@ -127,14 +127,11 @@ def tests(ours: Tensor, random: Tensor) -> dict[str, dict[str, float]]:
     shared = min(len(ours), len(random))
     if shared < 2:
         return {}
-    found = {}
-    for name, pair in {
-        "mean": (ours[:shared].mean(1), random[:shared].mean(1)),
-        "end": (ours[:shared, -1], random[:shared, -1]),
-    }.items():
-        difference = float((pair[0] - pair[1]).mean())
-        found[name] = {"difference": difference, "p": float(ttest_rel(*(row.numpy() for row in pair)).pvalue)}
-    return found
+    both = ours[:shared], random[:shared]
+    return {
+        "mean": paired(*(rows.mean(1).tolist() for rows in both)),
+        "end": paired(*(rows[:, -1].tolist() for rows in both)),
+    }
 
 
 def needed(labels: list[int], accuracy: Tensor, goal: float) -> int | None:

@@ -1,9 +1,9 @@
 """Fashion-MNIST: what a living posterior knows about its errors, beside every binary baseline and the float twin.
 
-    python benchmarks/uncertainty.py --data-dir DIR                  (10,000 images, 784-200-200-10, 20 epochs)
-    python benchmarks/uncertainty.py --data-dir DIR --scale medium --stages 1 2       (the same, 40 epochs)
-    python benchmarks/uncertainty.py --data-dir DIR --scale long     (the same, 80 epochs)
-    python benchmarks/uncertainty.py --data-dir DIR --scale full     (50,000 images, 784-400-400-10, 20 epochs: hours)
+    python benchmarks/uncertainty.py --data-dir DIR                   (10,000 images, 784-200-200-10, 20 epochs)
+    python benchmarks/uncertainty.py --data-dir DIR --scale medium --stages 1 2     (the same, 40 epochs)
+    python benchmarks/uncertainty.py --data-dir DIR --scale long                    (the same, 80 epochs)
+    python benchmarks/uncertainty.py --data-dir DIR --scale full --stages 1 2       (50,000 images, 784-400-400-10)
 
 Batches of 100, the same epochs, batches, start and cosine for every method. 10,000 other training images are kept aside
 throughout: settings are chosen by their NLL, as many trials for each method, and calibration temperatures and the prior

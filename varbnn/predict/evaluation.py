@@ -100,9 +100,9 @@ def evaluate(
             f"prediction must be a Prediction, got {type(prediction).__name__}; wrap S×N×C: Prediction(probs)"
         )
     labels = as_labels(targets, len(prediction), prediction.num_classes).to(prediction.probs.device)
-    require_score(score, *(group for group in (prediction, ood) if ood is not None and isinstance(group, Prediction)))
     if ood is not None and not (isinstance(ood, Prediction) and ood.num_classes == prediction.num_classes):
         raise InputError(f"ood must be a Prediction over the same {prediction.num_classes} classes, got {ood!r}")
+    require_score(score, *([] if ood is None else [prediction, ood]))
     result = _evaluate_classes(mean64(prediction.probs), labels, bins)
     if ood is not None:
         familiar, foreign = UNCERTAINTY[score](prediction), UNCERTAINTY[score](ood).to(prediction.probs.device)
