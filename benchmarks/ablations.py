@@ -29,7 +29,7 @@ import varbnn as vb
 from varbnn import demo
 from varbnn.bits import sign
 from varbnn.data import Dataset, batches, load
-from varbnn.demo.methods import network
+from varbnn.demo.networks import network
 from varbnn.optim import Bop, Bop2ndOrder, GradientFilter, Linear, Rule, Scheduler, StraightThrough, translate
 from varbnn.optim.filters import NormalisedAverage
 from varbnn.posteriors import Point, belief_of, mark_belief

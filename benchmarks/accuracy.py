@@ -1,12 +1,14 @@
 """Every method on the same network with the same budget, tuned on validation data with the same number of trials.
 
     python benchmarks/accuracy.py --data digits
+    python benchmarks/accuracy.py --data digits --convolutions --methods ste posterior
     python benchmarks/accuracy.py --data mnist --data-dir DIR --seeds 3
 
-Network, budget and measures are those of ``varbnn demo``. Settings are chosen on validation data: every method gets the
-same number of trials, each trial the same epochs, and the trial with the lowest validation NLL wins. The winner is then
-trained on all training data with every seed and tested once. Results are written after every run, and a run that is
-there already is not repeated, so the script can be stopped and started again.
+Network, budget and measures are those of ``varbnn demo``; with ``--convolutions`` the network is that of the preset
+digits-conv. Settings are chosen on validation data: every method gets the same number of trials, each trial the same
+epochs, and the trial with the lowest validation NLL wins. The winner is then trained on all training data with every
+seed and tested once. Results are written after every run, and a run that is there already is not repeated, so the
+script can be stopped and started again.
 """
 
 from __future__ import annotations
@@ -30,7 +32,12 @@ TUNING_SEEDS = {"digits": (100, 101, 102, 103, 104)}
 
 Settings = dict[str, float]
 
-REAL = {"digits": (1e-2, 2e-2, 3e-2), "mnist": (1e-3, 3e-3, 1e-2), "mnist, drawing": (3e-3, 1e-2, 3e-2)}
+REAL = {
+    "digits": (1e-2, 2e-2, 3e-2),
+    "convolutions": (1e-2, 3e-2, 1e-1),
+    "mnist": (1e-3, 3e-3, 1e-2),
+    "mnist, drawing": (3e-3, 1e-2, 3e-2),
+}
 """Rates of the batch norms' scales and shifts. One draws and one does not: a posterior's gradients are noisier."""
 
 
@@ -94,6 +101,17 @@ TRIALS = {
     | {m: each(REAL["mnist, drawing"], *t) for m, t in DRAWING["mnist"].items()},
 }
 TRIALS["fashion"] = TRIALS["mnist"]
+CONVOLUTIONS: dict[str, tuple[Settings, ...]] = {
+    **POINTS,
+    "ste": ({"lr": 3e-3}, {"lr": 1e-2}, {"lr": 3e-2}),
+    **DRAWING["digits"],
+    "posterior": (
+        {"lr": 3e-3, "temperature": 1 / 100},
+        {"lr": 3e-3, "temperature": 1 / 300},
+        {"lr": 3e-3, "temperature": 1 / 1000},
+    ),
+}
+TRIALS["digits, convolutions"] = {m: each(REAL["convolutions"], *t) for m, t in CONVOLUTIONS.items()}
 
 UNTUNED = {"ste, published lr": ("ste", {"lr": 1e-2, "real_lr": 1e-2})}
 """Run with these settings beside the tuned ones: Adam at 1e-2 for everything is how the baseline was published."""
@@ -121,10 +139,7 @@ def tune(args: argparse.Namespace, results: dict[str, Any], path: Path) -> None:
     for method, trials in missing.items():
         done = results.setdefault("tuning", {}).setdefault(method, [])
         for settings in trials[len(done) :]:
-            runs = [
-                run(method, settings, split, demo.RECIPES[args.data], seed)
-                for seed in TUNING_SEEDS.get(args.data, (100,))
-            ]
+            runs = [run(method, settings, split, args.recipe, seed) for seed in TUNING_SEEDS.get(args.data, (100,))]
             mean = {key: statistics.fmean(r[key] for r in runs) for key in ("nll", "accuracy", "entropy_bits")}
             done.append({"settings": settings, **mean})
             say(method, done[-1])
@@ -144,7 +159,7 @@ def final(args: argparse.Namespace, results: dict[str, Any], path: Path) -> None
         for name, (method, settings) in chosen.items():
             runs = results.setdefault("runs", {}).setdefault(name, [])
             if all(r["seed"] != seed for r in runs):
-                runs.append(run(method, settings, whole, demo.RECIPES[args.data], seed))
+                runs.append(run(method, settings, whole, args.recipe, seed))
                 say(name, runs[-1])
                 write(path, results)
 
@@ -166,21 +181,26 @@ def summarise(results: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", choices=sorted(TRIALS), default="digits")
+    parser.add_argument("--data", choices=sorted(demo.RECIPES.keys() & TRIALS), default="digits")
+    parser.add_argument("--convolutions", action="store_true", help="a convolutional network instead, for digits")
     parser.add_argument("--data-dir", help="where the files of mnist and fashion lie")
     parser.add_argument("--methods", nargs="+", help="default: all")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    args.trials = {
-        name: trials for name, trials in TRIALS[args.data].items() if name in (args.methods or TRIALS[args.data])
-    }
+    if args.convolutions and args.data != "digits":
+        parser.error(f"--convolutions are for --data digits, got {args.data}")
+    which = "digits, convolutions" if args.convolutions else args.data
+    args.recipe = (demo.CONVOLUTIONAL if args.convolutions else demo.RECIPES)[args.data]
+    args.trials = {name: trials for name, trials in TRIALS[which].items() if name in (args.methods or TRIALS[which])}
     torch.set_num_threads(args.threads)
-    path = args.out or RESULTS / f"accuracy-{args.data}.json"
+    path = args.out or RESULTS / f"accuracy-{which.replace(', ', '-')}.json"
     results = {"data": args.data, "machine": machine(), "num_samples": SAMPLES} | read(path)
-    recipe = demo.RECIPES[args.data]
+    recipe = args.recipe
     results["network"] = {"hidden": recipe.widths, "epochs": recipe.epochs, "batch_size": recipe.batch_size}
+    if recipe.channels:
+        results["network"]["channels"] = recipe.channels
     tune(args, results, path)
     final(args, results, path)
     results["table"] = summarise(results)

@@ -25,7 +25,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 import varbnn as vb
 from varbnn.data import Dataset, batches, load
-from varbnn.demo.methods import network
+from varbnn.demo.networks import network
 from varbnn.errors import VarbnnWarning
 from varbnn.posteriors import Bernoulli
 from varbnn.presets import PRESETS, Preset

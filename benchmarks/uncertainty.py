@@ -4,9 +4,10 @@
     python benchmarks/uncertainty.py --data-dir DIR --scale medium --stages 1 2     (the same, 40 epochs)
     python benchmarks/uncertainty.py --data-dir DIR --scale long                    (the same, 80 epochs)
     python benchmarks/uncertainty.py --data-dir DIR --scale full --stages 1 2       (50,000 images, 784-400-400-10)
+    python benchmarks/uncertainty.py --data-dir DIR --scale conv --stages 1 2   (50,000 images, convolutions in front)
 
 Batches of 100, the same epochs, batches, start and cosine for every method. 10,000 other training images are kept aside
-throughout: settings are chosen by their NLL, as many trials for each method, and calibration temperatures and the prior
+throughout: settings are chosen by their NLL, and calibration temperatures and the prior
 of Laplace are fitted on them. Then every seed is trained and tested once. Methods that draw predict with 16 draws;
 those that do not also as what their last epochs, or networks of their own, say together.
 
@@ -117,9 +118,9 @@ def run(
 ) -> tuple[Result, dict[str, vb.Prediction]]:
     """Train `name`, and ask its networks in every way there is, or in one."""
     method, data = METHODS[name], asked.data
-    widths, epochs = asked.scale.widths, asked.scale.epochs
-    trained = methods.train(name, data, widths, settings, epochs, seed, max(SNAPSHOTS) if method.snapshots else 0)
-    ways = {name: methods.ask(name, trained.model, asked.x, data, seed)}
+    trained = methods.train(name, data, asked.scale, settings, seed, max(SNAPSHOTS) if method.snapshots else 0)
+    x = asked.x[asked.parts["val"]] if tuning else asked.x
+    ways = {name: methods.ask(name, trained.model, x, data, seed)}
     result = {
         "entropy_bits": methods.entropy_bits(trained.model),
         "ms_per_step": trained.ms_per_step,
@@ -145,10 +146,10 @@ def best(predictions: Iterable[vb.Prediction], asked: Asked) -> vb.Prediction:
 
 def ensemble(asked: Asked, settings: Settings, seed: int) -> tuple[Result, dict[str, vb.Prediction]]:
     """Straight-through networks from starts of their own, which together cost as much as one of the others."""
-    every, results = [], []
+    every, results, share = [], [], replace(asked.scale, epochs=asked.scale.epochs // MEMBERS)
     for member in range(MEMBERS):
         own = 1000 + MEMBERS * seed + member
-        trained = methods.train("ste", asked.data, asked.scale.widths, settings, asked.scale.epochs // MEMBERS, own)
+        trained = methods.train("ste", asked.data, share, settings, own)
         every.append(methods.ask("ste", trained.model, asked.x, asked.data, own).probs)
         results.append((trained.ms_per_step, trained.train_loss))
     measured = map(statistics.fmean, zip(*results, strict=True))
@@ -248,14 +249,18 @@ def main() -> None:
     torch.set_num_threads(1)
     path = args.out or RESULTS / f"uncertainty-fashion-{args.scale}.json"
     cache, scale = args.cache / args.scale, SCALES[args.scale]
+    known = [number for number, stage in enumerate(STAGES, 1) if set(stage) <= scale.trials.keys()]
+    if not set(args.stages) <= set(known):
+        parser.error(f"--scale {args.scale} has trials for --stages {' '.join(map(str, known))}")
     asked = inputs(args.data_dir, scale)
     about = {"train": scale.train, "widths": scale.widths, "epochs": scale.epochs, "members": MEMBERS}
+    about |= {"channels": scale.channels} if scale.channels else {}
     results = {"data": "fashion", "machine": machine(), "num_samples": SAMPLES, **about} | read(path)
     for stage in (STAGES[number - 1] for number in args.stages):
         tune(stage, asked, results, path, args.trials)
         final(stage, asked, results, path, args.seeds, cache)
         full_ensembles(asked, results, path, cache)
-        summarise(results, asked.data, scale.widths)
+        summarise(results, asked.data, scale)
         write(path, results)
     for way, row in results["table"].items():
         print(f"{way:16}", *(f"{key} {v['mean']:.4f} ± {v['sd']:.4f}" for key, v in row["raw"].items()), sep="  ")

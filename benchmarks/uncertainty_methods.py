@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from uncertainty_trials import TRIALS, Settings
 
 import varbnn as vb
 from varbnn.data import Dataset, batches
-from varbnn.demo.methods import network
+from varbnn.demo.networks import network
 from varbnn.demo.recipes import RECIPES
 from varbnn.optim import VISPA, BayesBiNN, Bop, StraightThrough
 from varbnn.posteriors import Bernoulli, LowRankGaussian, Point, Posterior
@@ -74,12 +73,14 @@ class Scale:
         train: of the 50,000 training images, how many are used; the validation part stays 10,000.
         widths, epochs: of every network.
         trials: settings by method.
+        channels: of 3×3 convolutions in front of the fully connected layers, each with a 2×2 pooling.
     """
 
     train: int
     widths: tuple[int, ...]
     epochs: int
     trials: dict[str, list[Settings]]
+    channels: tuple[int, ...] = ()
 
 
 SCALES = {
@@ -87,6 +88,7 @@ SCALES = {
     "medium": Scale(10_000, (200, 200), 40, TRIALS["medium"]),
     "long": Scale(10_000, (200, 200), 80, TRIALS["long"]),
     "full": Scale(50_000, (400, 400), 20, TRIALS["full"]),
+    "conv": Scale(50_000, (128,), 12, TRIALS["conv"], channels=(16, 32)),
 }
 
 
@@ -115,13 +117,12 @@ class Trained:
     train_loss: float
 
 
-def train(
-    name: str, data: Dataset, widths: Sequence[int], settings: Settings, epochs: int, seed: int, keep: int = 0
-) -> Trained:
+def train(name: str, data: Dataset, scale: Scale, settings: Settings, seed: int, keep: int = 0) -> Trained:
     """Train `name` once, along a cosine to 0."""
-    method = METHODS[name]
+    method, epochs = METHODS[name], scale.epochs
     torch.manual_seed(seed)
-    model = network(data, widths, method.posterior, **{key: settings.get(key, 0.0) for key in NETWORK})
+    left_out = {key: settings.get(key, 0.0) for key in NETWORK}
+    model = network(data, scale.widths, method.posterior, channels=scale.channels, **left_out)
     own = {key: value for key, value in settings.items() if key not in NETWORK}
     optimizer = method.rule(model.parameters(), len(data.train_x), own)
     loader = batches(data.train_x, data.train_y, BATCH, torch.Generator().manual_seed(seed))
@@ -199,10 +200,10 @@ def entropy_bits(model: nn.Module) -> float | None:
     return vb.health(model, warn=False).entropy_bits
 
 
-def bits_per_prediction(data: Dataset, widths: Sequence[int], networks: float, bits: int, heads: bool) -> float:
+def bits_per_prediction(data: Dataset, scale: Scale, networks: float, bits: int, heads: bool) -> float:
     """Weights that are read for one prediction, in bits; networks that differ in their `heads` share the rest."""
-    sizes = [data.train_x.shape[1], *widths, data.num_classes]
-    *body, head = (a * b for a, b in pairwise(sizes))
+    layers = network(data, scale.widths, None, channels=scale.channels).modules()
+    *body, head = (layer.weight.numel() for layer in layers if isinstance(layer, nn.Linear | nn.Conv2d))
     return bits * ((sum(body) if heads else networks * sum(body)) + networks * head)
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
 from typing import Any
 
 from scipy.stats import ttest_rel
-from uncertainty_methods import Result, bits_per_prediction
+from uncertainty_methods import Result, Scale, bits_per_prediction
 
 from varbnn.data import Dataset
 
@@ -24,7 +23,7 @@ CHOOSING = "letters"
 """Foreign inputs by which each way's score is chosen; they are tested nowhere."""
 
 
-def summarise(results: Result, data: Dataset, widths: Sequence[int]) -> None:
+def summarise(results: Result, data: Dataset, scale: Scale) -> None:
     """Mean and standard deviation over the seeds, and the posterior against each way on the same seeds."""
     measured = {
         way: with_choice({run["seed"]: run["ways"][way] for run in runs})
@@ -43,7 +42,7 @@ def summarise(results: Result, data: Dataset, widths: Sequence[int]) -> None:
             row["networks"] = statistics.fmean(r["networks"] for r in rows)
             row["temperature"] = spread([r["scaled"]["temperature"] for r in rows])
             about = (row["networks"], 32 if name in REAL else 1, way == "float, laplace")
-            row["bits_per_prediction"] = bits_per_prediction(data, widths, *about)
+            row["bits_per_prediction"] = bits_per_prediction(data, scale, *about)
             for key in ("entropy_bits", "ms_per_step", "train_loss"):
                 values = [r[key] for r in runs if r.get(key) is not None]
                 row[key] = statistics.fmean(values) if values else None

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from record import RESULTS, read
+from wide_tables import wide_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -114,6 +115,44 @@ def chance(p: float) -> str:
     return "p < .001" if p < 0.001 else f"p {p:.3f}".replace("0.", ".")
 
 
+STUDIES = {
+    "conv": "two convolutions: 50,000 images, 12 epochs",
+    "small": "784-200-200-10: 10,000 images, 20 epochs",
+    "medium": "the same, 40 epochs",
+    "long": "the same, 80 epochs",
+    "full": "784-400-400-10: 50,000 images, 20 epochs",
+}
+"""By scale, in the order of the overview."""
+
+RIVALS = {
+    "ste": "straight-through",
+    "ste, snapshots": "straight-through's last epochs",
+    "bop": "Bop",
+    "bop, snapshots": "Bop's last epochs",
+    "deep ensemble": "the ensemble",
+    "vispa": "VISPA",
+    "published": "as published",
+}
+"""Binary methods of equal cost, and their short names."""
+
+
+def overview_table(studies: dict[str, dict[str, Any]]) -> str:
+    """By study and measure, the posterior and the best of the binary methods of its cost, with the p between them."""
+    keys = ("nll", "ece", "ood_mnist", "ood_notmnist")
+    rows = []
+    for scale, results in studies.items():
+        own, cells = results["table"]["posterior"], []
+        for key in keys:
+            _, factor, digits = COLUMNS[key]
+            best = max if key.startswith("ood") else min
+            name = best(RIVALS.keys() & results["table"].keys(), key=lambda n: results["table"][n]["raw"][key]["mean"])
+            other = results["table"][name]
+            ours, theirs = (f"{factor * row['raw'][key]['mean']:.{digits}f}" for row in (own, other))
+            cells.append(f"{ours}; {RIVALS[name]} {theirs} ({chance(other['tests']['raw'][key]['p'])})")
+        rows.append([STUDIES[scale], *cells])
+    return grid(["", *(COLUMNS[key][0] for key in keys)], rows)
+
+
 def cost_table(results: dict[str, Any]) -> str:
     """What is kept and what is read."""
     rows = []
@@ -203,6 +242,15 @@ PAGES: dict[str, Callable[[dict[str, Any]], str]] = {
 
 
 OTHERS = {
+    "conv": (
+        "uncertainty-raw",
+        "uncertainty-tests",
+        "uncertainty-scaled",
+        "uncertainty-scaled-tests",
+        "uncertainty-foreign",
+        "uncertainty-cost",
+        "uncertainty-settings",
+    ),
     "medium": ("uncertainty-raw", "uncertainty-tests", "uncertainty-scaled", "uncertainty-settings"),
     "long": ("uncertainty-raw", "uncertainty-tests", "uncertainty-scaled", "uncertainty-settings"),
     "full": (
@@ -216,49 +264,16 @@ OTHERS = {
 }
 """Tables that the page has of the other studies too."""
 
-WIDE = {
-    "posterior": "**living posterior**, {num_samples} draws",
-    "posterior, mode": "the posterior's mode, 1 network",
-    "ste": "StraightThrough (Adam)",
-    "bop": "Bop",
-    "float": "float twin (Adam)",
-}
-OF_WIDE = {
-    "accuracy": ("accuracy, %", 100, 2),
-    "nll": ("NLL", 1, 4),
-    "ece": ("ECE, %", 100, 2),
-    "ood_auroc": ("AUROC Fashion", 1, 3),
-    "entropy_bits": ("bits per weight", 1, 2),
-}
-
-
-def wide_table(results: dict[str, Any]) -> str:
-    """The published network on MNIST, mean ± standard deviation where there is more than one seed."""
-    lines = [
-        f"|  | seeds | {' | '.join(title for title, _, _ in OF_WIDE.values())} |",
-        f"| --- | ---: | {' | '.join('---:' for _ in OF_WIDE)} |",
-    ]
-    for name, title in WIDE.items():
-        row = results["table"].get(name)
-        if row is None:
-            continue
-        seeds = len(results["runs"][name.removesuffix(", mode")])
-        cells = []
-        for key, (_, scale, digits) in OF_WIDE.items():
-            spread = f" ± {scale * row[key]['sd']:.{digits}f}" if key in row and seeds > 1 else ""
-            cells.append(f"{scale * row[key]['mean']:.{digits}f}{spread}" if key in row else "")
-        lines.append(f"| {title.format(**results)} | {seeds} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
 
 def tables() -> dict[str, str]:
     """By the name of its marker in docs/uncertainty.md."""
     made = {name: wide_table(read(RESULTS / f"{name}.json")) for name in ("wide", "wide-dropout")}
     made = {f"uncertainty-{name}": table for name, table in made.items()}
-    made |= {name: table(read(RESULTS / "uncertainty-fashion-small.json")) for name, table in PAGES.items()}
+    studies = {scale: read(RESULTS / f"uncertainty-fashion-{scale}.json") for scale in STUDIES}
+    made["uncertainty-overview"] = overview_table(studies)
+    made |= {name: table(studies["small"]) for name, table in PAGES.items()}
     for scale, names in OTHERS.items():
-        results = read(RESULTS / f"uncertainty-fashion-{scale}.json")
-        made |= {name.replace("-", f"-{scale}-", 1): PAGES[name](results) for name in names}
+        made |= {name.replace("-", f"-{scale}-", 1): PAGES[name](studies[scale]) for name in names}
     return made
 
 

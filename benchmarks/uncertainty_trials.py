@@ -1,4 +1,4 @@
-"""What every method of `uncertainty.py` is tuned over: five settings each, six at full scale; dropout is among them."""
+"""What every method of `uncertainty.py` is tuned over: four to six settings each; dropout is among them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ NETWORKS: dict[str, Settings] = {
     "none": {},
     "tenth": {"dropout": 0.1},
     "fifth": {"dropout": 0.2},
+    "light": {"hidden_dropout": 0.1},
     "hidden": {"hidden_dropout": 0.2},
     "both": {"dropout": 0.2, "hidden_dropout": 0.1},
     "all": {"dropout": 0.1, "hidden_dropout": 0.2},
@@ -222,6 +223,45 @@ FULL: dict[str, tuple[Row, ...]] = {
     "float": (("none", 1e-3), ("tenth", 1e-3), ("both", 1e-3), ("none", 3e-4), ("tenth", 3e-4), ("fifth", 1e-3)),
     "dropout": (("hidden", 1e-3), ("all", 1e-3), ("hidden", 3e-4), ("more", 1e-3), ("both", 1e-3), ("all", 3e-4)),
 }
+CONV: dict[str, tuple[Row, ...]] = {
+    "posterior": (
+        ("none", 1e-3, 1 / 60, 1e-2),
+        ("none", 1e-3, 1 / 120, 1e-2),
+        ("none", 1e-3, 1 / 30, 1e-2),
+        ("none", 3e-3, 1 / 60, 1e-2),
+    ),
+    "ste": (
+        ("light", 3e-2, 1e-2),
+        ("light", 3e-2, 3e-3),
+        ("light", 1e-2, 3e-3),
+        ("hidden", 3e-2, 1e-2),
+    ),
+    "deep ensemble": (
+        ("none", 1e-3, 1e-2),
+        ("light", 1e-3, 1e-2),
+        ("none", 3e-3, 1e-2),
+        ("none", 1e-3, 3e-2),
+        ("none", 1e-2, 1e-2),
+    ),
+    "bop": (
+        ("light", 3e-3, 1e-8, 3e-3),
+        ("light", 1e-3, 1e-8, 3e-3),
+        ("light", 1e-2, 1e-8, 3e-3),
+        ("light", 3e-3, 1e-8, 1e-2),
+    ),
+    "vispa": (
+        ("none", 10, 1e-2),
+        ("light", 10, 1e-2),
+        ("none", 10, 3e-3),
+        ("none", 30, 1e-2),
+    ),
+    "published": (
+        ("none", 3e-4, 3e-3),
+        ("light", 3e-4, 3e-3),
+        ("light", 1e-4, 3e-3),
+        ("light", 3e-4, 1e-2),
+    ),
+}
 
 
 def settings_of(rows: dict[str, tuple[Row, ...]]) -> dict[str, list[Settings]]:
@@ -234,5 +274,5 @@ def named(name: str, dropped: str | float, *values: str | float) -> Settings:
     return NETWORKS[str(dropped)] | dict(zip(NAMES[name], numbers, strict=True))
 
 
-BY_SCALE = {"small": SMALL, "medium": MEDIUM, "long": LONG, "full": FULL}
+BY_SCALE = {"small": SMALL, "medium": MEDIUM, "long": LONG, "full": FULL, "conv": CONV}
 TRIALS = {scale: settings_of(rows) for scale, rows in BY_SCALE.items()}

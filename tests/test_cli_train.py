@@ -12,9 +12,10 @@ import pytest
 import torch
 
 import varbnn as vb
-from varbnn import cli, data
+from varbnn import cli, data, demo
 from varbnn.cli import training
 from varbnn.cli.evaluating import Run
+from varbnn.demo.recipes import BY_PRESET
 
 pytestmark = pytest.mark.filterwarnings("ignore::varbnn.errors.VarbnnWarning")  # networks this small are seldom well
 
@@ -85,8 +86,8 @@ def test_one_network_cannot_disagree(own, capsys):
 def test_inputs_are_left_out_in_training_as_the_preset_says(own, tmp_path, capsys, monkeypatch, method, share):
     made = []
 
-    def remembered(*arguments):
-        made.append(training.demo.methods.network(*arguments))
+    def remembered(*arguments, original=training.demo.network, **options):
+        made.append(original(*arguments, **options))
         return made[-1]
 
     monkeypatch.setattr(training.demo, "network", remembered)
@@ -94,6 +95,73 @@ def test_inputs_are_left_out_in_training_as_the_preset_says(own, tmp_path, capsy
     assert ("dropout 0.2" in out) == bool(share)
     assert json.loads((tmp_path / "run/report.json").read_text())["plan"]["dropout"] == share
     assert [layer.p for layer in made[0] if isinstance(layer, torch.nn.Dropout)] == [share] * bool(share)
+
+
+def test_convolutions_in_front_are_trained_packed_and_remembered(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    line = "train digits --channels 2-3 --hidden 8 --epochs 2 --samples 4 --quiet --out run"
+    assert "8×8, 3×3 convolutions 2-3, 8-10, every weight ±1" in run(capsys, line)
+    report = json.loads(Path("run/report.json").read_text())
+    assert report["plan"]["channels"] == [2, 3]
+    run(capsys, "evaluate run")
+    again = json.loads(Path("run/evaluation.json").read_text())["as trained"]
+    assert {key: again[key] for key in ("nll", "accuracy")} == {k: report["test"][k] for k in ("nll", "accuracy")}
+    assert "another setting of channels" in run(capsys, line.replace("2-3", "2-4"), 2)
+
+
+def test_the_preset_with_convolutions_has_their_channels(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    run(capsys, "train digits --preset fashion-conv --epochs 1 --samples 2 --quiet --out run")
+    plan = json.loads(Path("run/report.json").read_text())["plan"]
+    preset = vb.presets.PRESETS["fashion-conv"]
+    assert (plan["channels"], plan["widths"]) == (list(preset.channels), list(preset.widths))
+    assert plan["settings"] == preset.settings
+
+
+@pytest.mark.parametrize(
+    "line, word",
+    [
+        ("train moons --preset digits-conv", "an input of moons is 2; give images in that shape, or choose a network"),
+        ("train digits --channels 4-4-4-4", "an input of digits is 8×8, which is enough for 3"),
+    ],
+)
+def test_convolutions_of_what_is_no_image_are_refused_before_anything_is_written(
+    tmp_path, monkeypatch, capsys, line, word
+):
+    monkeypatch.chdir(tmp_path)
+    assert word in run(capsys, line, 2)
+    assert not list(tmp_path.glob("*/*"))
+
+
+def test_colour_images_are_convolved_along_their_pixels(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    random = np.random.default_rng(0)
+    y = np.arange(60) % 2
+    x = random.normal(size=(60, 3, 6, 4)) + y[:, None, None, None]
+    np.savez("colour.npz", x_train=x, y_train=y)
+    line = "train colour.npz --channels 2 --hidden 4 --epochs 1 --samples 2 --quiet --out run"
+    assert "3×6×4, 3×3 convolutions 2, 4-2" in run(capsys, line)
+    assert vb.load_packed("run/model.vbnn")(torch.randn(5, 72)).shape == (2, 5, 2)
+    np.savez("last.npz", x_train=np.moveaxis(x, 1, 3), y_train=y)
+    told = run(capsys, line.replace("colour", "last"), 2)
+    assert "channels first, N×H×W or N×3×H×W, but an input of last is 6×4×3: move its last axis" in told
+
+
+@pytest.mark.parametrize("name", vb.presets.PRESETS)
+def test_every_preset_has_settings_for_every_method(name):
+    assert set(BY_PRESET[name]) == set(demo.METHODS)
+    assert BY_PRESET[name]["posterior"] == vb.presets.PRESETS[name].settings
+
+
+def test_a_run_begun_before_convolutions_were_written_down_goes_on(own, tmp_path, capsys):
+    run(capsys, TRAIN)
+    settings = tmp_path / "run/training.json"
+    plan = json.loads(settings.read_text())
+    del plan["channels"]
+    settings.write_text(json.dumps(plan))
+    (tmp_path / "run/report.json").unlink()
+    run(capsys, TRAIN)
+    assert (tmp_path / "run/report.json").exists()
 
 
 def test_evaluation_is_that_of_the_packed_networks_on_inputs_standardised_as_in_training(own, tmp_path, capsys):

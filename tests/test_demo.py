@@ -13,7 +13,8 @@ import torch
 import varbnn as vb
 from varbnn import demo
 from varbnn.data import load
-from varbnn.demo.methods import MEASURES, METHODS, Outcome, network
+from varbnn.demo.methods import MEASURES, METHODS, Outcome
+from varbnn.demo.networks import network
 from varbnn.demo.output import output
 from varbnn.demo.pictures import draw
 from varbnn.demo.words import COLUMNS, reading, suggestions, table
@@ -312,3 +313,31 @@ def test_three_commands_are_suggested_and_all_can_be_typed(data, data_dir, packe
             : next((i for i, word in enumerate(arguments) if word in ("see", "another", "versions", "the")), 99)
         ]
         _parser().parse_args(known)
+
+
+def test_convolutions_halve_the_image_and_feed_the_fully_connected_layers():
+    model = network(load("digits"), (5,), None, 0.1, 0.2, channels=(2, 3))
+    assert [tuple(p.shape) for name, p in model.named_parameters() if p.ndim > 1] == [
+        (2, 1, 3, 3),
+        (3, 2, 3, 3),
+        (5, 3 * 2 * 2),  # 8×8, halved twice
+        (10, 5),
+    ]
+    shares = [layer.p for layer in model if isinstance(layer, torch.nn.Dropout)]
+    assert shares == [0.1, 0.2, 0.2, 0.2]  # inputs; two convolutions and one layer
+    assert model.eval()(load("digits").test_x[:4]).shape == (4, 10)
+
+
+def test_convolutions_see_the_image_as_it_was_before_flattening():
+    data = load("digits")
+    model = network(data, (), None, channels=(2,)).eval()
+    seen = []
+    model.conv1.register_forward_pre_hook(lambda layer, inputs: seen.append(inputs[0]))
+    model(data.test_x[:3])
+    assert torch.equal(seen[0], data.test_x[:3].reshape(3, 1, 8, 8))
+
+
+@pytest.mark.parametrize("name, channels, word", [("moons", (4,), "without channels"), ("digits", (1,) * 4, "8×8")])
+def test_a_network_of_convolutions_is_refused_for_what_is_no_image_or_too_small(name, channels, word):
+    with pytest.raises(InputError, match=word):
+        network(load(name), (8,), None, channels=channels)

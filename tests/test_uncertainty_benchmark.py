@@ -50,3 +50,21 @@ def test_tests_are_paired_over_the_seeds_that_both_have(summary):
     assert found["difference"] == pytest.approx(-0.4 / 3)
     assert found["p"] == pytest.approx(ttest_rel(first, second).pvalue)
     assert summary.test(ours, {9: theirs[9], 1: theirs[1]}) == {}
+
+
+def test_the_overview_names_the_best_rival_in_each_measure(monkeypatch):
+    monkeypatch.setattr(sys, "path", [str(ROOT / "benchmarks"), *sys.path])
+    tables = pytest.importorskip("uncertainty_tables", reason="benchmarks/uncertainty_tables.py")
+
+    def way(nll: float, ece: float, auroc: float) -> dict[str, object]:
+        means = {"nll": nll, "ece": ece, "ood_mnist": auroc, "ood_notmnist": auroc}
+        raw = {key: {"mean": mean} for key, mean in means.items()}
+        return {"raw": raw, "tests": {"raw": {key: {"p": mean / 2} for key, mean in means.items()}}}
+
+    table = {"posterior": way(0.3, 0.01, 0.9), "ste": way(0.4, 0.03, 0.7), "bop, snapshots": way(0.5, 0.02, 0.8)}
+    table |= {"posterior, mode": way(0.1, 0.001, 0.99), "full ensemble": way(0.1, 0.001, 0.99)}  # no rivals of its cost
+    row = tables.overview_table({"small": {"table": table}}).splitlines()[-1]
+    cells = [cell.strip() for cell in row.split("|")[2:-1]]
+    assert cells[0] == "0.3000; straight-through 0.4000 (p .200)"
+    assert cells[1] == "1.00; Bop's last epochs 2.00 (p .010)"
+    assert cells[2] == "0.900; Bop's last epochs 0.800 (p .400)"

@@ -23,7 +23,9 @@ from varbnn.cli.resuming import going_on
 from varbnn.cli.text import percent, plural, table
 from varbnn.data import NAMES, Dataset, batches, from_files, load
 from varbnn.demo.comparison import alone
+from varbnn.demo.networks import image_shape, layers_of
 from varbnn.demo.output import REPORT, as_json, output
+from varbnn.demo.recipes import BY_PRESET
 from varbnn.errors import MissingExtraError
 
 STATE, SETTINGS, MODEL, INPUTS, PICTURE = "training.pt", "training.json", "model.vbnn", "inputs.npz", "reliability.png"
@@ -49,9 +51,11 @@ def add(commands: Any) -> None:
     add("data", metavar="DATA", help=about)
     add("--data-dir", metavar="DIR", help="where the files of named image sets lie")
     add("--method", choices=list(demo.METHODS), default="posterior", help="default: posterior")
-    about = "settings, batches and epochs, and inputs left out of a posterior's training; default: by their number"
+    about = "layers, settings, batches, epochs, and inputs left out of a posterior's training; default: by their number"
     add("--preset", choices=list(presets.PRESETS), help=about)
     add("--hidden", type=hidden, metavar="WIDTHS", help="of the hidden layers, such as 400-400; default: the preset's")
+    about = "of 3×3 convolutions in front of the hidden layers, each with a 2×2 pooling, such as 16-32"
+    add("--channels", type=hidden, metavar="WIDTHS", help=about)
     add("--epochs", type=at_least(1), metavar="N", help="default: the preset's")
     add("--samples", type=at_least(1), default=32, metavar="N", help="networks of a posterior; default: 32")
     add("--seed", type=at_least(0), default=0, metavar="N", help="default: 0")
@@ -82,6 +86,7 @@ class Plan:
     samples: int
     seed: int
     fingerprint: str
+    channels: tuple[int, ...]
 
     def written(self) -> dict[str, Any]:
         return json.loads(json.dumps(vars(self)))  # tuples become lists, as they are when read again
@@ -93,7 +98,7 @@ def _run(chosen: argparse.Namespace) -> None:
     plan = _plan(chosen, data)
     with output(folder):
         pass  # better to hear now that it cannot be written to
-    going_on(folder / STATE, folder / SETTINGS, plan.written(), absent={"dropout": 0.0})
+    going_on(folder / STATE, folder / SETTINGS, plan.written(), absent={"dropout": 0.0, "channels": []})
     print(f"{_opening(plan, data)}\n", flush=True)
     with alone(chosen.threads):
         model, history = _trained(plan, data, folder, chosen.quiet)
@@ -116,6 +121,9 @@ def _run(chosen: argparse.Namespace) -> None:
 def _plan(chosen: argparse.Namespace, data: Dataset) -> Plan:
     name = chosen.preset or presets.fitting(len(data.train_x))
     preset = presets.PRESETS[name]
+    channels = chosen.channels or preset.channels
+    if channels:
+        image_shape(data, len(channels))
     return Plan(
         data=chosen.data,
         data_dir=chosen.data_dir,
@@ -124,11 +132,12 @@ def _plan(chosen: argparse.Namespace, data: Dataset) -> Plan:
         widths=chosen.hidden or preset.widths,
         epochs=chosen.epochs or preset.epochs,
         batch_size=preset.batch_size,
-        settings=preset.settings if chosen.method == "posterior" else dict(demo.RECIPES[name].settings[chosen.method]),
+        settings=dict(BY_PRESET[name][chosen.method]),
         dropout=preset.dropout if chosen.method == "posterior" else 0.0,
         samples=chosen.samples,
         seed=chosen.seed,
         fingerprint=_fingerprint(data),
+        channels=channels,
     )
 
 
@@ -142,7 +151,7 @@ def _fingerprint(data: Dataset) -> str:
 def _trained(plan: Plan, data: Dataset, folder: Path, quiet: bool) -> tuple[nn.Module, list[dict[str, float]]]:
     torch.manual_seed(plan.seed)
     method = demo.METHODS[plan.method]
-    model = demo.network(data, plan.widths, method.posterior, plan.dropout)
+    model = demo.network(data, plan.widths, method.posterior, plan.dropout, channels=plan.channels)
     optimizer = method.optimizer(model, plan.settings, len(data.train_x))
     loader = batches(data.train_x, data.train_y, plan.batch_size, torch.Generator().manual_seed(plan.seed))
     schedule = CosineAnnealingLR(optimizer, plan.epochs)
@@ -204,14 +213,13 @@ def draw(path: Path, prediction: vb.Prediction, targets: Tensor) -> None:
 
 def _opening(plan: Plan, data: Dataset) -> str:
     assert data.val_x is not None
-    layers = "-".join(map(str, [data.train_x.shape[1], *plan.widths, data.num_classes]))
     test = f", {len(data.test_x):,} test" if len(data.test_x) else ""
     numbers = {**plan.settings, **({"dropout": plan.dropout} if plan.dropout else {})}
     settings = ", ".join(f"{key} {value:.4g}" for key, value in numbers.items())
     return (
         f"data      {data.name}: {len(data.train_x):,} training, {len(data.val_x):,} validation{test} inputs, "
         f"{plural(data.num_classes, 'class')}\n"
-        f"network   {layers}, every weight ±1, with batch norm\n"
+        f"network   {layers_of(data, plan.widths, plan.channels)}, every weight ±1, with batch norm\n"
         f"method    {plan.method}, preset {plan.preset}: {settings}\n"
         f"budget    {plural(plan.epochs, 'epoch')} in batches of {plan.batch_size}"
     )

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +13,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 import varbnn as vb
 from varbnn.data import Dataset, batches
+from varbnn.demo.networks import network
 from varbnn.demo.recipes import Recipe, Settings
 from varbnn.optim import VISPA, BayesBiNN, Bop, Bop2ndOrder, GaussianBLR, GradientFilter, Rule, StraightThrough
 from varbnn.posteriors import Belief, Bernoulli, Gaussian, LowRankGaussian, Point, Posterior, belief_of
@@ -94,39 +94,6 @@ class Outcome:
     measures: dict[str, float | None]
 
 
-def network(
-    data: Dataset,
-    widths: Iterable[int],
-    posterior: Posterior | None,
-    dropout: float = 0.0,
-    hidden_dropout: float = 0.0,
-) -> nn.Module:
-    """A binary multilayer perceptron: weights, batch norm, ReLU, and a head whose batch norm has a scale.
-
-    Without a posterior its weights stay real: the float twin. In training, `dropout` is the share of inputs set to
-    zero, and `hidden_dropout` that of hidden units.
-
-    >>> from varbnn.data import load
-    >>> list(dict(network(load("moons"), (8,), Point()).named_parameters()))
-    ['hidden1.latent', 'norm1.weight', 'norm1.bias', 'head.latent', 'norm.weight', 'norm.bias']
-    """
-    layers: OrderedDict[str, nn.Module] = OrderedDict()
-    inputs = data.train_x.shape[1]
-    if dropout:
-        layers["dropout0"] = nn.Dropout(dropout)
-    for number, outputs in enumerate(widths, 1):
-        layers[f"hidden{number}"] = nn.Linear(inputs, outputs, bias=False)  # the batch norm's shift is bias enough
-        layers[f"norm{number}"] = nn.BatchNorm1d(outputs)
-        layers[f"relu{number}"] = nn.ReLU()
-        if hidden_dropout:
-            layers[f"dropout{number}"] = nn.Dropout(hidden_dropout)
-        inputs = outputs
-    layers["head"] = nn.Linear(inputs, data.num_classes, bias=False)
-    layers["norm"] = nn.BatchNorm1d(data.num_classes)  # without a learned scale the network could never be sure
-    model = nn.Sequential(layers)
-    return model if posterior is None else vb.binarize(model, posterior)
-
-
 def bytes_per_weight(optimizer: Rule) -> float:
     """Of the beliefs and of what the rule remembers about them, in training."""
     beliefs = [p for group in optimizer.param_groups if group["kind"] == "belief" for p in group["params"]]
@@ -155,7 +122,7 @@ def train(
     seeded with `seed`.
     """
     torch.manual_seed(seed)
-    model = network(data, recipe.widths, method.posterior, dropout)
+    model = network(data, recipe.widths, method.posterior, dropout, channels=recipe.channels)
     optimizer = method.optimizer(model, settings, len(data.train_x))
     loader = batches(data.train_x, data.train_y, recipe.batch_size, torch.Generator().manual_seed(seed))
     schedule = CosineAnnealingLR(optimizer, recipe.epochs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from varbnn.presets import PRESETS
 
@@ -15,12 +15,13 @@ class Recipe:
     """Network, budget and step sizes for one data set.
 
     Attributes:
-        widths: of the hidden layers.
+        widths: of the fully connected hidden layers.
         epochs, batch_size: the budget, the same for every method.
         settings: of each method's rule, by the method's name.
         refresh: training inputs, at most, from which one network's batch norms are re-estimated.
         threads: of torch, or None for its own choice. More than one gain little for networks this small and lose a
             factor of ten where the cores are shared; one also makes the result the same on any number of cores.
+        channels: of 3×3 convolutions in front of the fully connected layers, each with a 2×2 pooling.
     """
 
     widths: tuple[int, ...]
@@ -29,6 +30,7 @@ class Recipe:
     settings: Mapping[str, Settings]
     refresh: int = 10_000
     threads: int | None = 1
+    channels: tuple[int, ...] = ()
 
 
 DIGITS: dict[str, Settings] = {
@@ -59,6 +61,22 @@ MOONS = DIGITS | {
     "vispa": dict(lr=3.0, weight_decay=1e-5, real_lr=1e-2),
 }
 
+CONVOLUTIONS = DIGITS | {"ste": dict(lr=3e-2, real_lr=3e-2), "posterior": PRESETS["digits-conv"].settings}
+FASHION_CONVOLUTIONS = MNIST | {
+    "ste": dict(lr=3e-2, real_lr=1e-2),
+    "bop": dict(gamma=1e-3, threshold=1e-8, real_lr=3e-3),
+    "posterior": PRESETS["fashion-conv"].settings,
+}
+BY_PRESET = {
+    "digits": DIGITS,
+    "digits-conv": CONVOLUTIONS,
+    "mnist": MNIST,
+    "fashion": MNIST | {"posterior": PRESETS["fashion"].settings},
+    "fashion-conv": FASHION_CONVOLUTIONS,
+}
+"""Settings of every method by the name of a preset. With convolutions straight-through, the posterior and, for
+fashion-conv, Bop were tuned; the others have the settings of the multilayer perceptron."""
+
 RECIPES = {
     "digits": Recipe((256, 256), 100, 100, DIGITS),
     "moons": Recipe((64, 64), 100, 50, MOONS),
@@ -67,3 +85,9 @@ RECIPES = {
 }
 """Those of digits and mnist are the best of `benchmarks/accuracy.py`, vispa's lr that of the shorter runs of
 `benchmarks/vispa.py`; fashion takes mnist's, moons are by eye."""
+
+_LAYERS = PRESETS["digits-conv"]
+CONVOLUTIONAL = {
+    "digits": replace(RECIPES["digits"], widths=_LAYERS.widths, settings=CONVOLUTIONS, channels=_LAYERS.channels)
+}
+"""With convolutions in front: straight-through and posterior as `benchmarks/accuracy.py --convolutions` chose them."""

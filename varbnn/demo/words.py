@@ -14,6 +14,7 @@ import torch
 import varbnn as vb
 from varbnn.data import Dataset
 from varbnn.demo.methods import METHODS, Outcome
+from varbnn.demo.networks import layers_of
 from varbnn.demo.recipes import Recipe
 
 COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {
@@ -32,14 +33,13 @@ COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {
 
 def opening(data: Dataset, recipe: Recipe) -> str:
     """What is about to happen."""
-    layers = "-".join(map(str, [data.train_x.shape[1], *recipe.widths, data.num_classes]))
     foreign = data.note if data.ood_x is None else f"{len(data.ood_x):,} {data.ood_name}"
     kind = "×".join(map(str, data.shape)) + " images" if len(data.shape) == 2 else "points in the plane"
     return (
         f"data      {data.name}: {len(data.train_x):,} training and {len(data.test_x):,} test {kind}, "
         f"{data.num_classes} classes\n"
         f"foreign   {foreign}\n"
-        f"network   {layers}, every weight ±1, with batch norm\n"
+        f"network   {layers_of(data, recipe.widths, recipe.channels)}, every weight ±1, with batch norm\n"
         f"budget    {recipe.epochs} epoch{'s' * (recipe.epochs > 1)} in batches of {recipe.batch_size} for each method"
     )
 
