@@ -39,7 +39,7 @@ def network(
         InputError: convolutions for inputs that are no images, or more poolings than the images have pixels for.
 
     >>> from varbnn.data import load
-    >>> list(dict(network(load("moons"), (8,), Point()).named_parameters()))
+    >>> list(dict(network(load("moons"), (8,), vb.posteriors.Point()).named_parameters()))
     ['hidden1.latent', 'norm1.weight', 'norm1.bias', 'head.latent', 'norm.weight', 'norm.bias']
     """
     layers: Layers = OrderedDict()
