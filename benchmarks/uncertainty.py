@@ -119,8 +119,7 @@ def run(
     """Train `name`, and ask its networks in every way there is, or in one."""
     method, data = METHODS[name], asked.data
     trained = methods.train(name, data, asked.scale, settings, seed, max(SNAPSHOTS) if method.snapshots else 0)
-    x = asked.x[asked.parts["val"]] if tuning else asked.x
-    ways = {name: methods.ask(name, trained.model, x, data, seed)}
+    ways = {name: methods.ask(name, trained.model, asked.x, data, seed)}
     result = {
         "entropy_bits": methods.entropy_bits(trained.model),
         "ms_per_step": trained.ms_per_step,
@@ -169,6 +168,7 @@ def once(
 
 def tune(names: Iterable[str], asked: Asked, results: Result, path: Path, most: int | None) -> None:
     """Fill in the missing trials and name each method's best."""
+    few = replace(asked, x=asked.x[asked.parts["val"]])  # they come first, so that their part stays where it is
     for name in names:
         every = asked.scale.trials[name]
         done = results.setdefault("tuning", {}).setdefault(name, [])
@@ -176,7 +176,7 @@ def tune(names: Iterable[str], asked: Asked, results: Result, path: Path, most: 
         for settings in every[:most]:
             if any(trial["settings"] == settings for trial in done):
                 continue
-            result, ways = once(name, asked, settings, TUNING_SEED, tuning=True)
+            result, ways = once(name, few, settings, TUNING_SEED, tuning=True)
             found = vb.evaluate(ways[name][asked.parts["val"]], asked.data.val_y)
             row = {key: found[key] for key in ("accuracy", "nll", "ece")}
             done.append({"settings": settings, **row, "entropy_bits": result["entropy_bits"]})
