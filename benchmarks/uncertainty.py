@@ -84,9 +84,15 @@ class Asked:
         return {
             "networks": prediction.num_samples,
             "val_nll": val["nll"],
+            "ece_if_calibrated": self.least_error(prediction[self.parts["test"]]),
             "raw": self._measures(prediction),
             "scaled": {"temperature": scaling.temperature, **self._measures(scaling(prediction))},
         }
+
+    def least_error(self, test: vb.Prediction) -> float:
+        """The ECE that a calibrated network with these confidences would have on as many images."""
+        generator = torch.Generator().manual_seed(0)
+        return vb.calibration_test(test, self.data.test_y, generator=generator).expected
 
     def _measures(self, prediction: vb.Prediction) -> dict[str, float]:
         test = prediction[self.parts["test"]]

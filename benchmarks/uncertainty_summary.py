@@ -41,6 +41,7 @@ def summarise(results: Result, data: Dataset, scale: Scale) -> None:
             row["tests"] = {} if way in UNTESTED else test(measured.get(SUBJECT, {}), theirs)
             row["networks"] = statistics.fmean(r["networks"] for r in rows)
             row["temperature"] = spread([r["scaled"]["temperature"] for r in rows])
+            row["ece_if_calibrated"] = spread([r["ece_if_calibrated"] for r in rows])
             about = (row["networks"], 32 if name in REAL else 1, way == "float, laplace")
             row["bits_per_prediction"] = bits_per_prediction(data, scale, *about)
             for key in ("entropy_bits", "ms_per_step", "train_loss"):

@@ -45,6 +45,8 @@ COLUMNS = {
     "ood_notmnist": ("AUROC notMNIST", 1, 3),
 }
 
+OWN = {"ece_if_calibrated": "ECE if calibrated, %", "temperature": "temperature"}
+"""Last columns of networks as trained and of calibrated ones."""
 
 FOREIGN = {"letters": "EMNIST letters", "mnist": "MNIST", "notmnist": "notMNIST"}
 
@@ -73,12 +75,13 @@ def spread(row: dict[str, float], scale: float, digits: int) -> str:
 
 
 def scores_table(results: dict[str, Any], kind: str) -> str:
-    """Mean ± standard deviation over the seeds; calibrated rows begin with the temperature."""
-    head = ["", *(["temperature"] if kind == "scaled" else []), *(title for title, _, _ in COLUMNS.values())]
+    """Mean ± standard deviation over the seeds, with what the ECE would be by chance alone, or the temperature."""
+    own, factor, digits = {"raw": ("ece_if_calibrated", 100, 2), "scaled": ("temperature", 1, 2)}[kind]
+    head = ["", *(title for title, _, _ in COLUMNS.values()), OWN[own]]
     rows = []
     for title, row in ways(results).values():
-        first = [spread(row["temperature"], 1, 2)] if kind == "scaled" else []
-        rows.append([title, *first, *(spread(row[kind][key], s, d) for key, (_, s, d) in COLUMNS.items())])
+        rows.append([title, *(spread(row[kind][key], s, d) for key, (_, s, d) in COLUMNS.items())])
+        rows[-1].append(spread(row[own], factor, digits))
     return grid(head, rows)
 
 
@@ -149,8 +152,8 @@ def overview_table(studies: dict[str, dict[str, Any]]) -> str:
             other = results["table"][name]
             ours, theirs = (f"{factor * row['raw'][key]['mean']:.{digits}f}" for row in (own, other))
             cells.append(f"{ours}; {RIVALS[name]} {theirs} ({chance(other['tests']['raw'][key]['p'])})")
-        rows.append([STUDIES[scale], *cells])
-    return grid(["", *(COLUMNS[key][0] for key in keys)], rows)
+        rows.append([STUDIES[scale], *cells, f"{100 * own['ece_if_calibrated']['mean']:.2f}"])
+    return grid(["", *(COLUMNS[key][0] for key in keys), OWN["ece_if_calibrated"]], rows)
 
 
 def cost_table(results: dict[str, Any]) -> str:

@@ -229,12 +229,16 @@ CONV: dict[str, tuple[Row, ...]] = {
         ("none", 1e-3, 1 / 120, 1e-2),
         ("none", 1e-3, 1 / 30, 1e-2),
         ("none", 3e-3, 1 / 60, 1e-2),
+        ("none", 1e-3, 1 / 20, 1e-2),
+        ("none", 5e-4, 1 / 40, 1e-2),
     ),
     "ste": (
         ("light", 3e-2, 1e-2),
         ("light", 3e-2, 3e-3),
         ("light", 1e-2, 3e-3),
         ("hidden", 3e-2, 1e-2),
+        ("none", 3e-2, 1e-2),
+        ("none", 1e-1, 1e-2),
     ),
     "deep ensemble": (
         ("none", 1e-3, 1e-2),
@@ -242,24 +246,31 @@ CONV: dict[str, tuple[Row, ...]] = {
         ("none", 3e-3, 1e-2),
         ("none", 1e-3, 3e-2),
         ("none", 1e-2, 1e-2),
+        ("none", 3e-3, 3e-2),
     ),
     "bop": (
         ("light", 3e-3, 1e-8, 3e-3),
         ("light", 1e-3, 1e-8, 3e-3),
         ("light", 1e-2, 1e-8, 3e-3),
         ("light", 3e-3, 1e-8, 1e-2),
+        ("light", 3e-4, 1e-8, 3e-3),
+        ("none", 1e-3, 1e-8, 3e-3),
     ),
     "vispa": (
         ("none", 10, 1e-2),
         ("light", 10, 1e-2),
         ("none", 10, 3e-3),
         ("none", 30, 1e-2),
+        ("none", 3, 1e-2),
+        ("none", 1, 1e-2),
     ),
     "published": (
         ("none", 3e-4, 3e-3),
         ("light", 3e-4, 3e-3),
         ("light", 1e-4, 3e-3),
         ("light", 3e-4, 1e-2),
+        ("light", 1e-3, 3e-3),
+        ("none", 1e-3, 1e-2),
     ),
 }
 

@@ -5,6 +5,7 @@ The torchmetrics classes are in `varbnn.predict.metrics`, imported only by name 
 
 from varbnn.predict.average import predict
 from varbnn.predict.calibration import TemperatureScaling
+from varbnn.predict.consistency import CalibrationTest, calibration_test
 from varbnn.predict.evaluation import Evaluation, evaluate
 from varbnn.predict.noise_scaling import NoiseScaling
 from varbnn.predict.regression import RegressionPrediction
@@ -19,6 +20,8 @@ __all__ = [
     "evaluate",
     "Evaluation",
     "TemperatureScaling",
+    "calibration_test",
+    "CalibrationTest",
     "risk_coverage",
     "RiskCoverage",
     "severity_curves",

@@ -151,8 +151,7 @@ class ExpectedCalibrationError(Metric):
         rows = as_probability_rows(probs)
         labels = as_labels(target, rows.shape[0], rows.shape[1], "target").to(rows.device)
         confidence, predicted = rows.max(1)
-        inner = (torch.arange(1, self.bins, dtype=torch.float64, device=rows.device) / self.bins).float()
-        index = torch.bucketize(confidence.float(), inner)  # counts the edges below: an edge belongs to the bin it ends
+        index = bin_of(confidence, self.bins)
         self.counts.index_add_(0, index, torch.ones_like(confidence, dtype=torch.float64))
         self.confidence_sum.index_add_(0, index, confidence.double())
         self.correct_sum.index_add_(0, index, (predicted == labels).double())
@@ -160,6 +159,12 @@ class ExpectedCalibrationError(Metric):
     def compute(self) -> Tensor:
         """The error, a float64 scalar; NaN before the first input."""
         return (self.confidence_sum - self.correct_sum).abs().sum() / self.counts.sum()
+
+
+def bin_of(confidence: Tensor, bins: int) -> Tensor:
+    """Which of the equal-width bins ((b-1)/B, b/B] each confidence lies in, from 0, compared in float32."""
+    inner = (torch.arange(1, bins, dtype=torch.float64, device=confidence.device) / bins).float()
+    return torch.bucketize(confidence.float(), inner)  # counts the edges below: an edge belongs to the bin it ends
 
 
 class FPR95(Metric):
