@@ -72,3 +72,17 @@ def test_a_belief_that_does_not_move_is_noticed_at_the_second_look():
     assert vb.health(model, warn=False).warning is None
     with pytest.warns(VarbnnWarning, match="hardly left the prior"):
         vb.health(model)
+
+
+def test_tied_weights_are_counted_once():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed, self.hidden = nn.Embedding(100, 16), nn.Linear(16, 16)
+            self.head = nn.Linear(16, 100, bias=False)
+            self.head.weight = self.embed.weight
+
+    found = vb.summary(vb.binarize(Tied()))
+    assert found.real_weights == 1600 + 16
+    assert found.training_bytes == 4 * (1600 + 16 + 256)
+    assert [row.real_weights for row in found.layers] == [1600, 16, 0]

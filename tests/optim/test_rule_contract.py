@@ -468,3 +468,72 @@ def test_real_parameters_move_exactly_as_under_adamw(rule, settings):
         adamw.step()
         assert all(torch.equal(p, q) for p, q in zip(ours, theirs, strict=True))
     close(ours[0], theirs[0].detach().numpy(), "after the run")
+
+
+@every_rule
+def test_numbers_of_numpy_are_numbers_and_can_be_saved(rule, tmp_path):
+    settings = {
+        key: np.float64(value) if isinstance(value, float) else np.int64(value) if type(value) is int else value
+        for key, value in rule.settings[0].items()
+    }
+    optimizer = rule(beliefs(rule, torch.randn(3)), **settings)
+    torch.save(optimizer.state_dict(), tmp_path / "state.pt")
+    optimizer.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+
+
+@every_rule
+@pytest.mark.parametrize("bad", ["0.1", None])
+def test_what_is_no_number_is_refused(rule, bad):
+    key = next(key for key, value in rule.settings[0].items() if isinstance(value, float))
+    with pytest.raises(InputError, match=f"{key}"):
+        rule(beliefs(rule, torch.randn(3)), **{**rule.settings[0], key: bad})
+
+
+@every_rule
+def test_a_state_of_another_rule_is_refused_before_anything_is_changed(rule):
+    optimizer = rule(beliefs(rule, torch.randn(3)), **rule.settings[0])
+    before = copy.deepcopy(optimizer.state_dict())
+    other = torch.optim.SGD([torch.zeros(3)], lr=0.5).state_dict()
+    with pytest.raises(InputError, match=r"no state of this|the saved state None"):
+        optimizer.load_state_dict(other)
+    assert optimizer.state_dict() == before
+    swapped = copy.deepcopy(before)
+    swapped["param_groups"][0]["kind"] = "real"
+    with pytest.raises(InputError, match="is of kind 'real', not 'belief'"):
+        optimizer.load_state_dict(swapped)
+    assert optimizer.state_dict() == before
+
+
+@every_setting
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_learning_rate_may_be_a_tensor(rule, settings, dtype):
+    starts_at, ended = torch.randn(5, dtype=dtype), []
+    for lr in (settings.get("lr", 1.0), torch.tensor(settings.get("lr", 1.0), dtype=torch.float64)):
+        parameters = beliefs(rule, starts_at)
+        optimizer = rule(parameters, **{**settings, "lr": lr})
+        for p in parameters:
+            p.grad = torch.full_like(p, 0.1)
+        optimizer.step()
+        ended.append([p.detach().clone() for p in parameters])
+    for one, other in zip(*ended, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_an_average_that_is_set_counts_as_complete(dtype):
+    """Set to what the gradient then is, it changes nothing: the first step is that of the gradient alone."""
+    gradient = torch.tensor([0.5, -2.0, 0.1], dtype=dtype)
+    steps = {
+        "BayesBiNN": (0.1 * gradient, dict(dataset_size=1, momentum=0.9), {"momentum": gradient}),
+        "StraightThrough": (0.1 * gradient.sign(), {}, {"exp_avg": gradient, "exp_avg_sq": gradient.square()}),
+    }
+    for name, (expected, settings, averages) in steps.items():
+        kind = Bernoulli() if name == "BayesBiNN" else Point()
+        p = nn.Parameter(torch.zeros(3, dtype=dtype))
+        mark_belief(p, kind, kind.names[0])
+        optimizer = getattr(varbnn.optim, name)([p], lr=0.1, **settings)
+        for state, average in averages.items():
+            optimizer.set_state(state, [average])
+        p.grad = gradient.clone()
+        optimizer.step()
+        torch.testing.assert_close(p.detach(), -expected, rtol=1e-5, atol=0)

@@ -57,7 +57,7 @@ def _product(
     activation: str,
 ) -> Tensor:
     shape, dtype = result("linear", values, weight, in_features, out_features, activation)
-    out = torch.empty(shape, dtype=dtype)
+    out = values.new_empty(shape, dtype=dtype)
     own_values, rows, _ = values.shape
     status = getattr(native.library(), function)(
         native.pointer(values),

@@ -13,7 +13,7 @@ from varbnn.kernels import native
 def sample_blocks(natural: Tensor, seed: Tensor, layer: int, first: int, count: int) -> Tensor:
     """Samples `first` to `first + count` of ±1 weights (N, K), as blocks."""
     outputs, inputs = natural.shape
-    drawn = torch.empty((count, blocks(outputs), words(inputs), BLOCK), dtype=torch.int32)
+    drawn = natural.new_empty((count, blocks(outputs), words(inputs), BLOCK), dtype=torch.int32)
     status = native.library().varbnn_cpu_sample_blocks(
         native.pointer(natural),
         outputs,
@@ -34,7 +34,7 @@ def sample_blocks(natural: Tensor, seed: Tensor, layer: int, first: int, count: 
 def draw(natural: Tensor, seed: Tensor, layer: int, sample: int) -> Tensor:
     """One sample as ±1 floats (N, K); a NaN belief draws NaN."""
     outputs, inputs = natural.shape
-    drawn = torch.empty((outputs, inputs))
+    drawn = natural.new_empty((outputs, inputs), dtype=torch.float32)  # what the kernel writes, whatever the default
     status = native.library().varbnn_cpu_draw(
         native.pointer(natural),
         outputs,
@@ -52,8 +52,8 @@ def draw(natural: Tensor, seed: Tensor, layer: int, sample: int) -> Tensor:
 def pack_signs(values: Tensor) -> tuple[Tensor, Tensor]:
     """Signs of the last dimension packed to words (+1 where ≥ 0), and how many of each row are +1."""
     *rows, length = values.shape
-    packed = torch.empty((*rows, words(length)), dtype=torch.int32)
-    counts = torch.empty(rows, dtype=torch.int32)
+    packed = values.new_empty((*rows, words(length)), dtype=torch.int32)
+    counts = values.new_empty(rows, dtype=torch.int32)
     status = native.library().varbnn_cpu_pack_signs(
         native.pointer(values),
         counts.numel(),

@@ -30,7 +30,7 @@ def conv(
     shape, dtype = result(
         "conv", values, weight, in_channels, out_channels, kernel, stride, padding, dilation, groups, activation
     )
-    out = torch.empty(shape, dtype=dtype)
+    out = values.new_empty(shape, dtype=dtype)
     ones = [1] * (3 - len(kernel))
     sizes = [len(weight), *values.shape[:2], in_channels, out_channels, groups]
     for part in (values.shape[2:-1], shape[2:-1], kernel, stride):

@@ -67,7 +67,7 @@ _compiled_is_active._dynamo_marked_constant = True  # type: ignore[attr-defined]
 def _drawn(natural: Tensor, generator: torch.Generator | None) -> Tensor:
     # the seed is a tensor drawn by torch: all that holds for torch's random numbers (manual_seed, fork_rng, saved and
     # resumed states, a fresh draw from every call of a compiled graph) so holds for the signs
-    seed = torch.randint(SEEDS, (), generator=generator)
+    seed = torch.randint(SEEDS, (), generator=generator, device=natural.device)
     matrix = natural.detach().reshape(natural.shape[0] if natural.dim() > 1 else 1, -1)
     return ops.draw(matrix, seed).reshape(natural.shape)
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from varbnn.bits import blocks, pack_bits, unpack, unpack_blocks
+from varbnn.bits import pack_bits, unpack, unpack_blocks
 from varbnn.errors import InputError
 
 CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
@@ -130,7 +130,7 @@ def predictive(
 
     S×M×N is never held: one network at a time.
     """
-    mean, entropy = torch.zeros(()), torch.zeros(())
+    mean = entropy = torch.zeros((), device=values.device)
     for s, x, own_scale, own_shift in _each(values, weight, scale, shift, in_features):
         signs = unpack_blocks(weight[s], out_features, in_features)
         log_probs = finish(F.linear(x, signs), own_scale, own_shift, "none").double().log_softmax(-1)
@@ -168,8 +168,3 @@ def _each(
             None if scale is None else own(scale, s),
             None if shift is None else own(shift, s),
         )
-
-
-def weight_shape(samples: int, in_features: int, out_features: int, groups: int = 1) -> tuple[int, ...]:
-    """Shape of the blocks of S weight matrices with `in_features` inputs per output."""
-    return (samples, groups * blocks(out_features // groups), -(-in_features // 32), 16)

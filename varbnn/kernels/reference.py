@@ -25,7 +25,7 @@ def draw_signs(natural: Tensor, noise: Tensor | None = None, generator: torch.Ge
 def signs_from(threshold: Tensor, noise: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
     """Draw ±1 with P(-1) = `threshold`, as +1 where noise ≥ threshold; the rest as in `draw_signs`."""
     if noise is None:
-        margin = uniform(threshold, generator).sub_(threshold)
+        margin = uniform(threshold, generator) - threshold  # in place it would not do under vmap with randomness="same"
     else:
         margin = noise.to(threshold.dtype) - threshold
     # one pass over memory, where sign, tie and sign again are three; 0 * threshold is 0, or NaN where the belief is
@@ -39,8 +39,14 @@ def uniform(like: Tensor, generator: torch.Generator | None = None) -> Tensor:
     starts a quarter of a step up.
     """
     step = torch.finfo(like.dtype).eps / 2
-    # in place: at 10 M weights allocation costs more than the random numbers do
-    return torch.empty_like(like).uniform_(step / 4, 1, generator=generator)
+    return fresh(like, generator).mul_(1 - step / 4).add_(step / 4)
+
+
+def fresh(like: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Uniform noise in [0, 1) shaped and laid out like `like`; without a `generator` of each call under `vmap`."""
+    if generator is None:
+        return torch.rand_like(like)  # one draw per call under vmap, which an empty tensor filled in place is not
+    return torch.empty_like(like).uniform_(generator=generator)
 
 
 def opposite(noise: Tensor) -> Tensor:

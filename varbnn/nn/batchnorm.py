@@ -154,7 +154,8 @@ class Pool:
     """Mean and variance of everything that went through one batch-norm layer, of one network or of several at once."""
 
     def __init__(self) -> None:
-        self.count, self.total, self.squares = 0, torch.zeros(()), torch.zeros(())
+        nothing = torch.zeros((), device="cpu")  # adds to numbers of any device
+        self.count, self.total, self.squares = 0, nothing, nothing
 
     def add(self, count: int, mean: Tensor, variance: Tensor) -> None:
         """A batch of `count` values per channel, with its mean and unbiased variance, (C) or (networks, C)."""
@@ -168,7 +169,7 @@ class Pool:
         assert isinstance(layer, _BatchNorm)
         assert layer.running_mean is not None
         assert layer.running_var is not None
-        self.add(args[0].numel() // args[0].shape[1], layer.running_mean, layer.running_var)
+        self.add(output.numel() // output.shape[1], layer.running_mean, layer.running_var)
 
     def read(self) -> tuple[Tensor, Tensor]:
         """Mean and unbiased variance of all values together, ``float64``."""

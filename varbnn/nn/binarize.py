@@ -10,13 +10,15 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
+from torch.nn.utils import parametrize
 
 from varbnn.errors import InputError
 from varbnn.nn.batchnorm import Data, real_dtype, refresh_batchnorm
 from varbnn.nn.conv import BinaryConv1d, BinaryConv2d, BinaryConv3d
 from varbnn.nn.draws import binary_layers, draw_once_per_forward, forget_once_per_forward, sampled
-from varbnn.nn.layer import BinaryLayer, refuse_misfit
+from varbnn.nn.layer import BinaryLayer
 from varbnn.nn.linear import BinaryLinear
+from varbnn.nn.misfit import refuse_misfit
 from varbnn.posteriors import Bernoulli, Posterior
 
 TWINS: dict[type[nn.Module], type[BinaryLayer]] = {
@@ -160,7 +162,7 @@ def _guards(module: nn.Module) -> list[int]:
 def _refuse_misfits(model: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
     # before torch copies the first tensor, so that a refused checkpoint leaves the model as it was
     for name, layer in binary_layers(model):
-        refuse_misfit(layer, state, prefix + name + "." if name else prefix)
+        refuse_misfit(layer, layer.posterior, state, prefix + name + "." if name else prefix)
 
 
 def freeze(
@@ -175,7 +177,7 @@ def freeze(
         refresh_bn: re-estimate the batch-norm statistics of the copy from this data (see `varbnn.refresh_batchnorm`).
 
     Raises:
-        InputError: `how` is neither, or `model` has no binary layer.
+        InputError: `how` is neither, or `model` has no binary layer, or one with parametrized or pruned parameters.
 
     >>> frozen = freeze(binarize(nn.Linear(3, 2)))
     >>> type(frozen).__name__, frozen.weight.abs().unique().tolist()
@@ -183,6 +185,13 @@ def freeze(
     """
     if how not in ("mode", "sample"):
         raise InputError(f"how must be 'mode' or 'sample', got {how!r}")
+    for name, layer in binary_layers(model):
+        own = {key for key, parameter in layer._parameters.items() if parameter is not None}
+        if parametrize.is_parametrized(layer) or not own.issuperset(layer.posterior.names):
+            raise InputError(
+                f"{name or 'the model'} has a parametrized or pruned parameter, which a plain layer would lose; make "
+                "it permanent first (torch.nn.utils.parametrize.remove_parametrizations, prune.remove)"
+            )
     frozen = copy.deepcopy(model)
     layers = [layer for _, layer in binary_layers(frozen)]
     if not layers:

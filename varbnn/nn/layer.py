@@ -9,7 +9,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from varbnn.errors import CheckpointError, InputError
+from varbnn.errors import InputError
+from varbnn.nn.misfit import refuse_misfit
 from varbnn.nn.pairs import Change, Pair, in_backward, refuse_recomputation
 from varbnn.posteriors import Bernoulli, Posterior, SignedBernoulli, mark_belief
 
@@ -76,9 +77,9 @@ class BinaryLayer(nn.Module):
 
     def _mark(self) -> None:
         for name in self.posterior.names:
-            parameter = self._parameters[name]
-            assert parameter is not None
-            mark_belief(parameter, self.posterior, name)
+            parameter = self._parameters.get(name)
+            if parameter is not None:  # else a parametrization or pruning has put something of its own in its place
+                mark_belief(parameter, self.posterior, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "weight" and "posterior" in self.__dict__:
@@ -133,7 +134,9 @@ class BinaryLayer(nn.Module):
             )
         if self._pass is None:
             return self._draw()
-        with torch.enable_grad():  # a first use under no_grad must not cut the gradient of the second
+        # a first use under no_grad must not cut the gradient of the second; in inference mode there is none to cut
+        cut = torch.compiler.is_compiling() or not torch.is_inference_mode_enabled()  # the latter cannot be compiled
+        with torch.enable_grad() if cut else nullcontext():
             self._drawn = self._draw()
         return self._drawn
 
@@ -202,28 +205,39 @@ class BinaryLayer(nn.Module):
                 f"{type(self).__name__} got an empty batch, shape {tuple(inputs.shape)}; skip it, or use drop_last=True"
             )
 
+    def train(self, mode: bool = True) -> Self:
+        """As torch's; a draw that an interrupted pass has left behind is dropped."""
+        self._pass, self._drawn, self._common = None, None, None
+        return super().train(mode)
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """As torch's, except that a belief never drops below float32: small steps would be lost in it."""
         kept = [t for name in (*self.posterior.names, *self.posterior.buffer_names) for t in self._with_grad(name)]
 
+        axes = self.belief[0].dim()
+
         def keep_precision(tensor: Tensor) -> Tensor:
-            result = fn(tensor)
-            if not any(tensor is k for k in kept) or torch.finfo(result.dtype).bits >= 32:
-                return result
-            return tensor.to(result.device)
+            if not any(tensor is k for k in kept):
+                return fn(tensor)
+            if tensor.dim() == axes + 1:  # factors of a weight: channels_last is for its axes, not for the first
+                result = fn(tensor.flatten(0, 1)).unflatten(0, tensor.shape[:2])
+            else:
+                result = fn(tensor)
+            return result if torch.finfo(result.dtype).bits >= 32 else tensor.to(result.device)
 
         super()._apply(keep_precision, recurse)
         self._mark()
         return self
 
     def _with_grad(self, name: str) -> Iterator[Tensor]:
-        tensor = getattr(self, name)
-        yield tensor
-        if tensor.grad is not None:
-            yield tensor.grad
+        tensor = {**self._parameters, **self._buffers}.get(name)
+        if tensor is not None:  # else it is parametrized
+            yield tensor
+            if tensor.grad is not None:
+                yield tensor.grad
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
-        refuse_misfit(self, state_dict, prefix)
+        refuse_misfit(self, self.posterior, state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args)
         self._mark()
 
@@ -246,34 +260,6 @@ class BinaryLayer(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, posterior={self.posterior!r}"
-
-
-def refuse_misfit(layer: BinaryLayer, state: Mapping[str, Any], prefix: str) -> None:
-    """Raise CheckpointError if `state` holds something else than a belief of `layer` under `prefix`."""
-    names = layer.posterior.names
-    where = f"{prefix.rstrip('.') or 'this layer'} ({type(layer).__name__})"
-    wanted = ", ".join(names)
-    if prefix + "weight" in state:
-        raise CheckpointError(
-            f"{where} keeps a belief over ±1 weights ({wanted}), but the checkpoint has real weights ({prefix}weight). "
-            "Load it into the real model first, then start the belief from it: varbnn.binarize(model, strength=1.0)."
-        )
-    known = {*layer._parameters, *layer._buffers}
-    here = [key.removeprefix(prefix) for key in state if key.startswith(prefix)]
-    other = [name for name in here if "." not in name and name not in known]
-    if other and any(name not in here for name in names):
-        raise CheckpointError(
-            f"{where} has the posterior {layer.posterior!r} ({wanted}), but the checkpoint has {other[0]}. "
-            "Binarize the model with the posterior the checkpoint was saved from."
-        )
-    for name in names:
-        saved, own = state.get(prefix + name), getattr(layer, name)
-        if saved is None:
-            continue
-        if saved.shape != own.shape:
-            raise CheckpointError(f"{where}: {name} has shape {tuple(own.shape)}, the checkpoint {tuple(saved.shape)}")
-        if not saved.is_meta and not bool(torch.isfinite(saved).all()):
-            raise CheckpointError(f"{where}: the checkpoint's {name} has NaN or infinite entries; nothing was loaded")
 
 
 def _is_half(inputs: Tensor) -> bool:

@@ -29,6 +29,10 @@ class Filter:
         """What it remembers of every weight: names of tensors like the parameter, zero at first."""
         return ()
 
+    def weights(self, group: Group) -> dict[str, str]:
+        """Of each average in `names` that is divided by the weight it has given to gradients: that weight's name."""
+        return {}
+
     def is_identity(self, group: Group, states: States) -> bool:
         """Whether the gradient is the direction and nothing is to be remembered, so the engine may skip the copy."""
         return False
@@ -65,6 +69,9 @@ class Momentum(Filter):
 
     def names(self, group: Group) -> tuple[str, ...]:
         return ("momentum",)
+
+    def weights(self, group: Group) -> dict[str, str]:
+        return {"momentum": "weight"}
 
     def is_identity(self, group: Group, states: States) -> bool:
         return group["momentum"] == 0 and not any("momentum" in state for state in states)
@@ -116,6 +123,9 @@ class AdamDirection(Filter):
 
     def names(self, group: Group) -> tuple[str, ...]:
         return ("exp_avg", "exp_avg_sq")
+
+    def weights(self, group: Group) -> dict[str, str]:
+        return {"exp_avg": "weight", "exp_avg_sq": "weight_sq"}
 
     def begin(self, beliefs: list[Tensor], states: States, group: Group) -> None:
         beta1, beta2 = group["betas"]
@@ -169,6 +179,9 @@ class NormalisedAverage(Filter):
 
     def names(self, group: Group) -> tuple[str, ...]:
         return ("exp_avg", "exp_avg_sq")
+
+    def weights(self, group: Group) -> dict[str, str]:
+        return {"exp_avg": "weight", "exp_avg_sq": "weight_sq"} if group["bias_correction"] == "adam" else {}
 
     def begin(self, beliefs: list[Tensor], states: States, group: Group) -> None:
         if group["bias_correction"] == "adam":
@@ -235,5 +248,5 @@ def weigh(beliefs: list[Tensor], states: States, **rates: float) -> None:
         for belief, state in zip(beliefs, states, strict=True):
             if name not in state:
                 # one entry, not none: of a float64 scalar that changes, torch 2.13 compiles the first value in
-                state[name] = torch.zeros(1, dtype=full(belief.dtype))
+                state[name] = torch.zeros(1, dtype=full(belief.dtype), device="cpu")
             state[name].add_(1 - state[name], alpha=rate)

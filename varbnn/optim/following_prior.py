@@ -27,9 +27,9 @@ class FollowingPrior(Rule):
 
     `continual.PosteriorAsPrior` makes the belief the next prior where a task ends; here a little of it becomes the
     prior at every step, and nobody has to know where tasks end. What λ gives up λ₀ takes over. With
-    settling ≪ window an example counts in full at first, half as much after about settling / 2 examples, and is then
-    forgotten over 2 · window examples: `WindowedBayes` with ``decay="plain"``, half the step and twice the window,
-    and as much again for what is new.
+    settling ≪ window an example counts in full at first, falls towards half as much (0.57 after settling examples), and
+    is then forgotten over 2 · window examples: `WindowedBayes` with ``decay="plain"``, half the step and twice the
+    window, and as much again for what is new.
 
     Args:
         params: ``model.parameters()``, named parameters, or groups; real parameters among them are trained by AdamW.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
+
+import numpy as np
 
 from varbnn.errors import InputError
 
@@ -48,6 +50,20 @@ class OneOf(Generic[Part]):
 def chosen(part: Part | OneOf[Part], group: Group) -> Part:
     """`part`, or where there is a choice the one that `group` asks for."""
     return part.chosen(group) if isinstance(part, OneOf) else part
+
+
+def plain(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings with numpy's numbers as Python's, which states saved by torch can hold."""
+    return {key: value.item() if isinstance(value, np.generic) else value for key, value in settings.items()}
+
+
+def check_types(check: Callable[[Group], None], group: Group, name: str, keys: Iterable[str]) -> None:
+    """`check` the `group` of the rule `name`; a comparison with what is no number is an InputError too."""
+    try:
+        check(group)
+    except TypeError as error:
+        given = ", ".join(f"{key}={group[key]!r}" for key in keys if key in group)
+        raise InputError(f"a hyper-parameter of {name} is of a wrong type ({error}): {given}") from None
 
 
 def must_be(group: Group, key: str, holds: bool, allowed: str) -> None:

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,9 +18,10 @@ from varbnn.optim.filters import Filter
 from varbnn.optim.finite import refuse_nonfinite
 from varbnn.optim.forgetting import Forgetting
 from varbnn.optim.fused import step_fused
-from varbnn.optim.parts import Group, OneOf, chosen, must_be
+from varbnn.optim.parts import Group, OneOf, check_types, chosen, must_be, plain
 from varbnn.optim.precision import full, narrow_, restore_wide, widened
 from varbnn.optim.real import check_real, step_real
+from varbnn.optim.whole import refuse_foreign
 from varbnn.posteriors import Posterior, belief_of
 
 Params = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
@@ -62,6 +64,7 @@ class Rule(torch.optim.Optimizer):
     ) -> None:
         self._real = dict(lr=real_lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=real_weight_decay)
         self._warned = False
+        defaults, prior = plain(defaults), prior.item() if isinstance(prior, np.generic) else prior
         if isinstance(params, torch.nn.Module):
             raise InputError(f"give the parameters, not the model: {type(self).__name__}(model.parameters(), ...)")
         listed = isinstance(prior, Sequence) and all(isinstance(value, Tensor) for value in prior)
@@ -92,6 +95,9 @@ class Rule(torch.optim.Optimizer):
     def set_state(self, name: str, values: Sequence[Tensor]) -> None:
         """Start a filter from something else than zero, for instance to take over a run of another rule.
 
+        An average counts as complete from then on: where the rule divides by the weight given to gradients so far, as
+        Adam does, that weight is 1.
+
         Args:
             name: of the state, such as ``"exp_avg"``; ``state_dict()`` shows them.
             values: one tensor per belief, in their order; copied.
@@ -104,10 +110,17 @@ class Rule(torch.optim.Optimizer):
             if name not in known:
                 raise InputError(f"{type(self).__name__} has no state {name!r}; it keeps {', '.join(known) or 'none'}")
         self._write(name, values)
+        for group in self._belief_groups():
+            weight = chosen(self.filter, group).weights(group).get(name)
+            for p in group["params"] if weight else ():
+                self.state[p][weight] = torch.ones(1, dtype=full(p.dtype), device="cpu")
 
     def check(self, group: Group) -> None:
         """Raise InputError when a hyper-parameter of `group` is out of range; called before every step."""
         must_be(group, "lr", 0 <= group["lr"] < math.inf, "finite and ≥ 0")
+
+    def _check(self, group: Group) -> None:
+        check_types(self.check, group, type(self).__name__, self.defaults)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add parameters, split into beliefs and real ones.
@@ -132,10 +145,10 @@ class Rule(torch.optim.Optimizer):
 
     def _add_split(self, param_group: dict[str, Any], split: dict[str, list[Any]]) -> None:
         taken = ("params", "kind", "real_lr", "real_weight_decay")
-        options = {key: value for key, value in param_group.items() if key not in taken}
+        options = plain({key: value for key, value in param_group.items() if key not in taken})
         if split["belief"] or not split["real"]:
             super().add_param_group({**options, "params": split["belief"], "kind": "belief"})
-            self.check(self.param_groups[-1])
+            self._check(self.param_groups[-1])
         if split["real"]:
             alone = not split["belief"]
             meant = {k: v for k, v in options.items() if k in self._real and (alone or k not in self.defaults)}
@@ -248,7 +261,7 @@ class Rule(torch.optim.Optimizer):
 
     def _refuse(self, work: list[tuple[Group, list[Tensor]]]) -> None:
         for group, _ in work:
-            (self.check if group["kind"] == "belief" else check_real)(group)
+            (self._check if group["kind"] == "belief" else check_real)(group)
         gradients = [p.grad for _, params in work for p in params if p.grad is not None]
         if not gradients:
             raise InputError("no parameter has a gradient: call loss.backward() before step()")
@@ -264,7 +277,13 @@ class Rule(torch.optim.Optimizer):
             refuse_nonfinite(gradients)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue from a saved state, as torch does; state of half-precision parameters stays float32."""
+        """Continue from a saved state, as torch does; state of half-precision parameters stays float32.
+
+        Raises:
+            InputError: a group is another rule's, or holds beliefs where this one's holds real parameters. Nothing is
+                loaded then.
+        """
+        refuse_foreign(state_dict["param_groups"], self)
         super().load_state_dict(state_dict)
         restore_wide(self, state_dict)
 

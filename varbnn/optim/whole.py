@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor
+from torch.optim import Optimizer
 
 from varbnn.errors import InputError
 from varbnn.optim.parts import Group
@@ -61,4 +62,17 @@ def refuse_other(saved: list[Group], own: list[Group], option: str) -> None:
             raise InputError(
                 f"group {index} has posteriors of {option} {mine!r}, the saved state {theirs!r}; "
                 "binarize the model as it was when the state was saved"
+            )
+
+
+def refuse_foreign(saved: list[Group], optimizer: Optimizer) -> None:
+    """Raise InputError where a saved group lacks what `optimizer` knows of its own, or is of another kind."""
+    for index, (there, here) in enumerate(zip(saved, optimizer.param_groups, strict=False)):
+        known = optimizer.defaults if here["kind"] == "belief" else ("lr", "betas", "eps", "weight_decay")
+        missing = [key for key in known if key not in there and key != "maximize"]
+        if missing or there.get("kind") != here["kind"]:
+            found = f"lacks {missing[0]}" if missing else f"is of kind {there.get('kind')!r}, not {here['kind']!r}"
+            raise InputError(
+                f"group {index} of the saved state {found}: it is no state of this {type(optimizer).__name__}; build "
+                "the optimizer as it was when the state was saved"
             )

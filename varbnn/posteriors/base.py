@@ -92,7 +92,8 @@ def mark_belief(parameter: nn.Parameter, posterior: Posterior, name: str) -> Non
 def as_prior(model: nn.Module) -> list[Tensor]:
     """Copies of the beliefs of `model`, in the order of its parameters: what today believed, as tomorrow's prior.
 
-    Give it to the next optimizer, and to `varbnn.health` to measure divergence from it.
+    Give it to the next optimizer, and to `varbnn.health` to measure divergence from it. An optimizer with parameter
+    groups takes the beliefs in the order of its groups: ``prior=[*as_prior(head), *as_prior(body)]``.
 
     Raises:
         InputError: `model` holds no belief.

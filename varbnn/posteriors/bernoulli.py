@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from varbnn.kernels import draw_signs
+from varbnn.kernels.reference import fresh
 from varbnn.posteriors import published
 from varbnn.posteriors.base import Posterior, in_units_of_strength, pull_back, require
 from varbnn.posteriors.signed_bernoulli import log_sech2, sech2
@@ -122,7 +123,7 @@ class Bernoulli(Posterior):
         if self.estimator != "concrete":
             return pull_back(draw_signs(value, noise=noise, generator=generator), natural, self._slope(value))
         if noise is None:
-            noise = torch.empty_like(value).uniform_(generator=generator)
+            noise = fresh(value, generator)
         if buffers:
             weight, factor = published.relaxed(value, *buffers, noise=noise, relaxation=self.relaxation)
         else:
