@@ -60,7 +60,7 @@ def report(folder: str) -> dict:
 
 def test_a_run_is_measured_and_written(own, capsys):
     out = run(capsys, SMALL)
-    assert "permuted own: 3 tasks, the first with 100 training and 40 test inputs" in out
+    assert "permuted own: 3 tasks, the first with 120 training and 40 test inputs" in out
     assert "16-8-4, every weight ±1" in out
     found = report("run")
     result = continual.Result.from_dict(found["result"])
@@ -77,7 +77,7 @@ def test_a_run_is_measured_and_written(own, capsys):
 
 def test_the_model_that_is_written_is_the_one_that_was_judged(own, capsys):
     run(capsys, f"{SMALL} --batch-norm task newest")
-    data = vb.data.from_files("own.npz")
+    data = vb.data.from_files("own.npz", validation=False)
     stream = continual.permuted(data, 3)
     model = lifelong.network(stream, (8,), vb.posteriors.Bernoulli(), "batch")
     model.load_state_dict(torch.load("run/model.pt", weights_only=True))
@@ -144,7 +144,7 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(own, capsys, monkeypatc
     def interrupted(self, *args, original=vb.optim.BayesBiNN.step, **kwargs):
         nonlocal steps
         steps += 1
-        if steps == 28:  # of 3 · 4 · 5: inside the second task
+        if steps == 28:  # of 3 · 4 · 6: inside the second task
             raise KeyboardInterrupt
         return original(self, *args, **kwargs)
 
@@ -154,7 +154,7 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(own, capsys, monkeypatc
         assert "the same command goes on where the last state was saved" in run(capsys, SMALL, 130)
         assert not Path("run/report.json").exists()
         assert "going on from run/stream.pt" in run(capsys, SMALL)
-    assert steps == 28 + 60 - 27  # one was begun in vain
+    assert steps == 28 + 72 - 27  # one was begun in vain
     assert report("run") == report("whole")
     same = [torch.load(f"{name}/model.pt", weights_only=True) for name in ("run", "whole")]
     assert all(torch.equal(same[0][key], same[1][key]) for key in same[1])
@@ -231,7 +231,7 @@ def test_a_torn_state_is_named(own, capsys):
         (SMALL.replace("own.npz", "mnist"), "say where they are"),
         (f"{SMALL} --stream split-class", "3 tasks cannot share the 4 classes of own evenly; give one of 1, 2, 4"),
         (f"{SMALL} --stream drifting", "invalid choice: 'drifting'"),
-        (f"{SMALL} --set lr", "a name and a number such as lr=0.01, got 'lr'"),
+        (f"{SMALL} --set lr", "a name and a finite number such as lr=0.01, got 'lr'"),
         (f"{SMALL} --set window=3", "prior has no window; it has lr="),
         (f"{SMALL} --set strength=-1", "strength must be positive"),
         (f"{SMALL} --tasks 0", "argument --tasks: must be at least 1"),
@@ -269,3 +269,12 @@ def test_without_matplotlib_there_are_no_pictures_and_everything_else(own, capsy
     out = run(capsys, SMALL)
     assert 'No pictures: matplotlib is not installed; pip install "varbnn[plot]"' in out
     assert report("run")["files"] == ["model.pt"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    ["--set lr=-1", "--set temperature=0", "--set strength=-1", "--set lr=inf", "--method replay --set share=1"],
+)
+def test_settings_out_of_range_leave_nothing_behind(own, capsys, wrong):
+    assert len(run(capsys, f"{SMALL} {wrong}", 2).strip().splitlines()) == 1
+    assert not Path("run").exists() or not list(Path("run").iterdir())

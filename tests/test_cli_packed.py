@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ import torch
 
 import varbnn as vb
 from varbnn import cli
+
+pytestmark = pytest.mark.filterwarnings("ignore:this model has batch norm")
 
 MODEL = """
 from torch import nn
@@ -218,3 +221,13 @@ def test_a_mistake_in_the_users_own_code_shows_its_traceback(folder):
     (folder / "mine.py").write_text("import no_such_package\n")
     with pytest.raises(ModuleNotFoundError, match="no_such_package"):
         cli.main(["pack", "mine:model", "model.pt", "--out", "b.vbnn"])
+
+
+def test_pack_tells_of_statistics_that_fit_no_network(folder, capsys):
+    line = ["pack", "mine:model", "model.pt", "--out", "b.vbnn"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        assert cli.main(line) == 0
+        assert "varbnn: warning: this model has batch norm" in capsys.readouterr().err
+        assert cli.main([*line, "--refresh-bn", "x.npy"]) == 0
+    assert capsys.readouterr().err == ""

@@ -68,7 +68,7 @@ def test_foreign_inputs_are_told_apart_by_the_score_that_is_asked_for(own, tmp_p
     assert "foreign: 20 inputs of far.npy, told apart by epistemic uncertainty" in out
     found = json.loads((tmp_path / "run/evaluation.json").read_text())
     opened = Run.open(tmp_path / "run")
-    x, far = (torch.from_numpy(a).float() for a in (own["x_test"], np.load("far.npy")))
+    x, far = (torch.from_numpy(a) for a in (own["x_test"], np.load("far.npy")))
     known, foreign = (opened.predict(opened.prepared(a, "x")) for a in (x, far))
     both = {score: vb.evaluate(known, own["y_test"], ood=foreign, score=score) for score in ("epistemic", "total")}
     assert found["score"] == "epistemic"
@@ -372,3 +372,50 @@ def test_a_column_that_never_changes_stays_zero_and_others_are_standardised_by_t
     np.testing.assert_allclose(dataset.train_x.mean(0), 0, atol=1e-5)
     np.testing.assert_allclose(dataset.train_x.std(0, correction=0), [1, 0, 1], atol=1e-5)
     assert torch.equal(dataset.val_x, dataset.train_x[:4])
+
+
+def test_predict_takes_a_run_and_inputs_in_their_own_units(own, capsys):
+    run(capsys, TRAIN)
+    np.save("new.npy", own["x_test"] * 1.0)
+    run(capsys, "predict run new.npy --out p.npz")
+    opened = Run.open(Path("run"))
+    expected = opened.predict(opened.prepared(torch.from_numpy(own["x_test"]), "x"))
+    np.testing.assert_allclose(np.load("p.npz")["probs"], expected.mean, atol=1e-6)
+    cli.main(["predict", "run/model.vbnn", "new.npy", "--out", "q.npz"])
+    assert "varbnn predict run takes inputs in the units of the training inputs" in capsys.readouterr().err
+    assert "no finished run" in run(capsys, "predict . new.npy", 2)
+    np.save("narrow.npy", np.zeros((2, 5)))
+    assert "narrow.npy must be N×" in run(capsys, "predict run narrow.npy", 2)
+
+
+def test_evaluate_notices_that_the_training_data_are_others(own, capsys):
+    arrays = {key: value for key, value in own.items() if "test" not in key}
+    np.savez("own.npz", **arrays)
+    run(capsys, TRAIN)
+    run(capsys, "evaluate run")
+    grown = {key: np.concatenate([value, value[:6]]) for key, value in arrays.items()}
+    np.savez("own.npz", **grown)
+    assert "own.npz holds other training data than when run was trained" in run(capsys, "evaluate run", 2)
+
+
+@pytest.mark.parametrize("key", ["data", "data_dir", "seed", "fingerprint"])
+def test_a_report_without_what_was_asked_for_is_no_run(own, capsys, key):
+    run(capsys, TRAIN)
+    report = json.loads(Path("run/report.json").read_text())
+    del report["plan"][key]
+    Path("run/report.json").write_text(json.dumps(report))
+    assert "is of something else" in run(capsys, "evaluate run", 2)
+
+
+@pytest.mark.parametrize("count", ["100000", "3000000000"])
+def test_threads_that_no_machine_has_are_refused(own, capsys, count):
+    assert "must be at most" in run(capsys, f"{TRAIN} --threads {count}", 2)
+    assert not Path("run").exists()
+
+
+def test_the_reason_of_a_damaged_state_is_one_line(own, capsys):
+    run(capsys, TRAIN)
+    Path("run", training.STATE).write_bytes(b"nothing of the kind")
+    told = run(capsys, TRAIN, 2)
+    assert len(told.strip().splitlines()) == 1
+    assert "weights_only" not in told

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from varbnn import data
 from varbnn.data import NAMES, Dataset, batches, load
 from varbnn.data.files import read_idx
 from varbnn.errors import InputError, MissingExtraError
@@ -506,3 +507,47 @@ def test_without_shuffling_the_order_is_kept_and_nothing_is_copied():
 def test_impossible_batches_are_refused(x, y, size, message):
     with pytest.raises(InputError, match=message):
         batches(x, y, size)
+
+
+def table(**columns):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(120, 3))
+    for column, values in columns.items():
+        x[:, int(column[1])] = values(x[:, int(column[1])])
+    return x, (rng.normal(size=120) > 0).astype(int)
+
+
+@pytest.mark.parametrize("constant", [0.1, 0.3, 1 / 3, 3.3, 1234.567, -7.7e9])
+def test_a_constant_column_of_doubles_is_constant(tmp_path, constant):
+    """The deviation of 0.1 repeated is rounding, not 0: dividing by it made 3e14 of another value in the test part."""
+    x, y = table(c1=lambda c: constant)
+    other = x.copy()
+    other[:, 1] += 1.0
+    np.savez(tmp_path / "c.npz", x_train=x, y_train=y, x_test=other, y_test=y)
+    found = data.from_files(tmp_path / "c.npz")
+    assert not found.train_x[:, 1].any()
+    torch.testing.assert_close(found.test_x[:, 1], torch.ones(120), rtol=1e-5, atol=1e-5)
+    assert found.std[1] == 1
+
+
+def test_doubles_far_from_zero_keep_their_digits(tmp_path):
+    """Julian dates, metres in a grid: float32 has no digit left for what differs."""
+    x, y = table()
+    np.savez(tmp_path / "near.npz", x_train=x, y_train=y)
+    np.savez(tmp_path / "far.npz", x_train=x + 1e8, y_train=y)
+    near, far = (data.from_files(tmp_path / f"{name}.npz") for name in ("near", "far"))
+    torch.testing.assert_close(far.train_x, near.train_x, rtol=0, atol=1e-6)
+    again = far.standardise(far.undo(far.train_x))
+    torch.testing.assert_close(again, far.train_x, rtol=0, atol=1e-6)
+    assert far.train_x.dtype == again.dtype == torch.float32
+
+
+def test_without_validation_nothing_is_set_aside(tmp_path):
+    x, y = table()
+    np.savez(tmp_path / "a.npz", x_train=x, y_train=y)
+    whole = data.from_files(tmp_path / "a.npz", validation=False)
+    assert len(whole.train_x) == 120
+    assert whole.val_x is None
+    assert len(data.from_files(tmp_path / "a.npz").train_x) == 100
+    np.savez(tmp_path / "b.npz", x_train=x, y_train=y, x_val=x[:9], y_val=y[:9])
+    assert len(data.from_files(tmp_path / "b.npz", validation=False).val_x) == 9

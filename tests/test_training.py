@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
 
 import varbnn as vb
 from varbnn import data
@@ -163,3 +164,17 @@ def test_a_real_model_has_no_step_flips():
     model = nn.Linear(4, 3)
     (row,) = vb.fit(model, torch.optim.SGD(model.parameters(), lr=0.1), [(X, Y)], epochs=1, progress=False)
     assert not {"flips", "step_flips"} & set(row)
+
+
+def test_a_loader_with_a_batch_sampler_resumes_bit_for_bit(tmp_path):
+    def run(epochs, checkpoint=None):
+        torch.manual_seed(0)
+        sampler = RandomSampler(X, generator=torch.Generator().manual_seed(1))
+        loader = DataLoader(TensorDataset(X, Y), batch_sampler=BatchSampler(sampler, 16, drop_last=False))
+        model = network()
+        vb.fit(model, bayes(model), loader, epochs=epochs, checkpoint=checkpoint, progress=False)
+        return model
+
+    whole = run(4)
+    run(2, tmp_path / "run.pt")
+    assert_same_state(whole.state_dict(), run(4, tmp_path / "run.pt").state_dict())

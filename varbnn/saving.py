@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,9 @@ def read(path: Path, what: str, keys: set[str]) -> dict[str, Any]:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         missing = keys - set(state)
     except Exception as error:
-        raise CheckpointError(f"{path} is no checkpoint of {what} ({error}); move it away to start afresh") from error
+        first = str(error).strip().partition("\n")[0][:100] or type(error).__name__
+        reason = "damaged, or not its own" if isinstance(error, pickle.UnpicklingError) else first
+        raise CheckpointError(f"{path} is no checkpoint of {what} ({reason}); move it away to start afresh") from error
     if missing:
         raise CheckpointError(f"{path} lacks {', '.join(sorted(missing))}; move it away to start afresh")
     return state

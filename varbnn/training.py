@@ -50,7 +50,7 @@ def fit(
         progress: show a bar with loss, accuracy, posterior entropy and flips.
         checkpoint: file to write after every epoch and to continue from when it is there. It holds the model, the
             optimizer, the scheduler, the loader's generator, torch's random state and the history; a resumed run ends
-            as the uninterrupted one.
+            as the uninterrupted one (not with ``persistent_workers=True``, whose workers keep states of their own).
         label: in front of the bar.
 
     Returns:
@@ -177,10 +177,12 @@ class _Run:
         self, model: nn.Module, optimizer: torch.optim.Optimizer, scheduler: Any, loader: Iterable[Any]
     ) -> None:
         self.stateful = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
-        sampler = getattr(loader, "sampler", None)
+        groups = getattr(loader, "batch_sampler", None)
+        owners = {"loader": loader, "sampler": getattr(loader, "sampler", None)}
+        owners |= {"batch_sampler": groups, "its sampler": getattr(groups, "sampler", None)}
         self.generators = {
             name: generator
-            for name, owner in (("loader", loader), ("sampler", sampler))
+            for name, owner in owners.items()
             if isinstance(generator := getattr(owner, "generator", None), torch.Generator)
         }
 

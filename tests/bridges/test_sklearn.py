@@ -188,8 +188,10 @@ def test_warm_start_goes_on_where_it_was(kind, iris):
         twin.fit(X, y)
     assert twin.n_iter_ == 5
     assert np.isfinite(twin.predict(X)).all()
-    with pytest.raises(ValueError, match="warm_start"):
+    with pytest.raises(ValueError, match="X has 2 features"):
         twin.set_params(hidden_layer_sizes=(100,)).fit(X[:, :2], y)
+    assert twin.n_features_in_ == 4
+    assert np.isfinite(twin.predict(X)).all(), "a refusal has changed what the last fit knows"
 
 
 def test_warm_start_needs_the_same_classes(iris):

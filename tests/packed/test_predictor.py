@@ -15,7 +15,7 @@ from torch import nn
 
 import varbnn as vb
 from tests.packed.mutations import packed
-from varbnn.errors import CheckpointError, InputError
+from varbnn.errors import CheckpointError, InputError, VarbnnWarning
 
 
 @pytest.fixture
@@ -32,8 +32,6 @@ def test_it_answers_as_the_ensemble_does(saved, verify):
     predictor = vb.Predictor(path, verify=verify)
     assert predictor.num_samples == 3
     assert torch.equal(predictor(x), ensemble(x))
-    assert torch.equal(predictor(x, reduce="mean").mean, ensemble(x, reduce="mean").mean)
-    assert torch.equal(predictor(x, reduce="mean").aleatoric, ensemble(x, reduce="mean").aleatoric)
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16, ">f4"])
@@ -114,3 +112,50 @@ def test_what_is_no_packed_file_is_refused(saved, tmp_path):
         file.truncate(path.stat().st_size - 4)
     with pytest.raises(CheckpointError, match="it was cut short or extended"):
         vb.Predictor(tmp_path / "b.vbnn", verify=False)
+
+
+def test_the_average_is_that_of_the_ensemble(tmp_path):
+    x = torch.randn(20, 6)
+    ensemble = vb.pack(vb.binarize(nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))), 4)
+    ensemble.save(tmp_path / "c.vbnn")
+    found, expected = vb.Predictor(tmp_path / "c.vbnn")(x, reduce="mean"), ensemble(x, reduce="mean")
+    assert torch.equal(found.mean, expected.mean)
+    assert torch.equal(found.aleatoric, expected.aleatoric)
+
+
+def test_one_output_is_no_class(tmp_path):
+    ensemble = vb.pack(vb.binarize(nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 1))), 4)
+    ensemble.save(tmp_path / "r.vbnn")
+    for answer in (ensemble, vb.Predictor(tmp_path / "r.vbnn")):
+        assert answer(torch.randn(5, 6)).shape == (4, 5, 1)
+        with pytest.raises(InputError, match="at least 2 classes"):
+            answer(torch.randn(5, 6), reduce="mean")
+
+
+def test_sure_networks_have_no_uncertainty_and_not_minus_that():
+    layer = vb.binarize(nn.Linear(4, 2, bias=False), vb.posteriors.Point())
+    answer = vb.pack(nn.Sequential(layer, vb.nn.Scale(2, initial=1e4)), 0)(100 * torch.ones(3, 4), reduce="mean")
+    assert not torch.signbit(answer.total).any()
+    assert not torch.signbit(answer.aleatoric).any()
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_learned_noise_can_be_packed_and_saved(outputs, tmp_path):
+    body = vb.binarize(nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, outputs)))
+    model, x = nn.Sequential(body, vb.nn.LearnedNoise(outputs, initial=0.3)), torch.randn(10, 6)
+    ensemble = vb.pack(model, 3)
+    ensemble.save(tmp_path / "n.vbnn")
+    answer = vb.Predictor(tmp_path / "n.vbnn")(x)
+    assert answer.shape == (3, 10, 2 * outputs)
+    torch.testing.assert_close(answer, ensemble(x))
+    for s in range(3):
+        torch.testing.assert_close(answer[s], ensemble.member(s)(x))
+    torch.testing.assert_close(answer[..., outputs:].exp(), torch.full((3, 10, outputs), 0.3))
+
+
+def test_statistics_that_fit_no_network_are_warned_of(recwarn):
+    model, x = vb.binarize(nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 2))), torch.randn(50, 4)
+    vb.pack(model, 2, refresh_bn=x)
+    with pytest.warns(VarbnnWarning, match="pass refresh_bn=training inputs"):
+        vb.pack(model, 2)
+    assert not recwarn.list

@@ -450,3 +450,32 @@ def test_bool_and_integer_arrays_keep_their_type():
         predict(model, inputs, 2, generator=seeded()).probs,
         predict(model, torch.tensor(inputs).float(), 2, generator=seeded()).probs,
     )
+
+
+def shuffled(x, how):
+    if how == "one-hot":
+        return torch.eye(8)[torch.arange(64) % 8]
+    return x.softmax(1)  # rows that sum to 1
+
+
+@pytest.mark.parametrize("how", ["probabilities", "one-hot"])
+def test_a_shuffled_loader_is_noticed_though_all_rows_have_the_same_sum(how):
+    x = shuffled(torch.randn(64, 8, generator=torch.Generator().manual_seed(0)), how)
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x), batch_size=16, shuffle=True)
+    with pytest.raises(InputError, match="another order"):
+        vb.predict(vb.binarize(nn.Sequential(nn.Linear(8, 3))), loader, 4)
+
+
+def test_flips_of_images_are_noticed():
+    images = torch.rand(32, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+
+    class Flipping(torch.utils.data.Dataset):
+        def __len__(self):
+            return len(images)
+
+        def __getitem__(self, index):
+            return images[index].flip(-1) if torch.rand(()) < 0.5 else images[index]
+
+    loader = torch.utils.data.DataLoader(Flipping(), batch_size=8)
+    with pytest.raises(InputError, match="random augmentation"):
+        vb.predict(vb.binarize(nn.Sequential(nn.Flatten(), nn.Linear(16, 3))), loader, 4)

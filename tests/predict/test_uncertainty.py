@@ -217,3 +217,21 @@ def test_probabilities_rounded_to_four_digits_are_accepted():
     Prediction(np.full((1, 1, 3), 0.3333))
     with pytest.raises(InputError, match=r"row 0 sums to 0\.99"):
         Prediction(np.full((1, 1, 3), 0.33))
+
+
+def test_inputs_are_picked_by_what_argmax_and_argsort_give():
+    pred = Prediction(torch.rand(3, 6, 4, generator=torch.Generator().manual_seed(0)).softmax(-1))
+    worst = pred.total.argmax()
+    assert torch.equal(pred[worst].probs, pred.probs[:, [int(worst)]])
+    assert torch.equal(pred[worst.numpy()].probs, pred.probs[:, [int(worst)]])
+    order = np.argsort(pred.total.numpy())[::-1]
+    assert torch.equal(pred[order].probs, pred.probs[:, order.copy()])
+    assert torch.equal(pred[np.array([True, False] * 3)].probs, pred.probs[:, ::2])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_precise_enough(dtype):
+    probs = torch.randn(3, 500, 10, generator=torch.Generator().manual_seed(0)).to(dtype).softmax(-1)
+    assert Prediction(probs).probs.dtype == torch.float32
+    with pytest.raises(InputError, match="must sum to 1"):
+        Prediction((probs.float() * 1.05).to(dtype))

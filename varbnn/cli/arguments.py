@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import zipfile
 from collections.abc import Callable
@@ -35,6 +36,15 @@ def at_least(smallest: int) -> Callable[[str], int]:
     return read
 
 
+def threads(text: str) -> int:
+    """A number of threads that the machine can be asked for."""
+    count = at_least(1)(text)
+    most = 4 * (os.cpu_count() or 1) + 60
+    if count > most:  # from some tens of thousands on torch ends without a word
+        raise argparse.ArgumentTypeError(f"must be at most {most} on this machine, got {text}")
+    return count
+
+
 def widths(text: str) -> tuple[int, ...]:
     """Layers of a network, such as 784-512-10."""
     parts = text.split("-")
@@ -58,13 +68,13 @@ def number_of(text: str) -> tuple[str, float]:
         number = float(value)
     except ValueError:
         number = float("nan")
-    if not name or number != number:
-        raise argparse.ArgumentTypeError(f"must be a name and a number such as lr=0.01, got {text!r}")
+    if not name or not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f"must be a name and a finite number such as lr=0.01, got {text!r}")
     return name, number
 
 
-def inputs(path: str, name: str | None) -> Tensor:
-    """The inputs in a .npy or .npz file, as float32 (whole numbers keep their values, nothing is scaled).
+def inputs(path: str, name: str | None, dtype: Any = np.float32) -> Tensor:
+    """The inputs in a .npy or .npz file, as `dtype` (whole numbers keep their values, nothing is scaled).
 
     Args:
         path: the file; nothing in it is unpickled.
@@ -76,7 +86,7 @@ def inputs(path: str, name: str | None) -> Tensor:
     array = _array(path, name)
     if array.ndim == 0 or array.dtype.kind not in "fiub":
         raise InputError(f"{path} must hold numbers, inputs along the first axis; got {array.dtype} {array.shape}")
-    return torch.from_numpy(array.astype(np.float32, order="C"))
+    return torch.from_numpy(array.astype(dtype, order="C"))
 
 
 def _array(path: str, name: str | None) -> np.ndarray[Any, Any]:

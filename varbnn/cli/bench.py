@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import varbnn as vb
-from varbnn.cli.arguments import at_least, widths
+from varbnn.cli.arguments import at_least, threads, widths
 from varbnn.cli.text import plural, size, table
 from varbnn.errors import InputError
 
@@ -32,7 +32,7 @@ def add(commands: Any) -> None:
     add("--samples", type=at_least(1), default=32, metavar="N", help="networks; default: 32")
     about = "inputs at a time; default: 1 16 128"
     add("--batch", type=at_least(1), nargs="+", default=[1, 16, 128], metavar="N", help=about)
-    add("--threads", type=at_least(1), default=1, metavar="N", help="default: 1")
+    add("--threads", type=threads, default=1, metavar="N", help="default: 1")
     commands.choices["bench"].set_defaults(command=_run)
 
 

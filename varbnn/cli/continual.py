@@ -14,7 +14,7 @@ from torch import nn
 
 import varbnn as vb
 from varbnn import continual
-from varbnn.cli.arguments import at_least, hidden, number_of
+from varbnn.cli.arguments import at_least, hidden, number_of, threads
 from varbnn.cli.lifelong import STREAMS, network
 from varbnn.cli.outcome import draw, found, scores
 from varbnn.cli.resuming import going_on
@@ -78,7 +78,7 @@ def add(commands: Any) -> None:
     about = "judge by the data set aside instead of the test data, to choose settings"
     add("--validation", action="store_true", help=about)
     add("--seed", type=at_least(0), default=0, metavar="N", help="default: 0")
-    add("--threads", type=at_least(1), default=1, metavar="N", help="default: 1")
+    add("--threads", type=threads, default=1, metavar="N", help="default: 1")
     add("--out", default="varbnn-continual", metavar="DIR", help="default: varbnn-continual")
     add("--quiet", action="store_true", help="no progress bar")
     commands.choices["continual"].set_defaults(command=_run)
@@ -126,6 +126,8 @@ def _run(chosen: argparse.Namespace) -> None:
     plan = _plan(chosen, stream)
     with output(folder):
         pass  # better to hear now that it cannot be written to
+    model, strategy = _made(plan, stream)
+    strategy.begin(model, stream[0], 0)  # refuses settings out of range before anything is written
     begun = going_on(folder / STATE, folder / SETTINGS, plan.written())
     finished = _finished(folder, plan) if begun else None
     if finished is not None:
@@ -149,9 +151,10 @@ def _data(chosen: argparse.Namespace) -> Dataset:
     """The data, with a test part; a validation part only where it is asked for or was there."""
     if chosen.data in NAMES:
         return load(chosen.data, chosen.data_dir, chosen.seed, validation=chosen.validation)
-    data = from_files(chosen.data, chosen.seed)
+    data = from_files(chosen.data, chosen.seed, validation=chosen.validation)
     if len(data.test_x):
         return data
+    data = from_files(chosen.data, chosen.seed)
     assert data.val_x is not None
     assert data.val_y is not None
     return replace(data, test_x=data.val_x, test_y=data.val_y)
@@ -192,13 +195,17 @@ def _finished(folder: Path, plan: Plan) -> continual.Result | None:
         return None
 
 
-def _learned(plan: Plan, stream: continual.Stream, folder: Path, quiet: bool) -> tuple[nn.Module, continual.Result]:
+def _made(plan: Plan, stream: continual.Stream) -> tuple[nn.Module, continual.Strategy]:
     torch.manual_seed(plan.seed)
     method = METHODS[plan.method]
     model = network(stream, plan.hidden, method.posterior, plan.norm)
-    strategy = method.strategy(Asked(plan.settings, stream, plan.keep, plan.batch_size, plan.seed))
+    return model, method.strategy(Asked(plan.settings, stream, plan.keep, plan.batch_size, plan.seed))
+
+
+def _learned(plan: Plan, stream: continual.Stream, folder: Path, quiet: bool) -> tuple[nn.Module, continual.Result]:
+    model, strategy = _made(plan, stream)
     options: dict[str, Any] = dict(epochs=plan.epochs, batch_size=plan.batch_size, seed=plan.seed)
-    options |= dict(schedule=method.schedule, evaluation=plan.evaluation)
+    options |= dict(schedule=METHODS[plan.method].schedule, evaluation=plan.evaluation)
     options |= dict(checkpoint=folder / STATE, checkpoint_every=SAVE_EVERY, progress=not quiet)
     try:
         return model, continual.learn(model, stream, strategy, **options)

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 import varbnn as vb
-from varbnn.cli.arguments import at_least, inputs, written
+from varbnn.cli.arguments import inputs, threads, written
 from varbnn.cli.text import plural
-from varbnn.cli.training import INPUTS, MODEL, PICTURE, answers, draw, measures, read
+from varbnn.cli.training import INPUTS, MODEL, PICTURE, answers, draw, fingerprint, measures, read
 from varbnn.data.own import archive_of, below, labels
 from varbnn.demo.comparison import alone
 from varbnn.demo.output import REPORT, as_json
@@ -36,7 +36,7 @@ def add(commands: Any) -> None:
     add("--key", metavar="NAME", help="which array of an .npz file of foreign inputs")
     about = "by what foreign inputs are told from familiar ones; default: %(default)s"
     add("--score", choices=get_args(Score), default="total", help=about)
-    add("--threads", type=at_least(1), default=1, metavar="N", help="default: 1")
+    add("--threads", type=threads, default=1, metavar="N", help="default: 1")
     add("--out", metavar="DIR", help="for evaluation.json and the picture; default: RUN")
     commands.choices["evaluate"].set_defaults(command=_command)
 
@@ -62,7 +62,9 @@ class Run:
         """Raises: InputError where it is no finished run."""
         try:
             report = json.loads((folder / REPORT).read_text(encoding="utf-8"))
-            shape, _, _ = tuple(report["shape"]), report["plan"]["data"], float(report["temperature"])
+            shape, _ = tuple(report["shape"]), float(report["temperature"])
+            if missing := {"data", "data_dir", "seed", "fingerprint"} - set(report["plan"]):
+                raise KeyError(*missing)
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
             raise InputError(f"{folder} is no finished run of varbnn train: cannot read {REPORT}: {reason}") from None
@@ -81,7 +83,7 @@ class Run:
             raise InputError(f"{where} must be N×{own}, as in training, with N ≥ 1, got {given or 'a single number'}")
         if not bool(x.isfinite().all()):
             raise InputError(f"{where} has NaN or infinite entries; clean the data first")
-        return (x.reshape(len(x), size).float() - self.mean) / self.std
+        return ((x.reshape(len(x), size).to(self.mean.dtype) - self.mean) / self.std).float()
 
     def predict(self, x: Tensor) -> vb.Prediction:
         with vb.Predictor(self.folder / MODEL) as predictor:
@@ -91,7 +93,7 @@ class Run:
 def _command(chosen: argparse.Namespace) -> None:
     run = Run.open(Path(chosen.run))
     x, y, what = _labelled(run, chosen.data)
-    foreign = None if chosen.ood is None else run.prepared(inputs(chosen.ood, chosen.key), chosen.ood)
+    foreign = None if chosen.ood is None else run.prepared(inputs(chosen.ood, chosen.key, np.float64), chosen.ood)
     with alone(chosen.threads):
         prediction = run.predict(x)
         ood = None if foreign is None else run.predict(foreign)
@@ -122,6 +124,11 @@ def _labelled(run: Run, path: str | None) -> tuple[Tensor, Tensor, str]:
     if path is None:
         plan = run.report["plan"]
         data = read(plan["data"], plan["data_dir"], plan["seed"])
+        if fingerprint(data) != plan["fingerprint"]:  # the validation part would hold what was trained on
+            raise InputError(
+                f"{plan['data']} holds other training data than when {run.folder} was trained; give the data to judge "
+                "by, or train again"
+            )
         assert data.val_x is not None
         assert data.val_y is not None
         part = (data.test_x, data.test_y) if len(data.test_x) else (data.val_x, data.val_y)
@@ -133,7 +140,7 @@ def _labelled(run: Run, path: str | None) -> tuple[Tensor, Tensor, str]:
     x, y = arrays[names[0]], arrays[names[1]]
     if x.dtype.kind not in "fiub":
         raise InputError(f"{path}: {names[0]} must be numbers, got {x.dtype}")
-    prepared = run.prepared(torch.from_numpy(x.astype(np.float32)), f"{path}: {names[0]}")
+    prepared = run.prepared(torch.from_numpy(x.astype(np.float64)), f"{path}: {names[0]}")
     targets = labels(y, len(x), f"{path}: {names[1]}")
     below(targets, run.report["num_classes"], f"{path}: {names[1]}")
     return prepared, torch.from_numpy(targets), path

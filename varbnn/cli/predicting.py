@@ -5,15 +5,19 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 import varbnn as vb
-from varbnn.cli.arguments import at_least, inputs, written
+from varbnn.cli.arguments import inputs, threads, written
+from varbnn.cli.evaluating import Run
 from varbnn.cli.text import plural, table
+from varbnn.cli.training import INPUTS, MODEL
 from varbnn.errors import InputError
 
 SHOWN = 10
@@ -25,13 +29,15 @@ Array = np.ndarray[Any, Any]
 def add(commands: Any) -> None:
     about = "let the networks of a packed file predict: class probabilities and their uncertainty"
     add = commands.add_parser("predict", help=about, description=about).add_argument
-    add("file", metavar="FILE", help="a packed file, usually *.vbnn")
+    about = "a packed file, usually *.vbnn, which takes inputs as its networks do; or the folder that varbnn train "
+    about += "wrote, which takes them in the units of the training inputs"
+    add("file", metavar="FILE", help=about)
     add("inputs", metavar="INPUTS", help=".npy or .npz, inputs along the first axis")
     add("--key", metavar="NAME", help="which array of an .npz file")
     add("--out", metavar="FILE", help="write all to .npz or .csv; default: show the first in the terminal")
     about = "mean: class probabilities and uncertainty; none: the outputs of each network, into .npz; default: mean"
     add("--reduce", choices=["mean", "none"], default="mean", help=about)
-    add("--threads", type=at_least(1), metavar="N", help="default: those of torch")
+    add("--threads", type=threads, metavar="N", help="default: those of torch")
     commands.choices["predict"].set_defaults(command=_run)
 
 
@@ -41,11 +47,11 @@ def _run(chosen: argparse.Namespace) -> None:
         raise InputError(f"--out must end in .npz or .csv, got {chosen.out}")
     if chosen.reduce == "none" and kind != "npz":
         raise InputError("--reduce none gives networks × inputs × outputs; write them with --out FILE.npz")
-    data = inputs(chosen.inputs, chosen.key)
+    file, data = _asked(chosen)
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(chosen.threads or before)
-        with vb.Predictor(chosen.file) as predictor:
+        with vb.Predictor(file) as predictor:
             start = time.perf_counter()
             found = _found(predictor, data, chosen.reduce)
             milliseconds = 1e3 * (time.perf_counter() - start)
@@ -58,6 +64,21 @@ def _run(chosen: argparse.Namespace) -> None:
         return
     written(chosen.out, _npz(found) if kind == "npz" else _csv(found))
     print(f"{about}\n{chosen.out}: {', '.join(found)}")
+
+
+def _asked(chosen: argparse.Namespace) -> tuple[Path, torch.Tensor]:
+    """The packed file, and the inputs as its networks take them."""
+    file = Path(chosen.file)
+    if file.is_dir():
+        run = Run.open(file)
+        return file / MODEL, run.prepared(inputs(chosen.inputs, chosen.key, np.float64), chosen.inputs)
+    if (file.parent / INPUTS).exists():
+        print(
+            f"varbnn: {chosen.inputs} is taken as the networks take it, standardised; varbnn predict {file.parent} "
+            "takes inputs in the units of the training inputs",
+            file=sys.stderr,
+        )
+    return file, inputs(chosen.inputs, chosen.key)
 
 
 def _found(predictor: vb.Predictor, data: torch.Tensor, reduce: str) -> dict[str, Array]:

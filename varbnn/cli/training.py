@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 import varbnn as vb
 from varbnn import demo, presets
-from varbnn.cli.arguments import at_least, hidden
+from varbnn.cli.arguments import at_least, hidden, threads
 from varbnn.cli.resuming import going_on
 from varbnn.cli.text import percent, plural, table
 from varbnn.data import NAMES, Dataset, batches, from_files, load
@@ -59,7 +59,7 @@ def add(commands: Any) -> None:
     add("--epochs", type=at_least(1), metavar="N", help="default: the preset's")
     add("--samples", type=at_least(1), default=32, metavar="N", help="networks of a posterior; default: 32")
     add("--seed", type=at_least(0), default=0, metavar="N", help="default: 0")
-    add("--threads", type=at_least(1), default=1, metavar="N", help="default: 1")
+    add("--threads", type=threads, default=1, metavar="N", help="default: 1")
     add("--out", default="varbnn-run", metavar="DIR", help="default: varbnn-run")
     add("--quiet", action="store_true", help="no progress bar")
     commands.choices["train"].set_defaults(command=_run)
@@ -116,6 +116,7 @@ def _run(chosen: argparse.Namespace) -> None:
             files = place.publish()
     print(measures({part: found["report"][part] for part in ("validation", "test") if part in found["report"]}))
     print(f"\nWritten to {chosen.out}: {', '.join(files)}\nNext: varbnn evaluate {chosen.out} --ood OTHER.npy")
+    print(f"      varbnn predict {chosen.out} NEW.npy     (inputs in the units of {chosen.data})")
 
 
 def _plan(chosen: argparse.Namespace, data: Dataset) -> Plan:
@@ -136,14 +137,16 @@ def _plan(chosen: argparse.Namespace, data: Dataset) -> Plan:
         dropout=preset.dropout if chosen.method == "posterior" else 0.0,
         samples=chosen.samples,
         seed=chosen.seed,
-        fingerprint=_fingerprint(data),
+        fingerprint=fingerprint(data),
         channels=channels,
     )
 
 
-def _fingerprint(data: Dataset) -> str:
+def fingerprint(data: Dataset) -> str:
+    """What tells these training data from others."""
     code = 0
-    for tensor in (data.train_x, data.train_y):
+    own = (data.mean, data.std) if data.mean.dtype == torch.float64 else ()  # standardised, moved tables are the same
+    for tensor in (data.train_x, data.train_y, *own):
         code = zlib.crc32(tensor.contiguous().numpy().tobytes(), code)
     return f"{len(data.train_x)} inputs, {code:08x}"
 

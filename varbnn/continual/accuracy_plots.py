@@ -73,7 +73,8 @@ def heat_map(
     low, high = _range(named, value_range)
     few = size <= NUMBERED
     columns = columns_of(len(named), 3 if size <= LABELLED or not few else 2)
-    side = 0.6 + 0.42 * size if few else 3.2
+    labels = max(map(len, tasks)) if tasks is not None and few else 0
+    side = max(0.6 + 0.42 * size, 1.6) + 0.05 * labels if few else 3.2
     figsize = (1.6 + side * columns, 0.7 + (0.4 + side) * math.ceil(len(named) / columns))
     figure, panels = new_panels(ax, len(named), columns=columns, figsize=figsize)
     require_axes(ax, panels, len(named))

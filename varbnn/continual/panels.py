@@ -76,7 +76,11 @@ def line(panel: Any, x: np.ndarray, y: Tensor, name: str, look: Mapping[str, Any
 
 def tidy(panel: Any) -> None:
     """A grid across, whole numbers of tasks below."""
-    panel.xaxis.get_major_locator().set_params(integer=True)
+    first, last = panel.dataLim.intervalx
+    if first == last:  # one task, around which a locator of whole numbers finds fractions
+        panel.set_xticks([first], [f"{first:.0f}"])
+    else:
+        panel.xaxis.get_major_locator().set_params(integer=True)
     panel.grid(axis="y", color="#E5E5E5", linewidth=0.8)
     panel.set_axisbelow(True)
 

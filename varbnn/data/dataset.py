@@ -32,8 +32,8 @@ class Dataset:
         num_classes: labels are 0 … num_classes - 1.
         shape: of one input before flattening: (8, 8) or (28, 28) for grey images, (3, 32, 32) for colour, (2,) for
             points.
-        mean, std: the statistics, float32: one number for grey images, one per feature for points; of colour images one
-            per channel, repeated for each of its pixels.
+        mean, std: the statistics, float32, of your own files float64 unless they hold bytes: one number for grey
+            images, one per feature for points; of colour images one per channel, repeated for each of its pixels.
         note: why something is absent; empty if nothing is.
         value_range: lowest and highest value an image can have, in its own units; None for points.
     """
@@ -83,7 +83,7 @@ class Dataset:
             raise InputError(
                 f"{self.name} has inputs of {own}, got {given} for each; resize them, or take a set of this shape"
             )
-        return (images.reshape(len(images), size).float() - self.mean) / self.std
+        return ((images.reshape(len(images), size).to(self.mean.dtype) - self.mean) / self.std).float()
 
     def __repr__(self) -> str:
         validation = "" if self.val_x is None else f"{len(self.val_x)} validation, "

@@ -21,7 +21,7 @@ PARTS = ("train", "val", "test")
 VALIDATION_SHARE = 1 / 6
 
 
-def from_files(path: str | os.PathLike[str], seed: int = 0) -> Dataset:
+def from_files(path: str | os.PathLike[str], seed: int = 0, *, validation: bool = True) -> Dataset:
     """Your own labelled inputs, standardised, with a validation part.
 
     Args:
@@ -30,9 +30,10 @@ def from_files(path: str | os.PathLike[str], seed: int = 0) -> Dataset:
             are whole numbers from 0. Images (unsigned bytes, or more than two axes) are standardised by one mean and
             deviation, tables column by column.
         seed: which sixth of every class is set aside where there is no x_val.
+        validation: False sets nothing aside; without x_val there is then no validation part.
 
     Returns:
-        The data with `val_x` and `val_y`. Without x_test, `test_x` and `test_y` have no rows. There are no foreign
+        The data. Without x_test, `test_x` and `test_y` have no rows. There are no foreign
         inputs.
 
     Raises:
@@ -47,12 +48,12 @@ def from_files(path: str | os.PathLike[str], seed: int = 0) -> Dataset:
         if x[part].shape[1:] != x["train"].shape[1:]:
             raise InputError(f"{path}: x_{part} is N×{_times(x[part])} but x_train N×{_times(x['train'])}")
     num_classes = _classes(y["train"], path)
-    if "val" not in x:
+    if "val" not in x and validation:
         x, y = _split(x, y, seed, path)
     for part in ("val", "test"):
         if part in y:
             below(y[part], num_classes, f"{path}: y_{part}")
-    missing = np.setdiff1d(np.arange(num_classes), y["val"])
+    missing = np.setdiff1d(np.arange(num_classes), y.get("val", y["train"]))
     if len(missing):
         raise InputError(
             f"{path}: y_val has no example of class {missing[0]}, so nothing can be chosen by it; add some, or leave "
@@ -170,15 +171,17 @@ def _standardised(path: Path, x: dict[str, Array], y: dict[str, Array], num_clas
     image = len(shape) > 1 or x["train"].dtype == np.uint8
     flat = {part: array.reshape(len(array), -1) for part, array in x.items()}
     axis = None if image else 0
-    mean = np.asarray(flat["train"].mean(axis, dtype=np.float64), dtype=np.float32)
-    std = np.asarray(flat["train"].std(axis, dtype=np.float64), dtype=np.float32)
-    if not np.any(std > 0):
+    exact = np.float32 if x["train"].dtype == np.uint8 else np.float64  # of 1e8 + 1 a float32 keeps the 1e8
+    mean, std = (np.asarray(getattr(flat["train"], name)(axis, dtype=np.float64)) for name in ("mean", "std"))
+    varying = std > 1e-12 * np.abs(mean)  # of a constant, std is rounding and not quite 0
+    if not np.any(varying):
         raise InputError(f"{path}: all inputs of x_train are equal; there is nothing to tell them apart by")
-    std = np.where(std > 0, std, np.float32(1))  # a column that never changes stays 0
+    mean = np.where(varying, mean, flat["train"].flat[0] if image else flat["train"][0]).astype(exact)
+    std = np.where(varying, std, 1).astype(exact)  # so that a column that never changes is exactly 0
 
     def inputs(part: str) -> Tensor:
         array = flat.get(part, flat["train"][:0])
-        return torch.from_numpy((array.astype(np.float32) - mean) / std)
+        return torch.from_numpy(((array.astype(exact) - mean) / std).astype(np.float32))
 
     def classes(part: str) -> Tensor:
         return torch.from_numpy(y.get(part, y["train"][:0]))
@@ -187,8 +190,8 @@ def _standardised(path: Path, x: dict[str, Array], y: dict[str, Array], num_clas
         name=path.stem,
         train_x=inputs("train"),
         train_y=classes("train"),
-        val_x=inputs("val"),
-        val_y=classes("val"),
+        val_x=inputs("val") if "val" in x else None,
+        val_y=classes("val") if "val" in x else None,
         test_x=inputs("test"),
         test_y=classes("test"),
         ood_x=None,

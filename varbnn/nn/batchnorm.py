@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain
@@ -12,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from varbnn.errors import InputError
-from varbnn.nn.draws import evaluating
+from varbnn.errors import InputError, VarbnnWarning
+from varbnn.nn.draws import binary_layers, evaluating
 from varbnn.posteriors import belief_of
 
 BATCH_SIZE = 1000
@@ -25,6 +26,17 @@ Data = Tensor | np.ndarray[Any, Any] | Iterable[Any]
 def batchnorms(model: nn.Module) -> list[_BatchNorm]:
     """The batch-norm layers of `model` that keep running statistics."""
     return [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
+
+
+def warn_of_batchnorm(model: nn.Module) -> None:
+    """Tell the caller's caller that the statistics of `model` fit no network that is drawn from it, nor the mode."""
+    if batchnorms(model) and any(not layer.posterior.certain for _, layer in binary_layers(model)):
+        warnings.warn(
+            "this model has batch norm, whose statistics belong to one network: pass refresh_bn=training inputs to "
+            "re-estimate them for the mode or for each draw. Without it, those of training are used, which fit none.",
+            VarbnnWarning,
+            stacklevel=3,
+        )
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.fx import Proxy
 
 from varbnn.errors import InputError
 
@@ -44,6 +45,8 @@ class LearnedNoise(nn.Module):
         return self.log_variance.detach().clamp(*LOG_VARIANCE).exp()
 
     def forward(self, means: Tensor) -> Tensor:
+        if isinstance(means, Proxy):  # traced by `varbnn.pack`: there is no shape yet, and a file knows few functions
+            return torch.cat([means, means * 0 + self.log_variance], 1)
         if means.dim() != 2 or means.shape[1] != len(self.log_variance):
             raise InputError(f"LearnedNoise takes means n×{len(self.log_variance)}, got shape {tuple(means.shape)}")
         return torch.cat([means, self.log_variance.expand_as(means)], 1)

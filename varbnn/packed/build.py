@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from varbnn.errors import InputError
 from varbnn.kernels import ops
-from varbnn.nn.batchnorm import Data
+from varbnn.nn.batchnorm import Data, warn_of_batchnorm
 from varbnn.nn.draws import binary_layers, evaluating, joint_sample
 from varbnn.nn.layer import BinaryLayer
 from varbnn.packed.ensemble import PackedEnsemble
@@ -52,6 +52,9 @@ def pack(
             across the batch, a hook or a forward of its own on a layer that is packed, batch norm without running
             statistics, beliefs with NaN, nothing in `refresh_bn`.
 
+    Warns:
+        VarbnnWarning: the model has batch norm and `refresh_bn` is absent.
+
     >>> import varbnn as vb
     >>> model = vb.binarize(nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3)))
     >>> packed = pack(model, num_samples=5, refresh_bn=torch.randn(100, 4))
@@ -64,6 +67,8 @@ def pack(
     if not layers:
         raise InputError(f"{type(model).__name__} has no binary layer; call varbnn.binarize(model) first")
     traced(model)  # a model that cannot be packed is refused before anything is drawn
+    if refresh_bn is None:
+        warn_of_batchnorm(model)
     with torch.no_grad(), evaluating(model):
         weights = _mode(layers) if num_samples == 0 else _draw(layers, num_samples, generator)
         return packed(model, weights, refresh_bn, int8, progress)

@@ -35,7 +35,7 @@ class AveragePrediction:
     @property
     def total(self) -> Tensor:
         """Entropy of `mean`, N, in nats."""
-        return -torch.special.xlogy(self.mean, self.mean).sum(-1)
+        return 0 - torch.special.xlogy(self.mean, self.mean).sum(-1)  # not -x: a sure row has entropy 0, not -0
 
     @property
     def epistemic(self) -> Tensor:
@@ -121,16 +121,18 @@ class PackedEnsemble(nn.Module):
         last = steps[output - 1]
         if isinstance(last, PackedLinear) and last.activation == "none" and not last.int8:
             before = self.program.run(inputs, wires[output - 1][0])
-            if before.dim() == 2:
+            if before.dim() == 2 and last.out_features > 1:
                 return AveragePrediction(*last.predictive(before))
         logits = self._answer(inputs, None)
         assert isinstance(logits, Tensor)
-        if logits.dim() != 3:
+        if logits.dim() != 3 or logits.shape[2] < 2:
             shape = tuple(logits.shape[1:])
-            raise InputError(f"reduce='mean' takes classifiers, with outputs N×C; these have shape {shape}")
+            raise InputError(
+                f"reduce='mean' takes classifiers, with outputs N×C of at least 2 classes; these have shape {shape}"
+            )
         log_probs = logits.log_softmax(-1)
         probs = log_probs.exp()
-        return AveragePrediction(probs.mean(0), -torch.special.xlogy(probs, probs).sum(-1).mean(0))
+        return AveragePrediction(probs.mean(0), 0 - torch.special.xlogy(probs, probs).sum(-1).mean(0))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """As torch's, but `half` and `double` change nothing: bits have no precision and the rest is float32."""

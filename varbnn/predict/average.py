@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -11,8 +10,8 @@ from typing import Literal, overload
 import torch
 from torch import Tensor, nn
 
-from varbnn.errors import InputError, VarbnnWarning
-from varbnn.nn.batchnorm import Data, batchnorm_preserved, batchnorms, refresh_batchnorm
+from varbnn.errors import InputError
+from varbnn.nn.batchnorm import Data, batchnorm_preserved, batchnorms, refresh_batchnorm, warn_of_batchnorm
 from varbnn.nn.draws import binary_layers, evaluating, sampled
 from varbnn.nn.noise import gaussian_parts
 from varbnn.predict.checks import Values, at_least_float32
@@ -112,13 +111,8 @@ def predict(
     repeated = RepeatedInputs(inputs, model, batch_size, num_passes, device)
     if refresh_bn is not None:
         refresh_bn = require_passes(as_data(refresh_bn, "refresh_bn", model), "refresh_bn", num_passes)
-    elif batchnorms(model) and any(not layer.posterior.certain for _, layer in binary_layers(model)):
-        warnings.warn(
-            "this model has batch norm, whose statistics belong to one network: pass refresh_bn=training inputs to "
-            "re-estimate them for the mode or for each draw. Without it, those of training are used, which fit none.",
-            VarbnnWarning,
-            stacklevel=2,
-        )
+    else:
+        warn_of_batchnorm(model)
     read = READ[task]
     with evaluating(model), batchnorm_preserved(model), _own_randomness(generator), torch.no_grad():
         outputs: Tensor | None = None

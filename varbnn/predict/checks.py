@@ -47,11 +47,17 @@ def at_least_float32(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
-def check_probability_rows(rows: Tensor, name: str) -> None:
-    """Refuse rows (N×C) that are not distributions over at least two classes.
+def tolerance_of(dtype: torch.dtype) -> float:
+    """By how much a row may miss the sum of 1.
 
-    The tolerance on the sum, 1e-3, lets probabilities through that were rounded to four digits or came from half
-    precision, and stops logits, log-probabilities and unnormalised scores.
+    1e-3 lets probabilities through that were rounded to four digits or came from float16; bfloat16 has three digits.
+    Both stop logits, log-probabilities and unnormalised scores.
+    """
+    return 1e-2 if dtype == torch.bfloat16 else 1e-3
+
+
+def check_probability_rows(rows: Tensor, name: str, tolerance: float = 1e-3) -> None:
+    """Refuse rows (N×C) that are not distributions over at least two classes, within `tolerance` on the sum.
 
     Raises:
         InputError: a value is not finite or negative, or a row does not sum to 1.
@@ -64,12 +70,12 @@ def check_probability_rows(rows: Tensor, name: str) -> None:
         lowest = rows.min().item()
         raise InputError(f"{name} must be ≥ 0, got {lowest:.4g}. If these are logits, apply .softmax(-1) first.")
     error = (rows.sum(-1, dtype=torch.float64) - 1).abs()
-    if (error > 1e-3).any():
+    if (error > tolerance).any():
         worst = int(error.argmax())
         total = rows[worst].sum(dtype=torch.float64).item()
         raise InputError(
-            f"{name} must sum to 1 over the classes (last axis, within 1e-3), but row {worst} sums to {total:.4g}. "
-            "If these are logits, apply .softmax(-1) first."
+            f"{name} must sum to 1 over the classes (last axis, within {tolerance:g}), but row {worst} sums to "
+            f"{total:.4g}. If these are logits, apply .softmax(-1) first."
         )
 
 
@@ -91,8 +97,9 @@ def as_probability_rows(values: Values | float, name: str = "probs") -> Tensor:
         )
     if not rows.is_floating_point():
         raise InputError(f"{name} must be floating point, got {rows.dtype}; call .float() on one-hot rows")
+    tolerance = tolerance_of(rows.dtype)
     rows = at_least_float32(rows)
-    check_probability_rows(rows, name)
+    check_probability_rows(rows, name, tolerance)
     return rows
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from varbnn.errors import InputError
-from varbnn.predict.checks import Values, as_tensor, at_least_float32, check_probability_rows
+from varbnn.predict.checks import Values, as_tensor, at_least_float32, check_probability_rows, tolerance_of
 
 
 @dataclass(frozen=True, init=False, eq=False, repr=False)
@@ -60,9 +60,10 @@ class Prediction:
             )
         if not probs.is_floating_point():
             raise InputError(f"probs must be floating point, got {probs.dtype}; call .float() on one-hot rows")
+        tolerance = tolerance_of(probs.dtype)
         probs = at_least_float32(probs)
         for index, rows in enumerate(probs):  # one at a time: the masks of a check are as large as what it checks
-            check_probability_rows(rows, f"probs[{index}]")
+            check_probability_rows(rows, f"probs[{index}]", tolerance)
         object.__setattr__(self, "probs", probs)
 
     @property
@@ -169,6 +170,10 @@ def input_index(index: Any, num_inputs: int) -> Any:
         raise InputError(
             "index the inputs only: pred[3], pred[10:20], pred[mask]; for samples or classes index pred.probs"
         )
+    if isinstance(index, (Tensor, np.ndarray)) and index.ndim == 0 and index.dtype not in (torch.bool, np.bool_):
+        index = index.item()
+    if isinstance(index, np.ndarray):
+        return torch.from_numpy(index.copy())  # argsort(...)[::-1] has a stride that torch does not take
     if isinstance(index, (int, np.integer)) and not isinstance(index, bool):
         start = range(num_inputs)[index]
         return slice(start, start + 1)
