@@ -59,7 +59,8 @@ def test_the_overview_names_the_best_rival_in_each_measure(monkeypatch):
     def way(nll: float, ece: float, auroc: float) -> dict[str, object]:
         means = {"nll": nll, "ece": ece, "ood_mnist": auroc, "ood_notmnist": auroc}
         raw = {key: {"mean": mean} for key, mean in means.items()}
-        return {"raw": raw, "tests": {"raw": {key: {"p": mean / 2} for key, mean in means.items()}}}
+        tests = {"raw": {key: {"p": mean / 2} for key, mean in means.items()}}
+        return {"raw": raw, "tests": tests, "ece_if_calibrated": {"mean": ece / 2}}
 
     table = {"posterior": way(0.3, 0.01, 0.9), "ste": way(0.4, 0.03, 0.7), "bop, snapshots": way(0.5, 0.02, 0.8)}
     table |= {"posterior, mode": way(0.1, 0.001, 0.99), "full ensemble": way(0.1, 0.001, 0.99)}  # no rivals of its cost
@@ -68,3 +69,4 @@ def test_the_overview_names_the_best_rival_in_each_measure(monkeypatch):
     assert cells[0] == "0.3000; straight-through 0.4000 (p .200)"
     assert cells[1] == "1.00; Bop's last epochs 2.00 (p .010)"
     assert cells[2] == "0.900; Bop's last epochs 0.800 (p .400)"
+    assert cells[-1] == "0.50", "what chance makes of the posterior's ECE"

@@ -63,8 +63,9 @@ MOONS = DIGITS | {
 
 CONVOLUTIONS = DIGITS | {"ste": dict(lr=3e-2, real_lr=3e-2), "posterior": PRESETS["digits-conv"].settings}
 FASHION_CONVOLUTIONS = MNIST | {
-    "ste": dict(lr=3e-2, real_lr=1e-2),
+    "ste": dict(lr=1e-1, real_lr=1e-2),
     "bop": dict(gamma=1e-3, threshold=1e-8, real_lr=3e-3),
+    "vispa": dict(lr=3.0, weight_decay=1e-5, real_lr=1e-2),
     "posterior": PRESETS["fashion-conv"].settings,
 }
 BY_PRESET = {
@@ -75,8 +76,7 @@ BY_PRESET = {
     "fashion-conv": FASHION_CONVOLUTIONS,
 }
 """Settings of every method by the name of a preset. With convolutions straight-through, the posterior and, for
-fashion-conv, Bop were tuned, its points with a tenth of the hidden units left out; the others have the settings of the
-multilayer perceptron."""
+fashion-conv, Bop and VISPA were tuned; the others have the settings of the multilayer perceptron."""
 
 RECIPES = {
     "digits": Recipe((256, 256), 100, 100, DIGITS),
