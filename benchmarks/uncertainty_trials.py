@@ -1,4 +1,4 @@
-"""What every method of `uncertainty.py` is tuned over: four to six settings each; dropout is among them."""
+"""What every method of `uncertainty.py` is tuned over: five or six settings each; dropout is among them."""
 
 from __future__ import annotations
 
