@@ -278,3 +278,8 @@ def test_without_matplotlib_there_are_no_pictures_and_everything_else(own, capsy
 def test_settings_out_of_range_leave_nothing_behind(own, capsys, wrong):
     assert len(run(capsys, f"{SMALL} {wrong}", 2).strip().splitlines()) == 1
     assert not Path("run").exists() or not list(Path("run").iterdir())
+
+
+def test_a_finished_run_of_points_is_shown_again(own, capsys):
+    run(capsys, f"{SMALL} --method replay")
+    assert "it is finished" in run(capsys, f"{SMALL} --method replay")

@@ -551,3 +551,34 @@ def test_without_validation_nothing_is_set_aside(tmp_path):
     assert len(data.from_files(tmp_path / "a.npz").train_x) == 100
     np.savez(tmp_path / "b.npz", x_train=x, y_train=y, x_val=x[:9], y_val=y[:9])
     assert len(data.from_files(tmp_path / "b.npz", validation=False).val_x) == 9
+
+
+@pytest.mark.parametrize("constant", [0.1, 1234.567])
+def test_a_constant_column_is_constant_in_a_long_table_too(tmp_path, constant):
+    """Sums of 200,000 rows are off by more than one rounding."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(200_000, 2)), rng.integers(0, 2, 200_000)
+    x[:, 1] = constant
+    np.savez(tmp_path / "long.npz", x_train=x, y_train=y)
+    found = data.from_files(tmp_path / "long.npz", validation=False)
+    assert not found.train_x[:, 1].any()
+    assert found.std[1] == 1
+
+
+def test_milliseconds_of_a_clock_are_no_constant(tmp_path):
+    x, y = table(c0=lambda c: 1.7e9 + 1e-3 * (np.arange(120) % 2), c1=lambda c: 1e8 + 1e-5 * c)
+    np.savez(tmp_path / "clock.npz", x_train=x, y_train=y)
+    found = data.from_files(tmp_path / "clock.npz", validation=False)
+    torch.testing.assert_close(found.train_x.std(0, correction=0), torch.ones(3), rtol=1e-3, atol=0)
+
+
+def test_float32_keeps_statistics_of_float32(tmp_path):
+    x, y = table()
+    np.savez(tmp_path / "a.npz", x_train=x.astype(np.float32), y_train=y)
+    assert data.from_files(tmp_path / "a.npz").mean.dtype == torch.float32
+    np.savez(tmp_path / "b.npz", x_train=(1000 * x).astype(np.int64), y_train=y)
+    assert data.from_files(tmp_path / "b.npz").mean.dtype == torch.float32
+    np.savez(tmp_path / "c.npz", x_train=(1000 * x).astype(np.int64) + 2**40, y_train=y)
+    far = data.from_files(tmp_path / "c.npz")
+    assert far.mean.dtype == torch.float64
+    torch.testing.assert_close(far.train_x, data.from_files(tmp_path / "b.npz").train_x, rtol=0, atol=1e-5)

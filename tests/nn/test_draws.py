@@ -254,19 +254,3 @@ def test_a_shared_layer_inside_a_checkpointed_part_is_refused_with_an_explanatio
     y = model(X.clone().requires_grad_())
     with pytest.raises(InputError, match=r"activation checkpointing.*checkpoint the whole model"):
         y.sum().backward()
-
-
-def test_after_an_interrupt_train_lets_the_parts_draw_afresh():
-    """The outer model's pass was never closed, and now its part is trained by itself."""
-    inner = vb.binarize(Twice())
-    outer = vb.binarize(Outer(inner))
-    inner.fail_with = KeyboardInterrupt()
-    with pytest.raises(KeyboardInterrupt):
-        outer(X)
-    inner.fail_with = None
-    inner.train()
-    weights = []
-    for _ in range(2):
-        inner(X)
-        weights.append(inner.seen[0])
-    assert not torch.equal(*weights)

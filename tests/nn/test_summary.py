@@ -86,3 +86,28 @@ def test_tied_weights_are_counted_once():
     assert found.real_weights == 1600 + 16
     assert found.training_bytes == 4 * (1600 + 16 + 256)
     assert [row.real_weights for row in found.layers] == [1600, 16, 0]
+
+
+def test_tied_beliefs_are_counted_once():
+    model = nn.Sequential(nn.Linear(64, 64, bias=False), nn.Linear(64, 64, bias=False))
+    vb.binarize(model)
+    model[1].natural = model[0].natural
+    found = vb.summary(model)
+    assert (found.binary_weights, found.real_weights, found.training_bytes) == (4096, 0, 4 * 4096)
+    assert found.deployed_bytes == 4096 // 8
+    assert found.layers[1].deployed_bytes == 0
+
+
+def test_a_parametrized_belief_makes_no_negative_bytes():
+    class Positive(nn.Module):
+        def forward(self, x):
+            return x.exp()
+
+        def right_inverse(self, y):
+            return y.log()
+
+    model = vb.binarize(nn.Sequential(nn.Linear(64, 64)), vb.posteriors.Gaussian("learned"))
+    torch.nn.utils.parametrize.register_parametrization(model[0], "precision", Positive())
+    found = vb.summary(model)
+    assert all(row.deployed_bytes >= 0 for row in found.layers)
+    assert all(row.real_weights >= 0 for row in found.layers)

@@ -537,3 +537,31 @@ def test_an_average_that_is_set_counts_as_complete(dtype):
         p.grad = gradient.clone()
         optimizer.step()
         torch.testing.assert_close(p.detach(), -expected, rtol=1e-5, atol=0)
+
+
+@every_rule
+def test_numbers_of_numpy_for_real_parameters_can_be_saved_too(rule, tmp_path):
+    params = [
+        {"params": [*beliefs(rule, torch.randn(3)), nn.Parameter(torch.ones(1))], "betas": (np.float64(0.9), 0.9)}
+    ]
+    optimizer = rule(params, **{**rule.settings[0], "real_lr": np.float64(1e-3)})
+    torch.save(optimizer.state_dict(), tmp_path / "state.pt")
+    optimizer.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    with pytest.raises(InputError, match="wrong type"):
+        rule([*beliefs(rule, torch.randn(3)), nn.Parameter(torch.ones(1))], **{**rule.settings[0], "real_lr": "0.1"})
+
+
+@every_rule
+def test_a_hook_may_make_a_state_of_this_rule_of_another(rule):
+    optimizer = rule(beliefs(rule, torch.randn(3)), **rule.settings[0])
+    groups = copy.deepcopy(optimizer.state_dict()["param_groups"])
+
+    def migrated(optimizer, state):
+        return {**state, "param_groups": groups}
+
+    state = {**optimizer.state_dict(), "param_groups": [{**groups[0], "kind": None}]}
+    with pytest.raises(InputError):
+        optimizer.load_state_dict(state)
+    if type(optimizer).load_state_dict is varbnn.optim.Rule.load_state_dict:
+        optimizer.register_load_state_dict_pre_hook(migrated)
+        optimizer.load_state_dict(state)

@@ -159,3 +159,10 @@ def test_statistics_that_fit_no_network_are_warned_of(recwarn):
     with pytest.warns(VarbnnWarning, match="pass refresh_bn=training inputs"):
         vb.pack(model, 2)
     assert not recwarn.list
+
+
+def test_learned_noise_of_another_width_is_noticed():
+    body = vb.binarize(nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)))
+    ensemble = vb.pack(nn.Sequential(body, vb.nn.LearnedNoise(1)), 3)
+    with pytest.raises(InputError):
+        ensemble(torch.randn(10, 6))

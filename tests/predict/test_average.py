@@ -479,3 +479,14 @@ def test_flips_of_images_are_noticed():
     loader = torch.utils.data.DataLoader(Flipping(), batch_size=8)
     with pytest.raises(InputError, match="random augmentation"):
         vb.predict(vb.binarize(nn.Sequential(nn.Flatten(), nn.Linear(16, 3))), loader, 4)
+
+
+@pytest.mark.parametrize("width", [8, 2048])
+def test_statistics_are_warned_of_once(width):
+    """The wide one takes the packed road."""
+    model = vb.binarize(nn.Sequential(nn.Linear(64, width), nn.BatchNorm1d(width), nn.ReLU(), nn.Linear(width, 3)))
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        vb.predict(model, torch.randn(20, 64), 16)
+    assert [str(w.message)[:25] for w in seen] == ["this model has batch norm"]
+    assert seen[0].filename == __file__

@@ -106,3 +106,8 @@ def test_what_does_not_fit_is_refused_and_nothing_is_drawn(change, message):
     with pytest.raises(InputError, match=message):
         calibration_test(**dict(prediction=two_classes([0.7] * 3), targets=[0, 0, 1], generator=generator) | change)
     assert torch.equal(generator.get_state(), before)
+
+
+def test_what_is_no_prediction_is_refused():
+    with pytest.raises(InputError, match="must be a Prediction, got Tensor; wrap S×N×C"):
+        calibration_test(torch.rand(3, 2), [0, 0, 0])

@@ -11,6 +11,7 @@ import varbnn as vb
 from tests.packed.models import answers
 from varbnn.errors import InputError, VarbnnWarning
 from varbnn.kernels import usable_backends, using_backend
+from varbnn.packed import draw_packed
 from varbnn.predict import predict, route
 
 CPU = torch.device("cpu")
@@ -55,10 +56,10 @@ def packings(monkeypatch):
     made = []
 
     def counted(*args, **kwargs):
-        made.append(vb.pack(*args, **kwargs))
+        made.append(draw_packed(*args, **kwargs))
         return made[-1]
 
-    monkeypatch.setattr(route, "pack", counted)
+    monkeypatch.setattr(route, "draw_packed", counted)
     return made
 
 

@@ -12,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from numpy.testing import assert_allclose
 
+import varbnn as vb
 from tests.oracles import metrics as oracle
 from tests.predict.allocations import largest_allocation
 from tests.predict.distributions import random_probs, sample_arrays
@@ -235,3 +236,22 @@ def test_half_precision_is_precise_enough(dtype):
     assert Prediction(probs).probs.dtype == torch.float32
     with pytest.raises(InputError, match="must sum to 1"):
         Prediction((probs.float() * 1.05).to(dtype))
+
+
+def test_bfloat16_can_be_measured_and_picked_from():
+    probs = torch.randn(3, 500, 10, generator=torch.Generator().manual_seed(0)).bfloat16().softmax(-1)
+    pred = Prediction(probs)
+    torch.testing.assert_close(pred.probs.sum(-1), torch.ones(3, 500))
+    assert vb.evaluate(pred, torch.zeros(500, dtype=torch.int64))["accuracy"] < 1
+    assert torch.equal(pred[3:9].probs, pred.probs[:, 3:9])
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.uint32, np.uint64, np.int16, ">i8", np.int64])
+def test_any_integers_pick_inputs(dtype):
+    pred = Prediction(torch.rand(2, 5, 3).softmax(-1))
+    assert torch.equal(pred[np.array([1, 4], dtype=dtype)].probs, pred.probs[:, [1, 4]])
+
+
+def test_other_arrays_pick_nothing():
+    with pytest.raises(InputError, match="integers or a mask"):
+        Prediction(torch.rand(2, 5, 3).softmax(-1))[np.array(["a"])]

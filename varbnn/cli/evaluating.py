@@ -126,8 +126,8 @@ def _labelled(run: Run, path: str | None) -> tuple[Tensor, Tensor, str]:
         data = read(plan["data"], plan["data_dir"], plan["seed"])
         if fingerprint(data) != plan["fingerprint"]:  # the validation part would hold what was trained on
             raise InputError(
-                f"{plan['data']} holds other training data than when {run.folder} was trained; give the data to judge "
-                "by, or train again"
+                f"{plan['data']} holds other training data than when {run.folder} was trained, or an earlier varbnn "
+                "trained it; give the data to judge by, or train again"
             )
         assert data.val_x is not None
         assert data.val_y is not None

@@ -42,7 +42,8 @@ def draw(folder: Path, result: continual.Result) -> None:
 
 def draws(result: continual.Result) -> bool:
     """Whether its network was a posterior over binary weights."""
-    return not math.isnan(result.history[-1].get("kl", math.nan))  # a point has no divergence
+    divergence = result.history[-1].get("kl")
+    return divergence is not None and not math.isnan(divergence)  # a point has none; JSON writes it as null
 
 
 def found(result: continual.Result) -> str:

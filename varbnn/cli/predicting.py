@@ -18,6 +18,7 @@ from varbnn.cli.arguments import inputs, threads, written
 from varbnn.cli.evaluating import Run
 from varbnn.cli.text import plural, table
 from varbnn.cli.training import INPUTS, MODEL
+from varbnn.demo.output import REPORT
 from varbnn.errors import InputError
 
 SHOWN = 10
@@ -72,7 +73,7 @@ def _asked(chosen: argparse.Namespace) -> tuple[Path, torch.Tensor]:
     if file.is_dir():
         run = Run.open(file)
         return file / MODEL, run.prepared(inputs(chosen.inputs, chosen.key, np.float64), chosen.inputs)
-    if (file.parent / INPUTS).exists():
+    if file.name == MODEL and (file.parent / REPORT).exists() and (file.parent / INPUTS).exists():
         print(
             f"varbnn: {chosen.inputs} is taken as the networks take it, standardised; varbnn predict {file.parent} "
             "takes inputs in the units of the training inputs",

@@ -7,6 +7,7 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -170,14 +171,11 @@ def _standardised(path: Path, x: dict[str, Array], y: dict[str, Array], num_clas
     shape = x["train"].shape[1:]
     image = len(shape) > 1 or x["train"].dtype == np.uint8
     flat = {part: array.reshape(len(array), -1) for part, array in x.items()}
-    axis = None if image else 0
-    exact = np.float32 if x["train"].dtype == np.uint8 else np.float64  # of 1e8 + 1 a float32 keeps the 1e8
-    mean, std = (np.asarray(getattr(flat["train"], name)(axis, dtype=np.float64)) for name in ("mean", "std"))
-    varying = std > 1e-12 * np.abs(mean)  # of a constant, std is rounding and not quite 0
+    mean, std, varying = _statistics(flat["train"], image)
     if not np.any(varying):
         raise InputError(f"{path}: all inputs of x_train are equal; there is nothing to tell them apart by")
-    mean = np.where(varying, mean, flat["train"].flat[0] if image else flat["train"][0]).astype(exact)
-    std = np.where(varying, std, 1).astype(exact)  # so that a column that never changes is exactly 0
+    exact = _precision(flat["train"])
+    mean, std = mean.astype(exact), np.where(varying, std, 1).astype(exact)  # a column that never changes is exactly 0
 
     def inputs(part: str) -> Tensor:
         array = flat.get(part, flat["train"][:0])
@@ -202,6 +200,24 @@ def _standardised(path: Path, x: dict[str, Array], y: dict[str, Array], num_clas
         std=torch.from_numpy(std),
         note="no foreign inputs are given",
     )
+
+
+def _precision(train: Array) -> type[np.floating[Any]]:
+    """In which inputs are standardised: of 1e8 + 1 a float32 keeps the 1e8."""
+    small = train.dtype.kind != "f" and np.abs(train.astype(np.float64)).max() < 2**24
+    return np.float32 if small or train.dtype in (np.float16, np.float32) else np.float64
+
+
+def _statistics(train: Array, image: bool) -> tuple[Array, Array, Array]:
+    """Mean, deviation, and what varies: of all numbers of images, of each column of a table."""
+    axis = None if image else 0
+    varying = np.asarray(train.max(axis) != train.min(axis))
+    if _precision(train) is np.float32:  # sums in float64 are as good as exact
+        return *(np.asarray(getattr(train, name)(axis, dtype=np.float64)) for name in ("mean", "std")), varying
+    first = train.flat[0] if image else train[0]  # far from zero, sums of what is left keep their digits
+    rest = train.astype(np.float64) - first
+    std = rest.std(axis)
+    return np.asarray(first + rest.mean(axis)), std, varying & (std > 0)
 
 
 def _times(array: Array) -> str:

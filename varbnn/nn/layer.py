@@ -205,11 +205,6 @@ class BinaryLayer(nn.Module):
                 f"{type(self).__name__} got an empty batch, shape {tuple(inputs.shape)}; skip it, or use drop_last=True"
             )
 
-    def train(self, mode: bool = True) -> Self:
-        """As torch's; a draw that an interrupted pass has left behind is dropped."""
-        self._pass, self._drawn, self._common = None, None, None
-        return super().train(mode)
-
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """As torch's, except that a belief never drops below float32: small steps would be lost in it."""
         kept = [t for name in (*self.posterior.names, *self.posterior.buffer_names) for t in self._with_grad(name)]
@@ -219,10 +214,13 @@ class BinaryLayer(nn.Module):
         def keep_precision(tensor: Tensor) -> Tensor:
             if not any(tensor is k for k in kept):
                 return fn(tensor)
-            if tensor.dim() == axes + 1:  # factors of a weight: channels_last is for its axes, not for the first
-                result = fn(tensor.flatten(0, 1)).unflatten(0, tensor.shape[:2])
-            else:
+            try:
                 result = fn(tensor)
+            except RuntimeError:
+                if tensor.dim() != axes + 1:
+                    raise
+                # factors of a weight: channels_last is for its axes, not for the first
+                result = fn(tensor.flatten(0, 1)).unflatten(0, tensor.shape[:2])
             return result if torch.finfo(result.dtype).bits >= 32 else tensor.to(result.device)
 
         super()._apply(keep_precision, recurse)

@@ -133,12 +133,14 @@ def _row(name: str, module: nn.Module, owners: Mapping[int, int], macs: int | No
         return LayerSummary(name, kind, False, why, 0, real, bits, size, size, None, None if macs is None else 0)
     belief = module.belief
     shape = belief[0].shape
-    count = belief[0].numel()
-    packed = shape[0] * words(math.prod(shape[1:])) * (WORD // 8)
-    rest = size - sum(t.numel() * t.element_size() for t in belief)
-    trained = sum(getattr(module, n).numel() for n in module.posterior.names)
+    held = [t for t in own if any(t is other for other in belief)]
+    count = belief[0].numel() if any(t is belief[0] for t in held) else 0
+    packed = shape[0] * words(math.prod(shape[1:])) * (WORD // 8) if count else 0
+    rest = size - sum(t.numel() * t.element_size() for t in held)
+    trained = sum(t.numel() for t in held if isinstance(t, nn.Parameter))
     with torch.no_grad():
-        entropy = float(module.posterior.entropy(*belief).mean(dtype=torch.float64)) / math.log(2) if count else 0.0
+        entropies = module.posterior.entropy(*belief)
+        entropy = float(entropies.mean(dtype=torch.float64)) / math.log(2) if entropies.numel() else 0.0
     return LayerSummary(name, kind, True, "", count, real - trained, 1, size, packed + rest, entropy, macs)
 
 

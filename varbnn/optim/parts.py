@@ -54,7 +54,13 @@ def chosen(part: Part | OneOf[Part], group: Group) -> Part:
 
 def plain(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings with numpy's numbers as Python's, which states saved by torch can hold."""
-    return {key: value.item() if isinstance(value, np.generic) else value for key, value in settings.items()}
+
+    def of(value: Any) -> Any:
+        if isinstance(value, tuple | list) and any(isinstance(item, np.generic) for item in value):
+            return type(value)(map(of, value))
+        return value.item() if isinstance(value, np.generic) else value
+
+    return {key: of(value) for key, value in settings.items()}
 
 
 def check_types(check: Callable[[Group], None], group: Group, name: str, keys: Iterable[str]) -> None:

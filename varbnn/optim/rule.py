@@ -62,7 +62,7 @@ class Rule(torch.optim.Optimizer):
         prior: float | Sequence[Tensor] = 0.0,
         maximize: bool = False,
     ) -> None:
-        self._real = dict(lr=real_lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=real_weight_decay)
+        self._real = plain(dict(lr=real_lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=real_weight_decay))
         self._warned = False
         defaults, prior = plain(defaults), prior.item() if isinstance(prior, np.generic) else prior
         if isinstance(params, torch.nn.Module):
@@ -120,7 +120,8 @@ class Rule(torch.optim.Optimizer):
         must_be(group, "lr", 0 <= group["lr"] < math.inf, "finite and ≥ 0")
 
     def _check(self, group: Group) -> None:
-        check_types(self.check, group, type(self).__name__, self.defaults)
+        check, keys = (self.check, self.defaults) if group["kind"] == "belief" else (check_real, self._real)
+        check_types(check, group, type(self).__name__, keys)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add parameters, split into beliefs and real ones.
@@ -153,11 +154,11 @@ class Rule(torch.optim.Optimizer):
             alone = not split["belief"]
             meant = {k: v for k, v in options.items() if k in self._real and (alone or k not in self.defaults)}
             named = {k: param_group[f"real_{k}"] for k in ("lr", "weight_decay") if f"real_{k}" in param_group}
-            settings = {**self._real, **meant, **named}
+            settings = plain({**self._real, **meant, **named})
             super().add_param_group({**options, **settings, "params": split["real"], "kind": "real"})
             for key in [k for k in self.defaults if k not in (*settings, "maximize")]:
                 self.param_groups[-1].pop(key, None)
-            check_real(self.param_groups[-1])
+            self._check(self.param_groups[-1])
 
     def _kind(self, parameter: Any) -> str:
         if not isinstance(parameter, Tensor):
@@ -261,7 +262,7 @@ class Rule(torch.optim.Optimizer):
 
     def _refuse(self, work: list[tuple[Group, list[Tensor]]]) -> None:
         for group, _ in work:
-            (self._check if group["kind"] == "belief" else check_real)(group)
+            self._check(group)
         gradients = [p.grad for _, params in work for p in params if p.grad is not None]
         if not gradients:
             raise InputError("no parameter has a gradient: call loss.backward() before step()")
@@ -283,7 +284,8 @@ class Rule(torch.optim.Optimizer):
             InputError: a group is another rule's, or holds beliefs where this one's holds real parameters. Nothing is
                 loaded then.
         """
-        refuse_foreign(state_dict["param_groups"], self)
+        if not self._optimizer_load_state_dict_pre_hooks:  # which may yet make a state of this rule of it
+            refuse_foreign(state_dict["param_groups"], self)
         super().load_state_dict(state_dict)
         restore_wide(self, state_dict)
 

@@ -61,14 +61,27 @@ def pack(
     >>> packed(torch.randn(10, 4)).shape
     torch.Size([5, 10, 3])
     """
+    ensemble = draw_packed(model, num_samples, refresh_bn, generator, int8, progress)
+    if refresh_bn is None:
+        warn_of_batchnorm(model)
+    return ensemble
+
+
+def draw_packed(
+    model: nn.Module,
+    num_samples: int,
+    refresh_bn: Data | None,
+    generator: torch.Generator | None,
+    int8: bool = False,
+    progress: bool = False,
+) -> PackedEnsemble:
+    """`pack`, without a word about statistics."""
     if isinstance(num_samples, bool) or not isinstance(num_samples, int) or num_samples < 0:
         raise InputError(f"num_samples must be an integer ≥ 0 (0 is the mode), got {num_samples!r}")
     layers = [layer for _, layer in binary_layers(model)]
     if not layers:
         raise InputError(f"{type(model).__name__} has no binary layer; call varbnn.binarize(model) first")
     traced(model)  # a model that cannot be packed is refused before anything is drawn
-    if refresh_bn is None:
-        warn_of_batchnorm(model)
     with torch.no_grad(), evaluating(model):
         weights = _mode(layers) if num_samples == 0 else _draw(layers, num_samples, generator)
         return packed(model, weights, refresh_bn, int8, progress)

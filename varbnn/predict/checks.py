@@ -97,9 +97,10 @@ def as_probability_rows(values: Values | float, name: str = "probs") -> Tensor:
         )
     if not rows.is_floating_point():
         raise InputError(f"{name} must be floating point, got {rows.dtype}; call .float() on one-hot rows")
-    tolerance = tolerance_of(rows.dtype)
-    rows = at_least_float32(rows)
-    check_probability_rows(rows, name, tolerance)
+    given, rows = rows.dtype, at_least_float32(rows)
+    check_probability_rows(rows, name, tolerance_of(given))
+    if given != rows.dtype:
+        rows /= rows.sum(1, keepdim=True)
     return rows
 
 

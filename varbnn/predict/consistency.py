@@ -67,6 +67,10 @@ def calibration_test(
     """
     from varbnn.predict.metrics import ExpectedCalibrationError, bin_of  # torchmetrics brings a second of start-up
 
+    if not isinstance(prediction, Prediction):
+        raise InputError(
+            f"prediction must be a Prediction, got {type(prediction).__name__}; wrap S×N×C: Prediction(probs)"
+        )
     labels = as_labels(targets, len(prediction), prediction.num_classes).cpu()
     if isinstance(repeats, bool) or not isinstance(repeats, int) or repeats < 1:
         raise InputError(f"repeats must be a positive integer, got {repeats!r}; 1000 is usual")
@@ -96,7 +100,7 @@ def resampled_errors(
     errors, at_once = [], max(1, NUMBERS_AT_ONCE // len(confidence))
     for start in range(0, repeats, at_once):
         shape = (min(at_once, repeats - start), len(confidence))
-        right = (torch.rand(shape, generator=generator, dtype=torch.float64) < confidence).double()
-        gaps = torch.zeros(shape[0], bins, dtype=torch.float64).index_add_(1, place, right - confidence)
+        right = (torch.rand(shape, generator=generator, dtype=torch.float64, device="cpu") < confidence).double()
+        gaps = torch.zeros(shape[0], bins, dtype=torch.float64, device="cpu").index_add_(1, place, right - confidence)
         errors.append(gaps.abs().sum(1) / len(confidence))
     return torch.cat(errors)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from varbnn.kernels.backend import active_backend
 from varbnn.nn.batchnorm import Data, real_dtype
 from varbnn.nn.draws import binary_layers
-from varbnn.packed import objection, pack
+from varbnn.packed import draw_packed, objection
 from varbnn.predict.inputs import RepeatedInputs
 
 FASTER_LEVELS = frozenset({"avx2", "avx512"})
@@ -60,7 +60,7 @@ def packed_outputs(
     first = next(batches)
     ensemble = None
     if first.dtype == torch.float32:
-        ensemble = pack(model, num_samples, refresh_bn=refresh_bn, generator=generator)
+        ensemble = draw_packed(model, num_samples, refresh_bn, generator)
         if ensemble.examine(first) is not None:  # the rows of a batch see each other
             ensemble = None
     if ensemble is None:

@@ -60,10 +60,11 @@ class Prediction:
             )
         if not probs.is_floating_point():
             raise InputError(f"probs must be floating point, got {probs.dtype}; call .float() on one-hot rows")
-        tolerance = tolerance_of(probs.dtype)
-        probs = at_least_float32(probs)
+        given, probs = probs.dtype, at_least_float32(probs)
         for index, rows in enumerate(probs):  # one at a time: the masks of a check are as large as what it checks
-            check_probability_rows(rows, f"probs[{index}]", tolerance)
+            check_probability_rows(rows, f"probs[{index}]", tolerance_of(given))
+            if given != probs.dtype:
+                rows /= rows.sum(1, keepdim=True)  # a copy by now; its rounding would be refused later
         object.__setattr__(self, "probs", probs)
 
     @property
@@ -173,7 +174,10 @@ def input_index(index: Any, num_inputs: int) -> Any:
     if isinstance(index, (Tensor, np.ndarray)) and index.ndim == 0 and index.dtype not in (torch.bool, np.bool_):
         index = index.item()
     if isinstance(index, np.ndarray):
-        return torch.from_numpy(index.copy())  # argsort(...)[::-1] has a stride that torch does not take
+        if index.dtype.kind not in "iub":
+            raise InputError(f"index the inputs with integers or a mask, got an array of {index.dtype}")
+        # argsort(...)[::-1] has a stride that torch does not take, and of integers it knows few
+        return torch.from_numpy(index.copy() if index.dtype.kind == "b" else index.astype(np.int64))
     if isinstance(index, (int, np.integer)) and not isinstance(index, bool):
         start = range(num_inputs)[index]
         return slice(start, start + 1)
