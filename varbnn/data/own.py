@@ -204,7 +204,7 @@ def _standardised(path: Path, x: dict[str, Array], y: dict[str, Array], num_clas
 
 def _precision(train: Array) -> type[np.floating[Any]]:
     """In which inputs are standardised: of 1e8 + 1 a float32 keeps the 1e8."""
-    small = train.dtype.kind != "f" and np.abs(train.astype(np.float64)).max() < 2**24
+    small = train.dtype.kind != "f" and max(-int(train.min()), int(train.max())) < 2**24
     return np.float32 if small or train.dtype in (np.float16, np.float32) else np.float64
 
 
@@ -213,11 +213,12 @@ def _statistics(train: Array, image: bool) -> tuple[Array, Array, Array]:
     axis = None if image else 0
     varying = np.asarray(train.max(axis) != train.min(axis))
     if _precision(train) is np.float32:  # sums in float64 are as good as exact
-        return *(np.asarray(getattr(train, name)(axis, dtype=np.float64)) for name in ("mean", "std")), varying
+        mean, std = (np.asarray(getattr(train, name)(axis, dtype=np.float64)) for name in ("mean", "std"))
+        return mean, std, varying
     first = train.flat[0] if image else train[0]  # far from zero, sums of what is left keep their digits
     rest = train.astype(np.float64) - first
-    std = rest.std(axis)
-    return np.asarray(first + rest.mean(axis)), std, varying & (std > 0)
+    mean, std = np.asarray(first + rest.mean(axis)), np.asarray(rest.std(axis))
+    return mean, std, varying & (std > 0)
 
 
 def _times(array: Array) -> str:

@@ -46,7 +46,7 @@ class LearnedNoise(nn.Module):
 
     def forward(self, means: Tensor) -> Tensor:
         if isinstance(means, Proxy):  # traced by `varbnn.pack`: there is no shape yet, and a file knows few functions
-            outputs = self._parameters["log_variance"].numel()  # type: ignore[union-attr]
+            outputs = self._parameters["log_variance"].numel()
             means = means.reshape(-1, outputs)  # of another width it makes other rows, which is noticed
             return torch.cat([means, means.clamp(0, 0) + self.log_variance], 1)
         if means.dim() != 2 or means.shape[1] != len(self.log_variance):
