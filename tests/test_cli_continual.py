@@ -273,7 +273,14 @@ def test_without_matplotlib_there_are_no_pictures_and_everything_else(own, capsy
 
 @pytest.mark.parametrize(
     "wrong",
-    ["--set lr=-1", "--set temperature=0", "--set strength=-1", "--set lr=inf", "--method replay --set share=1"],
+    [
+        "--set lr=-1",
+        "--set temperature=0",
+        "--set strength=-1",
+        "--set lr=inf",
+        "--method replay --set share=1",
+        "--method replay --keep 100000",
+    ],
 )
 def test_settings_out_of_range_leave_nothing_behind(own, capsys, wrong):
     assert len(run(capsys, f"{SMALL} {wrong}", 2).strip().splitlines()) == 1

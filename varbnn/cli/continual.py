@@ -169,6 +169,10 @@ def _plan(chosen: argparse.Namespace, stream: continual.Stream) -> Plan:
     if unknown:
         known = ", ".join(f"{name}={value:g}" for name, value in settings.items())
         raise InputError(f"argument --set: {chosen.method} has no {unknown[0]}; it has {known}")
+    if "replay" in chosen.method and chosen.keep > examples:
+        raise InputError(
+            f"argument --keep: the first task has {plural(examples, 'example')}, cannot keep {chosen.keep}"
+        )
     return Plan(
         data=chosen.data,
         stream=stream.settings,
