@@ -83,16 +83,16 @@ class Network(base.BaseEstimator):
             raise InputError(f"batch_size must be 'auto' or an integer ≥ 1, got {self.batch_size!r}")
 
     @property
-    def _fresh(self) -> bool:
-        """Whether `fit` begins anew; else it goes on, and a refusal must leave the features of the last fit alone."""
-        return not (self.warm_start and hasattr(self, "model_"))
+    def _goes_on(self) -> bool:
+        """Whether `fit` goes on from the last one, whose features a refusal must then leave alone."""
+        return bool(self.warm_start) and hasattr(self, "model_")
 
     def _train(self, X: Array, y: torch.Tensor, outputs: int, tail: Sequence[nn.Module], loss: Loss) -> None:
         """Set `model_` and what goes with it; when training fails, all of it stays as it was."""
         kind, widths = KINDS[self.posterior], self._widths()
         shape = (self.posterior, X.shape[1], *widths, outputs)
         seed = int(validation.check_random_state(self.random_state).randint(2**31 - 1))
-        again = not self._fresh
+        again = self._goes_on
         if again and shape != self._shape:
             raise InputError(
                 f"warm_start goes on with the network of the last fit, {self._shape}, but options and data now ask for "

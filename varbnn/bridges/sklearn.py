@@ -65,7 +65,7 @@ class VariationalBNNClassifier(base.ClassifierMixin, Network):
     def fit(self, X: Any, y: Any) -> Self:
         """Train on rows `X`, n×d, with labels `y`, n."""
         self._check_options()
-        X, y = validation.validate_data(self, X, y, reset=self._fresh, dtype=np.float64, ensure_min_samples=2)
+        X, y = validation.validate_data(self, X, y, reset=not self._goes_on, dtype=np.float64, ensure_min_samples=2)
         multiclass.check_classification_targets(y)
         classes, labels = np.unique(y, return_inverse=True)
         if len(classes) < 2:
@@ -146,9 +146,9 @@ class VariationalBNNRegressor(base.RegressorMixin, Network):
         """Train on rows `X`, n×d, with real targets `y`, n."""
         self._check_options()
         X, y = validation.validate_data(
-            self, X, y, reset=self._fresh, dtype=np.float64, ensure_min_samples=2, y_numeric=True
+            self, X, y, reset=not self._goes_on, dtype=np.float64, ensure_min_samples=2, y_numeric=True
         )
-        again = not self._fresh
+        again = self._goes_on
         with np.errstate(over="ignore", invalid="ignore"):  # said below
             center, spread = (self.target_mean_, self.target_scale_) if again else (float(y.mean()), float(y.std()))
         if not (np.isfinite(center) and np.isfinite(spread)):

@@ -171,10 +171,10 @@ def _standardised(path: Path, x: dict[str, Array], y: dict[str, Array], num_clas
     shape = x["train"].shape[1:]
     image = len(shape) > 1 or x["train"].dtype == np.uint8
     flat = {part: array.reshape(len(array), -1) for part, array in x.items()}
-    mean, std, varying = _statistics(flat["train"], image)
+    exact = _precision(flat["train"])
+    mean, std, varying = _statistics(flat["train"], None if image else 0, exact)
     if not np.any(varying):
         raise InputError(f"{path}: all inputs of x_train are equal; there is nothing to tell them apart by")
-    exact = _precision(flat["train"])
     mean, std = mean.astype(exact), np.where(varying, std, 1).astype(exact)  # a column that never changes is exactly 0
 
     def inputs(part: str) -> Tensor:
@@ -208,14 +208,13 @@ def _precision(train: Array) -> type[np.floating[Any]]:
     return np.float32 if small or train.dtype in (np.float16, np.float32) else np.float64
 
 
-def _statistics(train: Array, image: bool) -> tuple[Array, Array, Array]:
-    """Mean, deviation, and what varies: of all numbers of images, of each column of a table."""
-    axis = None if image else 0
+def _statistics(train: Array, axis: int | None, exact: type[np.floating[Any]]) -> tuple[Array, Array, Array]:
+    """Mean, deviation, and what varies: of all numbers, or of each column for `axis` 0."""
     varying = np.asarray(train.max(axis) != train.min(axis))
-    if _precision(train) is np.float32:  # sums in float64 are as good as exact
+    if exact is np.float32:  # sums in float64 are as good as exact
         mean, std = (np.asarray(getattr(train, name)(axis, dtype=np.float64)) for name in ("mean", "std"))
         return mean, std, varying
-    first = train.flat[0] if image else train[0]  # far from zero, sums of what is left keep their digits
+    first = train.flat[0] if axis is None else train[0]  # far from zero, sums of what is left keep their digits
     rest = train.astype(np.float64) - first
     mean, std = np.asarray(first + rest.mean(axis)), np.asarray(rest.std(axis))
     return mean, std, varying & (std > 0)

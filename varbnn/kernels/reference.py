@@ -39,13 +39,13 @@ def uniform(like: Tensor, generator: torch.Generator | None = None) -> Tensor:
     starts a quarter of a step up.
     """
     step = torch.finfo(like.dtype).eps / 2
-    return fresh(like, generator).mul_(1 - step / 4).add_(step / 4)
+    return fresh(like, generator).add_(step / 4)
 
 
 def fresh(like: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Uniform noise in [0, 1) shaped and laid out like `like`; without a `generator` of each call under `vmap`."""
+    """Uniform noise in [0, 1), shaped and laid out like `like`."""
     if generator is None:
-        return torch.rand_like(like)  # one draw per call under vmap, which an empty tensor filled in place is not
+        return torch.rand_like(like)  # vmap draws it anew for each call; it cannot fill an empty tensor in place
     return torch.empty_like(like).uniform_(generator=generator)
 
 

@@ -114,7 +114,7 @@ class DescendByPrecision(Decision):
     linear = False
 
     def __call__(self, beliefs: list[Tensor], directions: list[Tensor], group: Group, scale: float) -> None:
-        lr = group["lr"]  # may be a tensor, which addcdiv takes for one factor per parameter
+        lr = group["lr"]
         precisions = beliefs[1::2]
         relative = torch._foreach_mul(directions[1::2], lr * scale)
         torch._foreach_div_(relative, precisions)
@@ -123,9 +123,9 @@ class DescendByPrecision(Decision):
         torch._foreach_mul_(growth, relative)
         torch._foreach_add_(growth, 1)
         torch._foreach_mul_(precisions, growth)
-        step = torch._foreach_div(directions[0::2], precisions)
-        torch._foreach_mul_(step, -lr * scale)
-        torch._foreach_add_(beliefs[0::2], step)
+        # addcdiv would do both, but takes a rate that is a tensor for one factor per parameter
+        steps = torch._foreach_div(directions[0::2], precisions)
+        torch._foreach_add_(beliefs[0::2], steps, alpha=-lr * scale)
 
     def compiled(self, group: Group) -> Compiled | None:
         return Compiled({"decision": "descend", "lr": group["lr"]}, pair=True)
