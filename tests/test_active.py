@@ -151,3 +151,18 @@ def test_negative_scores_and_nan_cannot_be_drawn():
     for shape in ((4, 3), ()):
         with pytest.raises(InputError, match="N finite numbers, got shape"):
             active.drawn(torch.ones(shape), 1, 1.0)
+
+
+@pytest.mark.parametrize("start", [torch.tensor([0.5, 1.9]), [0.7, 2.2], [True, False], True])
+def test_a_start_of_no_whole_numbers_is_refused(start):
+    with pytest.raises(InputError, match="start must be"):
+        active.Pool(6, start=start)
+
+
+def test_a_count_that_is_refused_leaves_the_generator():
+    generator = torch.Generator().manual_seed(0)
+    pool = active.Pool(6, start=[0], generator=generator)
+    before = generator.get_state()
+    with pytest.raises(InputError, match="count must be"):
+        pool.query(Prediction(torch.full((1, 5, 2), 0.5)), 9, "random")
+    assert torch.equal(generator.get_state(), before)

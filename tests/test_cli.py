@@ -180,3 +180,20 @@ def test_help_and_version_exit_with_0(arguments, capsys):
         cli.main(arguments)
     assert left.value.code == 0
     assert capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "line, said",
+    [
+        ("bench --batch 1000000000000000 --network 8-4 --samples 2", "choose a smaller --batch"),
+        ("continual --hidden 1048576-1048576 --quiet", "not enough memory"),
+        ("continual --method prior --set late=-0.1 --quiet --epochs 1", "late must be a share of the task"),
+        ("continual --method prior --set late=1 --quiet --epochs 1", "late must be a share of the task"),
+    ],
+)
+def test_numbers_no_machine_has_room_for_end_in_one_line(line, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(line.split()) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1

@@ -286,7 +286,7 @@ SCARCE = np.where(np.arange(120) == 5, 2, np.where(Y == 2, 0, Y))
         (broken(y_train=Y - 1), "classes from 0 on, got -1"),
         (broken(y_train=Y + 0.5), "must be whole numbers"),
         (broken(y_train=Y[:-1]), "one label for each of 120 inputs, got 119"),
-        (broken(y_train=Y[:, None]), "one label for each of 120 inputs, got 120×1"),
+        (broken(y_train=np.stack([Y, Y], 1)), "one label for each of 120 inputs, got 120×2"),
         (broken(y_test=np.full(60, 3)), "y_test must be 0 … 2, the classes of y_train, got 3"),
         (broken(x_val=X[:9], y_val=np.arange(9) % 2), "y_val has no example of class 2"),
         (broken(x_val=X[:9], y_val=np.arange(9) % 4), "y_val must be 0 … 2"),
@@ -419,3 +419,58 @@ def test_the_reason_of_a_damaged_state_is_one_line(own, capsys):
     told = run(capsys, TRAIN, 2)
     assert len(told.strip().splitlines()) == 1
     assert "weights_only" not in told
+
+
+def test_predict_gives_the_probabilities_of_evaluate_calibrated_if_asked_for(own, capsys):
+    run(capsys, TRAIN)
+    np.save("new.npy", own["x_test"])
+    opened = Run.open(Path("run"))
+    prediction = opened.predict(opened.prepared(torch.from_numpy(own["x_test"]), "x"))
+    scaled = vb.TemperatureScaling(opened.report["temperature"])(prediction)
+    out = run(capsys, "predict run new.npy --calibrated --out p.npz")
+    assert f"logits divided by {opened.report['temperature']:.3f}" in out
+    np.testing.assert_allclose(np.load("p.npz")["probs"], scaled.mean, atol=1e-6)
+    np.testing.assert_allclose(np.load("p.npz")["epistemic"], scaled.epistemic, atol=1e-5)
+    assert "as trained; --calibrated divides logits by" in run(capsys, "predict run new.npy")
+    assert "takes the folder that varbnn train wrote" in run(capsys, "predict run/model.vbnn new.npy --calibrated", 2)
+    assert "--reduce none" in run(capsys, "predict run new.npy --calibrated --reduce none --out o.npz", 2)
+
+
+def test_an_interrupt_after_the_last_epoch_loses_nothing(own, tmp_path, capsys, monkeypatch):
+    def interrupted(*args, **options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(vb, "pack", interrupted)
+        assert "the same command goes on after the last whole epoch" in run(capsys, TRAIN, 130)
+        patch.setattr(vb.optim.BayesBiNN, "step", interrupted)
+    run(capsys, TRAIN)
+    assert (tmp_path / "run/report.json").exists()
+
+
+def test_a_run_is_evaluated_from_any_folder(own, tmp_path, capsys, monkeypatch):
+    run(capsys, TRAIN)
+    here = run(capsys, "evaluate run")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert run(capsys, "evaluate ../run") == here
+
+
+def test_a_table_of_text_is_told_from_a_damaged_file(own, tmp_path, capsys):
+    (tmp_path / "table.csv").write_text("1,2\n3,4\n")
+    run(capsys, TRAIN)
+    for line in ("train table.csv", "predict run table.csv"):
+        said = run(capsys, line, 2)
+        assert "numpy.genfromtxt" in said
+        assert "pickle" not in said
+
+
+@pytest.mark.parametrize("labels", [lambda y: y[:, None], lambda y: y > 0])
+def test_labels_may_be_a_column_or_say_yes_and_no(own, capsys, labels):
+    np.savez("own.npz", **{key: labels(value) if key[0] == "y" else value for key, value in own.items()})
+    assert "60 test inputs" in run(capsys, TRAIN)
+
+
+def test_info_tells_of_the_networks_of_a_run(own, capsys):
+    run(capsys, TRAIN)
+    assert run(capsys, "info run") == run(capsys, "info run/model.vbnn")

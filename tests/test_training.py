@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorData
 
 import varbnn as vb
 from varbnn import data
-from varbnn.errors import CheckpointError, InputError
+from varbnn.errors import CheckpointError, InputError, VarbnnWarning
 
 X, Y = torch.randn(64, 4, generator=torch.Generator().manual_seed(0)), torch.arange(64) % 3
 
@@ -178,3 +179,75 @@ def test_a_loader_with_a_batch_sampler_resumes_bit_for_bit(tmp_path):
     whole = run(4)
     run(2, tmp_path / "run.pt")
     assert_same_state(whole.state_dict(), run(4, tmp_path / "run.pt").state_dict())
+
+
+class TestTheOptimizerBelongsToTheModel:
+    def test_one_from_before_binarize_is_refused(self):
+        model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 3))
+        adam = torch.optim.Adam(model.parameters())
+        vb.binarize(model)
+        with pytest.raises(InputError, match=r"Adam holds none of the model's 2 beliefs.*after varbnn.binarize"):
+            vb.fit(model, adam, [(X, Y)], epochs=1, progress=False)
+
+    def test_one_of_another_model_is_refused(self):
+        with pytest.raises(InputError, match="BayesBiNN holds none of the model's 2 beliefs"):
+            vb.fit(network(), bayes(network()), [(X, Y)], epochs=1, progress=False)
+
+    def test_arguments_in_the_other_order_are_refused(self):
+        model = network()
+        with pytest.raises(InputError, match="a model and an optimizer, in this order, got BayesBiNN and Sequential"):
+            vb.fit(bayes(model), model, [(X, Y)], epochs=1, progress=False)
+
+    def test_beliefs_that_are_left_out_earn_a_warning_and_frozen_ones_none(self):
+        model = network()
+        half = vb.optim.BayesBiNN(model[0].parameters(), lr=0.1, dataset_size=64)
+        with pytest.warns(VarbnnWarning, match="does not hold 1 of the model's 2 beliefs"):
+            vb.fit(model, half, [(X, Y)], epochs=1, progress=False)
+        model[3].natural.requires_grad_(False)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            vb.fit(model, half, [(X, Y)], epochs=1, progress=False)
+        assert not [w for w in caught if "does not hold" in str(w.message)]
+
+
+def test_a_run_goes_on_with_the_settings_it_began_with(tmp_path):
+    run(2, tmp_path / "run.pt")
+
+    def warmer(model):
+        return vb.optim.BayesBiNN(model.parameters(), lr=0.1, dataset_size=64, temperature=1.0)
+
+    before = (tmp_path / "run.pt").read_bytes()
+    with pytest.raises(CheckpointError, match=r"begun with temperature=0.1, the optimizer given has 1.0"):
+        run(3, tmp_path / "run.pt", rule=warmer)
+    assert (tmp_path / "run.pt").read_bytes() == before
+
+
+def test_a_run_goes_on_with_the_objects_that_a_schedule_has_moved(tmp_path):
+    def objects():
+        torch.manual_seed(0)
+        model = network()
+        optimizer = bayes(model)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 4)
+        return model, optimizer, data.batches(X, Y, 16, torch.Generator().manual_seed(1)), schedule
+
+    def go(model, optimizer, loader, schedule, epochs, **options):
+        return vb.fit(model, optimizer, loader, epochs=epochs, scheduler=schedule, progress=False, **options)
+
+    whole, parts = objects(), None
+    go(*whole, 4)
+    parts = objects()
+    go(*parts, 2, checkpoint=tmp_path / "run.pt")
+    go(*parts, 4, checkpoint=tmp_path / "run.pt")
+    assert_same_state(parts[0].state_dict(), whole[0].state_dict())
+    fresh = objects()
+    go(*fresh, 4, checkpoint=tmp_path / "run.pt")
+    assert_same_state(fresh[0].state_dict(), whole[0].state_dict())
+
+
+def test_a_plateau_is_looked_for_in_the_loss():
+    torch.manual_seed(0)
+    model = network()
+    optimizer = bayes(model)
+    schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=0)
+    rows = vb.fit(model, optimizer, [(X, Y)], epochs=3, scheduler=schedule, progress=False)
+    assert schedule.best == min(row["loss"] for row in rows)

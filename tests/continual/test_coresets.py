@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import math
 
 import pytest
 import torch
@@ -277,3 +278,20 @@ def test_a_state_of_another_coreset_is_refused_and_changes_nothing(change, messa
     with pytest.raises(CheckpointError, match=message):
         coreset.load_state_dict(state)
     assert torch.equal(coreset.x, before)
+
+
+def test_inputs_that_are_not_finite_are_not_kept():
+    x, y = torch.zeros(4, 2), torch.tensor([0, 1, 0, 1])
+    x[2, 1] = math.inf
+    coreset = Coreset(4, "random", as_bytes=True)
+    with pytest.raises(InputError, match="NaN or infinite"):
+        coreset.add(Task("odd", x, y, torch.zeros(4, 2), y, classes=(0, 1)))
+    assert len(coreset) == 0
+
+
+@pytest.mark.parametrize(
+    "chosen, message", [([0, 1], "list"), (torch.tensor([0, 99]), "to 99"), (torch.tensor([-1, 0]), "from -1")]
+)
+def test_a_chooser_that_misses_is_refused(chosen, message):
+    with pytest.raises(InputError, match=message):
+        Coreset(2, lambda x, size, generator: chosen).add(a_task())

@@ -498,3 +498,73 @@ def test_an_evaluation_of_something_else_is_refused(options):
 def test_a_part_that_is_not_there_is_refused(stream):
     with pytest.raises(InputError, match="no validation examples"):
         learned(stream, network(), evaluation=continual.Evaluation(part="validation"), epochs=1)
+
+
+# --- what other heads say ---
+
+
+@pytest.mark.parametrize("height", [10.0, 95.0, 150.0, 1e4])
+def test_a_task_is_judged_among_its_own_outputs_however_sure_the_others_are(height):
+    stream = continual.from_tasks([some_task("a", 1, classes=(0, 1)), some_task("b", 2, classes=(2, 3))])
+    torch.manual_seed(0)
+    model = nn.Linear(8, 4)
+    with torch.no_grad():
+        model.bias[2:] = height
+    x, y = stream[0].test_x, stream[0].test_y
+    expected = F.cross_entropy(model(x)[:, :2], y).item()
+    still = continual.FineTune(lambda model, task: torch.optim.SGD(model.parameters(), lr=0.0))
+    result = continual.learn(model, stream, still, progress=False)
+    assert result.nll["task"][0, 0] == pytest.approx(expected, rel=1e-4)
+    assert not model._forward_hooks
+
+
+# --- what is refused before anything is learned ---
+
+
+def plain(model, task):
+    return torch.optim.SGD(model.parameters(), lr=0.1)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (dict(stream=[some_task()]), r"stream must be a varbnn.continual.Stream, got list; .*from_tasks"),
+        (dict(strategy=plain), "strategy must be a varbnn.continual.Strategy, got function"),
+        (dict(strategy=continual.FineTune(lambda model, task: None)), "returns NoneType; it must return a torch opt"),
+        (dict(seed=-1), "seed must be a whole number"),
+        (dict(seed=1.5), "seed must be a whole number"),
+        (dict(checkpoint_every="a"), "checkpoint_every must be a number of seconds"),
+    ],
+)
+def test_what_is_no_stream_or_strategy_is_refused(stream, options, message):
+    model = network()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    arguments = {"stream": stream, "strategy": continual.FineTune(plain), **options}
+    with pytest.raises(InputError, match=message):
+        continual.learn(model, progress=False, **arguments)
+    same(model.state_dict(), before)
+
+
+def test_a_task_of_a_single_class_is_refused():
+    with pytest.raises(InputError, match="'b' is about output 2 alone"):
+        continual.from_tasks([some_task("a", 1, classes=(0, 1)), some_task("b", 2, classes=(2,))])
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_loss_that_explodes_stops_before_the_step(number, tmp_path):
+    """A penalty or a loss that is no number; the file then holds the last step that was well."""
+    stream = continual.from_tasks([some_task("one", 1), some_task("two", 2)])
+
+    class Exploding(continual.FineTune):
+        def penalty(self, model):
+            self.calls = getattr(self, "calls", 0) + 1
+            return sum(p.sum() for p in model.parameters()) * (math.inf if self.calls == 2 + 3 * number else 0.0)
+
+    torch.manual_seed(0)
+    model = nn.Linear(8, 3)
+    options = dict(checkpoint=tmp_path / "run.pt", checkpoint_every=0.0, batch_size=20, progress=False)
+    with pytest.raises(InputError, match=f"the loss of task {number} became"):
+        continual.learn(model, stream, Exploding(plain), **options)
+    assert all(bool(p.isfinite().all()) for p in model.parameters())
+    saved = torch.load(tmp_path / "run.pt", weights_only=True)["model"]
+    same(dict(model.state_dict()), dict(saved))

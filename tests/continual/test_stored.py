@@ -140,3 +140,10 @@ def test_a_prior_of_eight_bits_is_the_posterior_rounded_and_is_what_is_judged():
         levels = belief.tanh() / belief.tanh().abs().max() * 127
         assert torch.allclose(levels, levels.round(), atol=1e-3)
     assert strategy.bytes_kept() == 8 * 16 + 16 * 3 + 2 * 8
+
+
+@pytest.mark.parametrize("grid", ["mean", "natural"])
+@pytest.mark.parametrize("bits", [1, 2, 8])
+def test_fair_coins_stay_fair(bits, grid):
+    model = model_with(torch.zeros(4, 8))
+    assert torch.equal(continual.store(model, bits, grid).beliefs()[0], torch.zeros(4, 8))

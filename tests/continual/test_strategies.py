@@ -16,7 +16,7 @@ from tests.continual.test_learning import Cut, bayes, cosine, cut_after, equal, 
 from varbnn import continual
 from varbnn.continual.ewc import fisher_diagonal
 from varbnn.continual.mean_field import held, layers_of
-from varbnn.errors import InputError
+from varbnn.errors import CheckpointError, InputError
 
 
 def adam(model, task):
@@ -133,6 +133,78 @@ def test_a_run_cut_anywhere_ends_as_one_that_was_not(name, steps, tmp_path, monk
     resumed = go(make(), fresh, checkpoint=path, checkpoint_every=0.0)
     equal(resumed, uncut)
     same(fresh.state_dict(), whole_model.state_dict())
+
+
+@pytest.mark.parametrize("steps", [4, 13, 22])
+@pytest.mark.parametrize("name", sorted(set(EVERY) - {"Replay", "Rehearsal"}))  # a coreset is of one run
+def test_a_run_cut_anywhere_goes_on_with_the_objects_it_had(name, steps, tmp_path, monkeypatch):
+    make, network_for = CASES[name]
+    path, whole = tmp_path / "run.pt", network_for()
+    uncut = go(make(), whole)
+    strategy, model = make(), network_for()  # which seeds torch's generator
+    with monkeypatch.context() as patch:
+        cut_after(steps, patch)
+        with pytest.raises(Cut):
+            go(strategy, model, checkpoint=path)  # states only where tasks end
+    if not path.exists():
+        model = network_for()  # nothing to go on from
+    equal(go(strategy, model, checkpoint=path), uncut)
+    same(model.state_dict(), whole.state_dict())
+
+
+@pytest.mark.parametrize("rule", ["WindowedBayes", "FollowingPrior"])
+@pytest.mark.parametrize("steps", [4, 13])
+def test_a_kept_rule_goes_on_inside_a_task(rule, steps, tmp_path, monkeypatch):
+    def kept():
+        options = dict(window=500, batch_size=20) | (dict(settling=100) if rule == "FollowingPrior" else {})
+        return continual.FineTune(lambda m, t: getattr(vb.optim, rule)(m.parameters(), lr=0.1, **options), keep=True)
+
+    path, whole = tmp_path / "run.pt", binary()
+    uncut = go(kept(), whole)
+    with monkeypatch.context() as patch:
+        cut_after(steps, patch)
+        with pytest.raises(Cut):
+            go(kept(), binary(), checkpoint=path, checkpoint_every=0.0)
+    model = binary(seed=7)
+    equal(go(kept(), model, checkpoint=path, checkpoint_every=0.0), uncut)
+    same(model.state_dict(), whole.state_dict())
+
+
+@pytest.mark.parametrize("name", sorted(set(EVERY) - {"Replay", "Rehearsal"}))
+def test_a_second_run_with_the_same_strategy_is_as_the_first(name):
+    make, network_for = CASES[name]
+    strategy, models = make(), (network_for(), network_for())
+    runs = []
+    for model in models:
+        torch.manual_seed(0)
+        runs.append(go(strategy, model))
+    equal(*runs)
+    same(models[0].state_dict(), models[1].state_dict())
+
+
+OTHERS = {
+    "FineTune": lambda: continual.FineTune(adam),
+    "PosteriorAsPrior": lambda: continual.PosteriorAsPrior(bayes, strength=1.0, bits=8),
+    "Joint": lambda: continual.Joint(adam, the_stream()),
+    "EWC": lambda: continual.EWC(adam, 1.0, examples=10),
+    "OnlineEWC": lambda: continual.OnlineEWC(adam, examples=10, gamma=0.8),
+    "MeanField": lambda: continual.MeanField(adam, temperature=0.5),
+    "Replay": lambda: continual.Replay(continual.FineTune(adam), continual.Coreset(15, "random"), share=0.1),
+    "Rehearsal": lambda: reminding(continual.Coreset(15, "k-center", withhold=True), epochs=1),
+}
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_a_state_of_a_strategy_with_other_numbers_is_refused(name, tmp_path):
+    make, network_for = CASES[name]
+    options = dict(checkpoint=tmp_path / "run.pt", epochs=1, schedule=None)
+    go(make(), network_for(), **options)
+    with pytest.raises(CheckpointError, match="another setting of strategy"):
+        go(OTHERS[name](), network_for(), **options)
+    if name == "Replay":
+        inside = continual.Replay(continual.EWC(adam, examples=10), continual.Coreset(15, "random"))
+        with pytest.raises(CheckpointError, match="another setting of strategy"):
+            go(inside, network_for(), **options)
 
 
 @pytest.mark.parametrize("name", EVERY)

@@ -490,6 +490,18 @@ def test_what_is_no_number_is_refused(rule, bad):
 
 
 @every_rule
+def test_a_state_is_loaded_as_often_as_one_likes(rule):
+    optimizer = rule(beliefs(rule, torch.randn(3)), **rule.settings[0])
+    saved = copy.deepcopy(optimizer.state_dict())
+    for _ in range(3):
+        optimizer.load_state_dict(saved)
+    twin = copy.deepcopy(optimizer)
+    twin.load_state_dict(saved)
+    twin.add_param_group({"params": beliefs(rule, torch.randn(2))})
+    twin.load_state_dict(copy.deepcopy(twin.state_dict()))
+
+
+@every_rule
 def test_a_state_of_another_rule_is_refused_before_anything_is_changed(rule):
     optimizer = rule(beliefs(rule, torch.randn(3)), **rule.settings[0])
     before = copy.deepcopy(optimizer.state_dict())

@@ -178,7 +178,7 @@ def hooked() -> nn.Module:
     ],
 )
 def test_a_module_that_a_file_cannot_hold_is_named_before_anything_is_written(module, message, tmp_path):
-    ensemble = vb.pack(vb.binarize(nn.Sequential(nn.Linear(3, 4), module)), 2)
+    ensemble = vb.pack(nn.Sequential(vb.binarize(nn.Linear(3, 4)), module), 2)
     with pytest.raises(InputError, match=message):
         ensemble.save(tmp_path / "a.vbnn")
     assert list(tmp_path.iterdir()) == []

@@ -401,3 +401,34 @@ def test_outputs_that_are_not_one_row_per_input_are_refused():
 def test_an_answer_without_any_drawn_weight_is_the_same_from_all_networks():
     model = vb.binarize(Net(lambda m, x: m.real(x), a=nn.Linear(20, 3), real=nn.Linear(20, 3)), skip=["real"])
     assert_close(vb.pack(model, 3, generator=seeded(3))(X), answers(model, X, 3, seeded(3)))
+
+
+class Encoder(nn.Module):
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(64, 4, 512, batch_first=True)
+        self.inside = layer if kind == "layer" else nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.head = nn.Linear(64, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.inside(x).mean(1))
+
+
+@pytest.mark.parametrize("kind", ["layer", "stack"])
+def test_draws_inside_containers_of_torch_are_not_lost(kind):
+    model = vb.binarize(Encoder(kind), skip=["head"])
+    x = torch.randn(5, 8, 64, generator=seeded(0))
+    with pytest.raises(InputError, match="cannot be packed"):
+        vb.pack(model, 2)
+    with torch.no_grad():  # by far enough networks and weights to be packed, if it could be
+        found = vb.predict(model, x, 32, generator=seeded(1))
+        with vb.sampled(model, seeded(1)):
+            first = model.eval()(x).softmax(-1)
+    torch.testing.assert_close(found.probs[0], first)
+    assert float(found.epistemic.min()) > 0
+
+
+def test_a_compiled_model_is_packed_as_the_model_it_was_made_from():
+    model = vb.binarize(mlp())
+    found = vb.pack(torch.compile(model, backend="eager"), 3, generator=seeded(0))
+    torch.testing.assert_close(found(X), vb.pack(model, 3, generator=seeded(0))(X))

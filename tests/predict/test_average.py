@@ -490,3 +490,41 @@ def test_statistics_are_warned_of_once(width):
         vb.predict(model, torch.randn(20, 64), 16)
     assert [str(w.message)[:25] for w in seen] == ["this model has batch norm"]
     assert seen[0].filename == __file__
+
+
+def test_packed_networks_are_asked_in_batches_and_measured():
+    torch.manual_seed(0)
+    model = vb.binarize(nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3)))
+    packed, x = vb.pack(model, 5), torch.randn(20, 4)
+    expected = packed(x).softmax(-1)
+    torch.testing.assert_close(vb.predict(packed, x, batch_size=6).probs, expected)
+    torch.testing.assert_close(vb.predict(packed, [x[:8], x[8:]]).probs, expected)
+    torch.testing.assert_close(vb.predict(packed, iter([x[:8], x[8:]])).probs, expected)
+    assert vb.predict(packed, x, task="regression").mean.shape == (20, 3)
+    with pytest.raises(InputError, match=r"give refresh_bn to varbnn\.pack"):
+        vb.predict(packed, x, refresh_bn=x)
+    with pytest.raises(InputError, match=r"AveragePrediction; .*varbnn.predict\(packed, x\)"):
+        vb.evaluate(packed(x, reduce="mean"), torch.zeros(20, dtype=torch.int64))
+    assert repr(packed(x, reduce="mean")) == "AveragePrediction(20 inputs × 3 classes)"
+
+
+def test_an_opened_file_is_asked_as_its_networks(tmp_path):
+    packed, x = vb.pack(vb.binarize(nn.Linear(4, 3)), 5), torch.randn(20, 4)
+    packed.save(tmp_path / "a.vbnn")
+    with vb.Predictor(tmp_path / "a.vbnn") as predictor:
+        assert torch.equal(vb.predict(predictor, x).probs, vb.predict(packed, x).probs)
+
+
+def test_probabilities_where_logits_belong_earn_a_warning():
+    torch.manual_seed(0)
+    model = vb.binarize(nn.Sequential(nn.Linear(4, 3), nn.Softmax(-1)))
+    with pytest.warns(VarbnnWarning, match="look like probabilities"):
+        vb.predict(model, torch.randn(8, 4), 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        vb.predict(vb.binarize(nn.Sequential(nn.Linear(4, 3), nn.LogSoftmax(-1))), torch.randn(8, 4), 2)
+
+
+def test_several_labels_for_an_input_are_refused_with_the_way_out():
+    with pytest.raises(InputError, match=r"one label for each input.*varbnn.sampled"):
+        vb.predict(vb.binarize(nn.Linear(4, 3)), torch.randn(8, 5, 4), 2)

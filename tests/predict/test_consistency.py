@@ -109,5 +109,5 @@ def test_what_does_not_fit_is_refused_and_nothing_is_drawn(change, message):
 
 
 def test_what_is_no_prediction_is_refused():
-    with pytest.raises(InputError, match="must be a Prediction, got Tensor; wrap S×N×C"):
+    with pytest.raises(InputError, match="must be a Prediction, of class probabilities, got Tensor; wrap S×N×C"):
         calibration_test(torch.rand(3, 2), [0, 0, 0])

@@ -109,8 +109,8 @@ def test_more_than_three_predictions_get_a_reliability_diagram_each():
     assert len(plots.reliability_diagram(named, LABELS).axes) == 2
     named["d"] = PREDICTION
     panels = plots.reliability_diagram(named, LABELS, bins=10).axes
-    expected = [[f"{name}, ECE {evaluate(p, LABELS, bins=10)['ece']:.3f}"] for name, p in named.items()]
-    assert [texts(panel.get_legend()) for panel in panels] == expected
+    expected = [f"{name}, ECE {evaluate(p, LABELS, bins=10)['ece']:.3f}" for name, p in named.items()]
+    assert [panel.get_title() for panel in panels] == expected
     assert len(plots.reliability_diagram(named, LABELS, ax=Figure().subplots()).axes) == 1
 
 
@@ -229,3 +229,42 @@ def test_the_map_puts_each_value_at_its_place():
 def test_what_cannot_be_drawn_is_refused_with_a_reason(draw, message):
     with pytest.raises(InputError, match=message):
         draw()
+
+
+@pytest.mark.parametrize("count", [1, 4, 7])
+def test_long_names_leave_the_reliability_diagram_its_room(count):
+    named = {f"the posterior of method number {i}, sixteen draws of it, as published": PREDICTION for i in range(count)}
+    figure = plots.reliability_diagram(named, LABELS)
+    figure.draw_without_rendering()
+    whole = figure.bbox
+    for panel in figure.axes:
+        inner, outer = panel.get_window_extent(), panel.get_tightbbox()
+        assert inner.width > 0.1 * whole.width
+        assert outer.x0 >= whole.x0 - 1
+        assert outer.x1 <= whole.x1 + 1
+        assert outer.y1 <= whole.y1 + 1
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda real: plots.reliability_diagram({"a": real}, [0.0, 1.0]),
+        lambda real: plots.entropy_histogram(real),
+        lambda real: plots.risk_coverage(real, [0.0, 1.0]),
+        lambda real: vb.risk_coverage(real, [0.0, 1.0]),
+        lambda real: vb.calibration_test(real, [0.0, 1.0]),
+        lambda real: vb.TemperatureScaling().fit(real, [0.0, 1.0]),
+    ],
+)
+def test_regression_is_told_where_to_go(call):
+    real = vb.RegressionPrediction(torch.zeros(3, 2), 1.0)
+    with pytest.raises(InputError, match="got RegressionPrediction; for regression see"):
+        call(real)
+
+
+def test_one_epoch_is_a_whole_number():
+    figure = plots.training_curves([{"loss": 0.4}])
+    figure.draw_without_rendering()
+    panel = figure.axes[0]
+    low, high = panel.get_xlim()
+    assert [tick for tick in panel.get_xticks() if low <= tick <= high] == [1.0]

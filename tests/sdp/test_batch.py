@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -143,3 +144,11 @@ def test_interrupted_finished_neurons_keep_their_certificates(monkeypatch):
 def test_what_does_not_fit_is_refused(x, y, options, words):
     with pytest.raises(InputError, match=words):
         least_squares_batch(x, y, **options)
+
+
+def test_targets_out_of_range_are_refused_and_the_smallest_prove_nothing_false():
+    with pytest.raises(InputError, match="out of range"):
+        least_squares_batch(np.zeros((4, 3)), np.full((4, 1), 1e200))
+    found = least_squares_batch(np.zeros((1, 3)), [[1.5e-161]])
+    assert Fraction(float(found.lower_bounds[0])) <= Fraction(1.5e-161) ** 2
+    assert np.isfinite(found.gaps).all()

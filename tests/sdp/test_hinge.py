@@ -86,3 +86,14 @@ def test_where_the_solver_fails_the_result_says_so(monkeypatch):
 def test_bad_input_is_refused(x, y, options, sentence):
     with pytest.raises(InputError, match=sentence):
         binary_hinge(x, y, **options)
+
+
+@pytest.mark.parametrize("unit", [1e-10, 1e-7, 1e8])
+def test_units_do_not_matter(unit):
+    for seed in range(3):
+        x, y = instance(17, 60, seed)
+        found, scaled = binary_hinge(x, y), binary_hinge(x * unit, y, margin=unit)
+        assert scaled.objective == pytest.approx(unit * found.objective, rel=1e-9)
+        assert scaled.lower_bound == pytest.approx(unit * found.lower_bound, rel=1e-6)
+        assert scaled.solver_bound <= scaled.objective
+        assert scaled.solver_gap < 1e-5

@@ -207,3 +207,46 @@ def test_with_sign_layers_it_packs_and_answers_the_same(done):
 def test_what_does_not_fit_is_refused(model, x, options, words):
     with pytest.raises(InputError, match=words):
         binarize_layerwise(model, x, progress=False, **options)
+
+
+@pytest.mark.parametrize("shuffled", ["loader", "augmented"])
+def test_inputs_in_another_order_on_a_later_pass_are_refused(shuffled):
+    if shuffled == "loader":
+        data = torch.utils.data.DataLoader(X, batch_size=20, shuffle=True)
+    else:
+
+        class Augmented:
+            def __iter__(self):
+                return iter([X + torch.rand(()), X])
+
+        data = Augmented()
+    with pytest.raises(InputError, match="other inputs, or another order, on a later pass"):
+        binarize_layerwise(network(), data, method="descent", **QUIET)
+
+
+def test_no_batch_at_all_is_refused():
+    with pytest.raises(InputError, match="yields no batch"):
+        binarize_layerwise(network(), [], **QUIET)
+
+
+def test_a_state_that_cannot_be_written_is_heard_of_before_a_layer_is_solved(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(layerwise, "least_squares_batch", None)
+    with pytest.raises(CheckpointError, match="cannot be written"):
+        binarize_layerwise(network(), X, state=tmp_path / "file" / "state", **QUIET)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_layer_called_by_keyword_is_seen_and_an_unknown_one_is_named(done):
+    class Keyword(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.layer(input=x)
+
+    _, report = binarize_layerwise(Keyword(), torch.randn(30, 4), **QUIET)
+    assert [layer.name for layer in report.layers] == ["layer"]
+    with pytest.raises(KeyError, match="no layer 'zz'"):
+        done[1]["zz"]

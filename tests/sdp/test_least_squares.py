@@ -7,7 +7,7 @@ import pytest
 
 from tests.sdp.instances import data, every_sign_vector, exact_least_squares, optimum
 from varbnn.errors import InputError
-from varbnn.sdp import binary_least_squares, certify, low_rank, quadratic, residual, solve
+from varbnn.sdp import binary_least_squares, certify, low_rank, quadratic, residual, rounding, solve
 from varbnn.sdp.problem import least_squares_problem, scaled
 from varbnn.sdp.residual import box_bound, residual_sweep
 
@@ -32,7 +32,7 @@ X, Y = data("gaussian", 5, np.random.default_rng(0))
         ((X * 1e-160, Y * 1e-160), {}, "out of range; rescale"),
         ((X, Y), {"method": "magic"}, "method must be one of"),
         ((X, Y), {"rounding": "up"}, "rounding must be one of"),
-        ((X, Y), {"num_roundings": 0}, "num_roundings must be at least 1"),
+        ((X, Y), {"num_roundings": 0}, "num_roundings must be a whole number"),
         ((X, Y), {"cuts": 3}, "cuts are rounds of inequalities"),
         ((X, Y), {"momentum": 1.0}, r"momentum must be in \[0, 1\)"),
         ((X, Y), {"weight": -np.ones(10)}, "row weight ≥ 0"),
@@ -225,3 +225,32 @@ def test_scaling_says_whether_it_rounded():
     assert not scaled([[1.0, 3.0]], [2.0], 1.0, [3.0]).exact
     assert not scaled([[1e-300, 1e100]], [1e-310], 1.0).exact
     assert not scaled([[2.0**996, 2.0**-100]], [1.0], 2.0**-996).exact
+
+
+def test_derandomised_rounding_without_the_matrix_is_that_with_it():
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((7, 12)), 3 * rng.standard_normal(7)
+    vectors = rng.standard_normal((12, 4))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    problem = least_squares_problem(x, y)
+    whole = np.concatenate([np.eye(1, 4), vectors])
+    expected = rounding.derandomised(problem, whole)
+    np.testing.assert_array_equal(residual._derandomised(x, y, vectors[:, 0]), expected)
+    found = binary_least_squares(x, y, method="residual", rounding="derandomised")
+    assert "derandomised" in found.method
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (dict(seed=-1), "seed must be a whole number"),
+        (dict(num_roundings=1.5), "num_roundings must be a whole number"),
+        (dict(tolerance="x"), "tolerance must be a positive number"),
+        (dict(tolerance=float("nan")), "tolerance must be a positive number"),
+        (dict(tolerance=-1.0), "tolerance must be a positive number"),
+    ],
+)
+@pytest.mark.parametrize("method", ["low-rank", "exact", "residual"])
+def test_options_of_a_wrong_kind_are_refused(method, options, message):
+    with pytest.raises(InputError, match=message):
+        binary_least_squares(np.eye(3), np.ones(3), method=method, **options)

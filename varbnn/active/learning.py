@@ -80,8 +80,12 @@ def learn(
 
 
 def _loss(logits: Tensor, labels: Tensor, counted: int) -> Tensor:
-    if labels.shape != logits.shape[1:2]:
-        raise InputError(f"{logits.shape[1]} labels were asked for, got shape {tuple(labels.shape)}")
+    count, classes = logits.shape[1:]
+    if not isinstance(labels, Tensor) or labels.dtype != torch.int64 or labels.shape != (count,):
+        given = f"{labels.dtype} {tuple(labels.shape)}" if isinstance(labels, Tensor) else type(labels).__name__
+        raise InputError(f"{count} labels were asked for, int64, got {given}")
+    if not bool(((labels >= 0) & (labels < classes)).all()):
+        raise InputError(f"labels must be 0 … {classes - 1}, the model's classes, got {labels.unique().tolist()[:5]}")
     repeated = labels.to(logits.device).expand(len(logits), -1).flatten()
     return F.cross_entropy(logits.flatten(0, 1), repeated, reduction="sum") / (len(logits) * counted)
 

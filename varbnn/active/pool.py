@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from varbnn.active.scores import ACQUISITIONS, Acquisition, drawn, top
+from varbnn.active.scores import ACQUISITIONS, Acquisition, drawn, require_count, top
 from varbnn.errors import InputError
 from varbnn.predict import Prediction
 
@@ -43,14 +43,20 @@ class Pool:
         self, size: int, start: int | Sequence[int] | Tensor, generator: torch.Generator | None = None
     ) -> None:
         self.generator = generator
-        if isinstance(start, int):
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise InputError(f"size must be a whole number of inputs ≥ 1, got {size!r}")
+        if isinstance(start, int) and not isinstance(start, bool):
             if not 1 <= start <= size:
                 raise InputError(f"start must be from 1 to {size}, the size of the pool, got {start}")
             device = generator.device if generator is not None else torch.device("cpu")
             chosen = torch.randperm(size, generator=generator, device=device)[:start].cpu()
         else:
-            chosen = torch.as_tensor(start, dtype=torch.int64)
-            inside = chosen.ndim == 1 and len(chosen) > 0 and int(chosen.min()) >= 0 and int(chosen.max()) < size
+            chosen = torch.as_tensor(start)
+            whole = not (chosen.is_floating_point() or chosen.is_complex() or chosen.dtype == torch.bool)
+            chosen = chosen.to("cpu", torch.int64)
+            inside = (
+                whole and chosen.ndim == 1 and len(chosen) > 0 and 0 <= int(chosen.min()) <= int(chosen.max()) < size
+            )
             if not inside or len(chosen.unique()) < len(chosen):
                 raise InputError(f"start must be distinct indices from 0 to {size - 1}, at least one")
         self.labelled = chosen
@@ -84,6 +90,7 @@ class Pool:
                 f"the prediction must be for the {len(self.unlabelled)} unlabelled inputs, got {len(prediction)}; "
                 "predict x[pool.unlabelled]"
             )
+        require_count(count, len(prediction))
         scores = ACQUISITIONS[acquisition](prediction, self.generator).cpu()
         places = top(scores, count) if power is None else drawn(scores, count, power, self.generator)
         chosen = self.unlabelled[places]

@@ -119,5 +119,10 @@ def drawn(scores: Tensor, count: int, power: float, generator: torch.Generator |
 def _require_choice(scores: Tensor, count: int) -> None:
     if scores.ndim != 1 or not bool(scores.isfinite().all()):
         raise InputError(f"scores must be N finite numbers, got shape {tuple(scores.shape)} or NaN or inf")
-    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= len(scores):
-        raise InputError(f"count must be an integer from 1 to {len(scores)}, the inputs there are, got {count!r}")
+    require_count(count, len(scores))
+
+
+def require_count(count: int, most: int) -> None:
+    """Raise InputError unless so many inputs can be chosen of `most`."""
+    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= most:
+        raise InputError(f"count must be an integer from 1 to {most}, the inputs there are, got {count!r}")

@@ -134,7 +134,9 @@ class StreamQuery:
                 "make the query as it was made then"
             )
         seen, used, saved = state["seen"], state["labels_used"], state["saved"]
-        if not (_count(seen) and _count(used) and used <= seen and _number(saved) and saved >= 0):
+        most = math.inf if self.budget is None else self.reserve
+        fits = _count(seen) and _count(used) and _number(saved) and 0 <= saved <= most
+        if not fits or used > (seen if self.budget is None else self.budget * seen * (1 + 1e-9)):
             raise CheckpointError(f"a query cannot have seen {seen!r} inputs, used {used!r} labels and saved {saved!r}")
         if (state["generator"] is None) != (self.generator is None):
             raise CheckpointError("one of query and state has a random generator of its own, the other has none")

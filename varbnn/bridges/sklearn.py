@@ -148,7 +148,7 @@ class VariationalBNNRegressor(base.RegressorMixin, Network):
         X, y = validation.validate_data(
             self, X, y, reset=not self._goes_on, dtype=np.float64, ensure_min_samples=2, y_numeric=True
         )
-        again = self._goes_on
+        again, y = self._goes_on, y.astype(np.float64)  # which says what is wrong with text
         with np.errstate(over="ignore", invalid="ignore"):  # said below
             center, spread = (self.target_mean_, self.target_scale_) if again else (float(y.mean()), float(y.std()))
         if not (np.isfinite(center) and np.isfinite(spread)):

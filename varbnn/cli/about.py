@@ -15,6 +15,7 @@ import torch
 
 import varbnn
 from varbnn.cli.text import plural, size, table
+from varbnn.cli.training import MODEL
 from varbnn.packed.file import Opened, read
 
 EXTRAS = {
@@ -31,7 +32,9 @@ EXTRAS = {
 def add(commands: Any) -> None:
     about = "show versions, threads, kernels and optional extras; or with a packed file what is in it"
     parser = commands.add_parser("info", help=about, description=about)
-    parser.add_argument("file", nargs="?", metavar="FILE", help="a packed file, usually *.vbnn")
+    parser.add_argument(
+        "file", nargs="?", metavar="FILE", help="a packed file, usually *.vbnn, or the folder of varbnn train"
+    )
     parser.set_defaults(command=_run)
 
 
@@ -72,6 +75,8 @@ def _version(distribution: str) -> str | None:
 
 
 def _file(path: str) -> None:
+    if os.path.isdir(path) and os.path.exists(inside := os.path.join(path, MODEL)):
+        path = inside  # of a run of varbnn train
     opened = read(path, mmap=True, verify=False)
     document = opened.document
     print(f"file       {path}, {size(opened.size)}, written by varbnn {document['varbnn']}")

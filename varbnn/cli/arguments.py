@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from varbnn.data.files import reason_of
 from varbnn.errors import InputError
 
 LARGEST_SEED = 2**63 - 1
@@ -98,7 +99,7 @@ def _array(path: str, name: str | None) -> np.ndarray[Any, Any]:
     except OSError as error:
         raise InputError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from None
     except (ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} is no .npy or .npz file of numbers: {str(error)[:100]}") from None
+        raise InputError(f"{path} is no .npy or .npz file of numbers: {reason_of(error)}") from None
 
 
 def _in(file: BinaryIO, path: str, name: str | None) -> np.ndarray[Any, Any]:

@@ -20,7 +20,7 @@ SECONDS = 1.5
 """For each batch size, at least three rounds."""
 
 MOST_BYTES = 2**32
-"""Of the float networks, which are all held."""
+"""Of the float networks, which are all held, and of what they say about one batch."""
 
 
 def add(commands: Any) -> None:
@@ -42,6 +42,12 @@ def _run(chosen: argparse.Namespace) -> None:
         raise InputError(
             f"{plural(chosen.samples, 'float network')} would take {size(4 * weights * chosen.samples)}, at most "
             f"{size(MOST_BYTES)} are compared; choose fewer --samples or a smaller --network"
+        )
+    widest = max(chosen.network) + 2 * chosen.samples * chosen.network[-1]
+    if 4 * widest * max(chosen.batch) > MOST_BYTES:
+        raise InputError(
+            f"a batch of {max(chosen.batch):,} inputs would take {size(4 * widest * max(chosen.batch))}, at most "
+            f"{size(MOST_BYTES)} are compared; choose a smaller --batch"
         )
     before = torch.get_num_threads()
     try:

@@ -123,7 +123,8 @@ def _labelled(run: Run, path: str | None) -> tuple[Tensor, Tensor, str]:
     """Prepared inputs, their labels, and what they are called."""
     if path is None:
         plan = run.report["plan"]
-        data = read(plan["data"], plan["data_dir"], plan["seed"])
+        where = run.report.get("where", plan)  # runs of before had paths as they were given
+        data = read(where["data"], where["data_dir"], plan["seed"])
         if fingerprint(data) != plan["fingerprint"]:  # the validation part would hold what was trained on
             raise InputError(
                 f"{plan['data']} holds other training data than when {run.folder} was trained, or an earlier varbnn "

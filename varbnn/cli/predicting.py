@@ -17,7 +17,7 @@ import varbnn as vb
 from varbnn.cli.arguments import inputs, threads, written
 from varbnn.cli.evaluating import Run
 from varbnn.cli.text import plural, table
-from varbnn.cli.training import INPUTS, MODEL
+from varbnn.cli.training import INPUTS, MODEL, answers
 from varbnn.demo.output import REPORT
 from varbnn.errors import InputError
 
@@ -38,6 +38,8 @@ def add(commands: Any) -> None:
     add("--out", metavar="FILE", help="write all to .npz or .csv; default: show the first in the terminal")
     about = "mean: class probabilities and uncertainty; none: the outputs of each network, into .npz; default: mean"
     add("--reduce", choices=["mean", "none"], default="mean", help=about)
+    about = "as probabilities with logits divided by the temperature that suits the run's validation data"
+    add("--calibrated", action="store_true", help=about)
     add("--threads", type=threads, metavar="N", help="default: those of torch")
     commands.choices["predict"].set_defaults(command=_run)
 
@@ -46,20 +48,25 @@ def _run(chosen: argparse.Namespace) -> None:
     kind = "" if chosen.out is None else chosen.out.rpartition(".")[2].lower()
     if chosen.out is not None and kind not in ("npz", "csv"):
         raise InputError(f"--out must end in .npz or .csv, got {chosen.out}")
+    if chosen.reduce == "none" and chosen.calibrated:
+        raise InputError("--calibrated is about probabilities; --reduce none gives the outputs of each network")
     if chosen.reduce == "none" and kind != "npz":
         raise InputError("--reduce none gives networks × inputs × outputs; write them with --out FILE.npz")
-    file, data = _asked(chosen)
+    file, data, scaling = _asked(chosen)
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(chosen.threads or before)
         with vb.Predictor(file) as predictor:
             start = time.perf_counter()
-            found = _found(predictor, data, chosen.reduce)
+            found = _found(predictor, data, chosen.reduce, scaling if chosen.calibrated else None)
             milliseconds = 1e3 * (time.perf_counter() - start)
             who = plural(predictor.num_samples, "network")
     finally:
         torch.set_num_threads(before)
     about = f"{chosen.file}: {who}, {plural(len(data), 'input')}, {milliseconds:,.1f} ms"
+    if scaling is not None and chosen.reduce == "mean":
+        how = "logits divided by" if chosen.calibrated else "as trained; --calibrated divides logits by"
+        about += f"\n{how} {scaling.temperature:.3f}, which suits the run's validation data"
     if chosen.out is None:
         print(f"{about}\n\n{_shown(found)}")
         return
@@ -67,26 +74,32 @@ def _run(chosen: argparse.Namespace) -> None:
     print(f"{about}\n{chosen.out}: {', '.join(found)}")
 
 
-def _asked(chosen: argparse.Namespace) -> tuple[Path, torch.Tensor]:
-    """The packed file, and the inputs as its networks take them."""
+def _asked(chosen: argparse.Namespace) -> tuple[Path, torch.Tensor, vb.TemperatureScaling | None]:
+    """The packed file, the inputs as its networks take them, and the temperature of a run."""
     file = Path(chosen.file)
     if file.is_dir():
         run = Run.open(file)
-        return file / MODEL, run.prepared(inputs(chosen.inputs, chosen.key, np.float64), chosen.inputs)
+        scaling = vb.TemperatureScaling(run.report["temperature"])
+        return file / MODEL, run.prepared(inputs(chosen.inputs, chosen.key, np.float64), chosen.inputs), scaling
+    if chosen.calibrated:
+        raise InputError(f"--calibrated takes the folder that varbnn train wrote, {file} is a packed file")
     if file.name == MODEL and (file.parent / REPORT).exists() and (file.parent / INPUTS).exists():
         print(
             f"varbnn: {chosen.inputs} is taken as the networks take it, standardised; varbnn predict {file.parent} "
             "takes inputs in the units of the training inputs",
             file=sys.stderr,
         )
-    return file, inputs(chosen.inputs, chosen.key)
+    return file, inputs(chosen.inputs, chosen.key), None
 
 
-def _found(predictor: vb.Predictor, data: torch.Tensor, reduce: str) -> dict[str, Array]:
+def _found(
+    predictor: vb.Predictor, data: torch.Tensor, reduce: str, scaling: vb.TemperatureScaling | None
+) -> dict[str, Array]:
+    answer: vb.AveragePrediction | vb.Prediction
     try:
         if reduce == "none":
             return {"outputs": predictor(data).numpy()}
-        answer = predictor(data, reduce="mean")
+        answer = predictor(data, reduce="mean") if scaling is None else scaling(answers(predictor, data))
     except RuntimeError as error:  # torch's, of layers that are not packed
         raise InputError(f"inputs of shape {tuple(data.shape)} do not fit: {str(error).splitlines()[0]}") from None
     uncertainty = {name: getattr(answer, name).numpy() for name in ("total", "aleatoric", "epistemic")}

@@ -36,6 +36,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         print(f"varbnn: {error}", file=sys.stderr)
         return 2
+    except (MemoryError, RuntimeError) as error:
+        if not _out_of_memory(error):
+            raise
+        print("varbnn: not enough memory for what was asked for; choose smaller numbers", file=sys.stderr)
+        return 2
     except KeyboardInterrupt as stop:  # a command that can go on says so
         print(f"\nvarbnn: {str(stop) or 'interrupted, nothing was written'}", file=sys.stderr)
         return 130
@@ -43,6 +48,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return 0
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Whether this is what Python, numpy or torch say where memory, or the size of an array, does not suffice."""
+    known = ("can't allocate memory", "not enough memory", "out of memory", "Storage size calculation overflowed")
+    return isinstance(error, MemoryError) or any(text in str(error) for text in known)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -13,6 +13,7 @@ from varbnn import continual
 from varbnn.cli.lifelong import falling
 from varbnn.continual import Strategy, Stream, Task
 from varbnn.continual.run import Schedule
+from varbnn.errors import InputError
 from varbnn.optim import BayesBiNN, BiMU, FollowingPrior, Metaplastic, StraightThrough, WindowedBayes
 from varbnn.posteriors import Bernoulli, Point, Posterior
 
@@ -68,6 +69,9 @@ def trained(model: nn.Module) -> list[nn.Parameter]:
 
 
 def _prior(asked: Asked) -> Strategy:
+    if not 0 <= asked["late"] < 1:
+        raise InputError(f"argument --set: late must be a share of the task in [0, 1), got {asked['late']:g}")
+
     def optimizer(model: nn.Module, task: Task, prior: Any) -> BayesBiNN:
         first, *above = trained(model)
         late = asked["late"] if isinstance(prior, list) else 0.0  # the first task has no earlier one to spare

@@ -100,6 +100,17 @@ def _run(chosen: argparse.Namespace) -> None:
         pass  # better to hear now that it cannot be written to
     going_on(folder / STATE, folder / SETTINGS, plan.written(), absent={"dropout": 0.0, "channels": []})
     print(f"{_opening(plan, data)}\n", flush=True)
+    try:
+        report, files = _made(chosen, plan, data, folder)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("interrupted; the same command goes on after the last whole epoch") from None
+    print(measures({part: report[part] for part in ("validation", "test") if part in report}))
+    print(f"\nWritten to {chosen.out}: {', '.join(files)}\nNext: varbnn evaluate {chosen.out} --ood OTHER.npy")
+    print(f"      varbnn predict {chosen.out} NEW.npy     (inputs in the units of {chosen.data})")
+
+
+def _made(chosen: argparse.Namespace, plan: Plan, data: Dataset, folder: Path) -> tuple[dict[str, Any], list[str]]:
+    """Train, measure and write everything; returns the report and the names of the files."""
     with alone(chosen.threads):
         model, history = _trained(plan, data, folder, chosen.quiet)
         packed = _packed(plan, data, model)
@@ -108,15 +119,18 @@ def _run(chosen: argparse.Namespace) -> None:
             report = {"varbnn": vb.__version__, "torch": torch.__version__, "plan": plan.written(), **found["report"]}
             report |= {"entropy_bits": vb.health(model, warn=False).entropy_bits}
             report |= {"num_classes": data.num_classes, "shape": list(data.shape), "history": history}
+            report["where"] = {name: _absolute(getattr(plan, name)) for name in ("data", "data_dir")}
             packed.save(place.draft / MODEL)
             (place.draft / INPUTS).write_bytes(_archive(mean=data.mean.numpy(), std=data.std.numpy()))
             draw(place.draft / PICTURE, found["judged"], found["targets"])
             report["files"] = sorted(path.name for path in place.draft.iterdir())
             (place.draft / REPORT).write_text(as_json(report), encoding="utf-8")
-            files = place.publish()
-    print(measures({part: found["report"][part] for part in ("validation", "test") if part in found["report"]}))
-    print(f"\nWritten to {chosen.out}: {', '.join(files)}\nNext: varbnn evaluate {chosen.out} --ood OTHER.npy")
-    print(f"      varbnn predict {chosen.out} NEW.npy     (inputs in the units of {chosen.data})")
+            return report, place.publish()
+
+
+def _absolute(path: str | None) -> str | None:
+    """The same from any folder; names of known data sets are no paths."""
+    return path if path is None or path in NAMES else str(Path(path).resolve())
 
 
 def _plan(chosen: argparse.Namespace, data: Dataset) -> Plan:
@@ -159,10 +173,7 @@ def _trained(plan: Plan, data: Dataset, folder: Path, quiet: bool) -> tuple[nn.M
     loader = batches(data.train_x, data.train_y, plan.batch_size, torch.Generator().manual_seed(plan.seed))
     schedule = CosineAnnealingLR(optimizer, plan.epochs)
     options: dict[str, Any] = dict(epochs=plan.epochs, scheduler=schedule, checkpoint=folder / STATE)
-    try:
-        return model, vb.fit(model, optimizer, loader, progress=not quiet, label=plan.method, **options)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt("interrupted; the same command goes on after the last whole epoch") from None
+    return model, vb.fit(model, optimizer, loader, progress=not quiet, label=plan.method, **options)
 
 
 def _packed(plan: Plan, data: Dataset, model: nn.Module) -> vb.PackedEnsemble:

@@ -179,9 +179,13 @@ class Coreset:
             indices = torch.cat(chosen)
         else:
             indices = function(task.train_x, self.size, generator)
-        if indices.shape != (self.size,) or indices.dtype != torch.int64 or len(indices.unique()) < self.size:
+        if not isinstance(indices, Tensor) or indices.shape != (self.size,) or indices.dtype != torch.int64:
+            given = f"{indices.dtype} {tuple(indices.shape)}" if isinstance(indices, Tensor) else type(indices).__name__
+            raise InputError(f"choose must give {self.size} indices as an int64 tensor, got {given}")
+        low, high = (int(end) for end in indices.aminmax())
+        if low < 0 or high >= len(task) or len(indices.unique()) < self.size:
             raise InputError(
-                f"choose must give {self.size} different indices, int64, got {indices.dtype} {tuple(indices.shape)}"
+                f"choose must give {self.size} different indices from 0 to {len(task) - 1}, got from {low} to {high}"
             )
         self._picked = task, how, indices
         return indices.clone()
@@ -207,7 +211,7 @@ class Coreset:
         """Keep some examples of `task`, on the CPU.
 
         Raises:
-            InputError: as for `pick`; another number of inputs than the tasks before.
+            InputError: as for `pick`; another number of inputs than the tasks before; NaN or infinite inputs.
         """
         if self._x and task.train_x.shape[1] != self._x[0].shape[1]:
             raise InputError(
@@ -215,11 +219,13 @@ class Coreset:
             )
         chosen = self.pick(task).to(task.train_x.device)
         x, y = task.train_x[chosen].cpu(), task.train_y[chosen].cpu()
+        if not bool(x.isfinite().all()):
+            raise InputError(f"task {task.name!r} has NaN or infinite inputs; clean the data first")
         if self.as_bytes:
             low, high = (float(end) for end in x.double().aminmax())
             step = (high - low) / 255 or 1.0
             self._scales.append((low, step))
-            self._dtype, x = x.dtype, ((x.double() - low) / step).round().to(torch.uint8)
+            self._dtype, x = (self._dtype if self._x else x.dtype), ((x.double() - low) / step).round().to(torch.uint8)
         self._x.append(x)
         self._y.append(y)
         self.classes.append(task.classes)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -19,6 +20,8 @@ from varbnn.predict import Prediction, evaluate
 
 PROTOCOLS = ("task", "newest", "running")
 MEASURES = ("accuracy", "nll", "ece")
+LEAST = 1e-20
+"""Probability of all outputs of a task's own head below which float32 no longer tells them apart well."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,7 @@ class Result:
             "stream": self.stream,
             "size": self.size,
             "tasks": self.tasks,
-            "history": self.history,
+            "history": [dict(row) for row in self.history],
             "untrained": {protocol: own.tolist() for protocol, own in self.untrained.items()},
         }
         for name in MEASURES:
@@ -148,11 +151,18 @@ def judge(
         x, y = examples_to_judge(task, evaluation.part)
         for protocol in evaluation.batchnorm if normed else evaluation.batchnorm[:1]:
             refresh = _inputs_for(protocol, task, newest, evaluation.refresh) if normed else None
-            generator = torch.Generator().manual_seed(seed_of(seed, number, index))
+
+            def answer(refresh: Tensor | None = refresh, x: Tensor = x, index: int = index) -> Prediction:
+                generator = torch.Generator().manual_seed(seed_of(seed, number, index))
+                return strategy.predict(asked, x, evaluation.num_samples, refresh, generator)
+
             with warnings.catch_warnings():
                 if protocol == "running":  # the warning is about what was asked for here
                     warnings.simplefilter("ignore", VarbnnWarning)
-                prediction = strategy.predict(asked, x, evaluation.num_samples, refresh, generator)
+                prediction = answer()
+                if drowned(prediction, task):
+                    with only_outputs(asked, task.classes):
+                        prediction = answer()
             found = evaluate(*among(prediction, y, task))
             result.note(protocol, number, index, found)
         if not normed:
@@ -184,13 +194,28 @@ def examples_to_judge(task: Task, part: str) -> tuple[Tensor, Tensor]:
 
 def among(prediction: Prediction, labels: Tensor, task: Task) -> tuple[Prediction, Tensor]:
     """The prediction among the classes of `task` alone, and labels counted among them."""
-    heads = heads_of(task, prediction.num_classes)
-    if heads is None:
-        return prediction, labels
-    classes = torch.tensor(sorted(task.classes))
-    own = prediction.probs[..., classes]
-    own = own / own.sum(-1, keepdim=True).clamp_min(torch.finfo(own.dtype).tiny)
-    return Prediction(own), torch.searchsorted(classes, labels)
+    classes = torch.tensor(task.classes)
+    if prediction.num_classes > len(classes):
+        own = prediction.probs[..., classes]
+        prediction = Prediction(own / own.sum(-1, keepdim=True))
+    return prediction, torch.searchsorted(classes, labels)
+
+
+def drowned(prediction: Prediction, task: Task) -> bool:
+    """Whether other heads are so sure that too little is left of a probability of the task's own to compare them."""
+    if heads_of(task, prediction.num_classes) is None:
+        return False
+    return bool((prediction.probs[..., list(task.classes)].sum(-1) < LEAST).any())
+
+
+@contextmanager
+def only_outputs(model: nn.Module, outputs: tuple[int, ...]) -> Iterator[None]:
+    """With a model that gives these outputs alone."""
+    hook = model.register_forward_hook(lambda module, inputs, logits: logits[..., list(outputs)])
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _inputs_for(protocol: str, task: Task, newest: Task, count: int) -> Tensor | None:

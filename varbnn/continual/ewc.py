@@ -91,7 +91,14 @@ class _Springs(Strategy):
         self.optimizer, self.strength, self.count, self.labels = optimizer, strength, examples, labels
         self._springs: list[tuple[Tensors, Tensors]] = []  # (importance, place) by the name of the parameter
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        own = {"strength": self.strength, "examples": self.count, "labels": self.labels}
+        return {**super().settings, **own}
+
     def begin(self, model: nn.Module, task: Task, number: int) -> torch.optim.Optimizer:
+        if number == 0:
+            self._springs = []  # those of another run
         return self.optimizer(model, task)
 
     def penalty(self, model: nn.Module) -> Tensor | None:
@@ -198,6 +205,10 @@ class OnlineEWC(_Springs):
         if not 0 <= gamma <= 1:
             raise InputError(f"gamma must be in [0, 1], got {gamma!r}")
         self.gamma = gamma
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {**super().settings, "gamma": self.gamma}
 
     def end(self, model: nn.Module, task: Task, number: int) -> None:
         importance, places = self._measured(model, task)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -44,6 +45,10 @@ class Joint(Strategy):
     ) -> None:
         self.optimizer, self.stream, self.restart = optimizer, stream, restart
         self._size = 0
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {**super().settings, "restart": self.restart}
 
     def begin(self, model: nn.Module, task: Task, number: int) -> torch.optim.Optimizer:
         if self.restart and number > 0:

@@ -142,9 +142,15 @@ class MeanField(Strategy):
         self._prior: list[tuple[Tensor, Tensor]] = []  # (mean, standard deviation), in the order of the layers
         self._examples = 1
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {**super().settings, "prior_sd": self.prior_sd, "temperature": self.temperature}
+
     def begin(self, model: nn.Module, task: Task, number: int) -> torch.optim.Optimizer:
         if not layers_of(model):
             raise InputError(f"{type(model).__name__} has no mean-field layer; call varbnn.continual.mean_field first")
+        if number == 0:
+            self._prior = []  # that of another run
         self._examples = len(task)
         return self.optimizer(model, task)
 

@@ -27,6 +27,10 @@ class _Remembering(Strategy):
     def __init__(self, strategy: Strategy, coreset: Coreset) -> None:
         self.strategy, self.coreset, self.keep = strategy, coreset, strategy.keep
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {**super().settings, "inside": self.strategy.settings}  # a coreset looks after its own
+
     def begin(self, model: nn.Module, task: Task, number: int) -> torch.optim.Optimizer:
         return self.strategy.begin(model, self._rest(task, number), number)
 
@@ -112,6 +116,10 @@ class Replay(_Remembering):
             )
         self.share = share
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {**super().settings, "share": self.share}
+
     def examples(self, task: Task, number: int, outputs: int) -> Examples:
         new = super().examples(task, number, outputs)
         if number == 0:
@@ -171,6 +179,10 @@ class Rehearsal(_Remembering):
                 raise InputError(f"{name} must be a positive integer, got {value!r}")
         self.optimizer = optimizer
         self.plan = Plan(epochs, batch_size, num_samples, seed, schedule)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {**super().settings, **self.plan.written()}
 
     def for_prediction(self, model: nn.Module, task: Task, number: int) -> nn.Module:
         reminded = copy.deepcopy(super().for_prediction(model, task, number))

@@ -70,6 +70,9 @@ class Run:
         examples = self.strategy.examples(task, self.number, self.stream.outputs)
         check(examples, task, self.stream.outputs)
         optimizer = self.strategy.begin(self.model, task, self.number)
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            name, given = type(self.strategy).__name__, type(optimizer).__name__
+            raise InputError(f"{name} was given an optimizer= that returns {given}; it must return a torch optimizer")
         if self.plan.schedule is not None:
             self.scheduler = self.plan.schedule(optimizer, self.plan.epochs * steps(examples, self.plan.batch_size))
         self.optimizer, self.examples = optimizer, examples
@@ -117,8 +120,15 @@ class Run:
             (loss / self.plan.num_samples).backward()
             total += loss.item() / self.plan.num_samples
         penalty = self.strategy.penalty(self.model)
+        held = 0.0
         if penalty is not None:
             penalty.backward()
+            held = penalty.item()
+        if not math.isfinite(total + held):
+            raise InputError(
+                f"the loss of task {self.number} became {total + held} in epoch {self.place.epoch + 1}: take a smaller "
+                "learning rate; the model is as the step before left it"
+            )
         optimizer.step()
         if self.scheduler is not None:
             self.scheduler.step()

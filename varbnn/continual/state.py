@@ -28,7 +28,7 @@ def settings_of(
     judged = {name: list(value) if isinstance(value, tuple) else value for name, value in vars(evaluation).items()}
     return {
         "stream": stream.settings,
-        "strategy": type(strategy).__name__,
+        "strategy": strategy.settings,
         "parameters": shapes,
         "evaluation": judged,
         **plan,

@@ -25,8 +25,9 @@ SURE = 1 - 2.0**-24  # |mean| at most, where the natural parameter is still fini
 class StoredPosterior:
     """Natural parameters of the binary weights of a model, rounded to so many bits each.
 
-    Made by `store`. One step per tensor: the largest value is kept exactly, everything between in equal steps, and 0, a
-    fair coin, exactly. With one bit only the sign is kept, at the mean size of the tensor.
+    Made by `store`. One step per tensor: the largest value is kept exactly (in the mean, |λ| up to 8.66), everything
+    between in equal steps, and 0, a fair coin, exactly. With one bit only the sign is kept, at the mean size of the
+    tensor.
 
     Attributes:
         bits: per weight.
@@ -132,9 +133,9 @@ def store(model: nn.Module, bits: int = 8, grid: Grid = "mean") -> StoredPosteri
             raise InputError("a belief has NaN or infinite entries; look at varbnn.health(model)")
         if grid == "mean":
             value = value.tanh().clamp(-SURE, SURE)
-        scale = float(value.abs().mean() if bits == 1 else value.abs().max()) or 1.0
-        top = _top(bits)
-        levels = torch.where(value >= 0, 1.0, -1.0) if bits == 1 else (value / scale * top).round().clamp(-top, top)
+        scale = float(value.abs().mean() if bits == 1 else value.abs().max())
+        top, step = _top(bits), (scale or 1.0) / _top(bits)
+        levels = torch.where(value >= 0, 1.0, -1.0) if bits == 1 else (value / step).round().clamp(-top, top)
         scales.append(scale)
         codes.append(_packed(levels, bits))
     return StoredPosterior(bits, grid, tuple(tuple(p.shape) for p in own), tuple(scales), tuple(codes))

@@ -74,6 +74,11 @@ class Strategy:
 
     keep = False
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Plain values that say which strategy this is; a run goes on only with the same."""
+        return {"name": type(self).__name__}
+
     def begin(self, model: nn.Module, task: Task, number: int) -> torch.optim.Optimizer:
         """The optimizer for `task`, the one of that `number` (from 0); `model` is as the task before left it."""
         raise NotImplementedError
@@ -128,24 +133,28 @@ class FineTune(Strategy):
         self._kept: torch.optim.Optimizer | None = None
         self._saved: dict[str, Any] | None = None
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {**super().settings, "keep": self.keep}
+
     def begin(self, model: nn.Module, task: Task, number: int) -> torch.optim.Optimizer:
         if not self.keep:
             return self.optimizer(model, task)
         if number == 0 or self._kept is None:
             self._kept = self.optimizer(model, task)
-            if self._saved is not None:
+            if self._saved is not None and number > 0:
                 try:
                     self._kept.load_state_dict(self._saved)
                 except (ValueError, KeyError, RuntimeError) as error:
                     raise CheckpointError(f"the state belongs to another model or optimizer: {error}") from error
-                self._saved = None  # another run with this strategy starts from nothing
+            self._saved = None  # another run with this strategy starts from nothing
         return self._kept
 
     def state_dict(self) -> dict[str, Any]:
         return {} if self._kept is None else {"optimizer": self._kept.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._saved = state.get("optimizer")
+        self._kept, self._saved = None, state.get("optimizer")  # one of an interrupted run may be of another model
 
 
 class PosteriorAsPrior(Strategy):
@@ -177,8 +186,13 @@ class PosteriorAsPrior(Strategy):
         self.optimizer, self.strength, self.bits = optimizer, strength, bits
         self._size = 0
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {**super().settings, "strength": self.strength, "bits": self.bits}
+
     def begin(self, model: nn.Module, task: Task, number: int) -> torch.optim.Optimizer:
         if number == 0:
+            self._size = 0
             return self.optimizer(model, task, 0.0)
         prior = [self.strength * belief for belief in as_prior(model)]
         own = sum(tensor.numel() * tensor.element_size() for tensor in prior)

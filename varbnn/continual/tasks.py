@@ -167,8 +167,8 @@ def from_tasks(tasks: Sequence[Task], outputs: int | None = None, name: str = "o
         name: of the stream, for people.
 
     Raises:
-        InputError: no task, two of one name, tasks of different numbers of inputs, a class the network has no output
-            for, NaN or infinite inputs.
+        InputError: no task, two of one name, tasks of different numbers of inputs, a task of a single class,
+            a class the network has no output for, NaN or infinite inputs.
 
     >>> x, y = torch.randn(8, 4), torch.tensor([0, 1] * 4)
     >>> from_tasks([Task(name, x, y, x, y, classes=(0, 1)) for name in ("before", "after")])
@@ -192,6 +192,11 @@ def from_tasks(tasks: Sequence[Task], outputs: int | None = None, name: str = "o
             raise InputError(
                 f"all tasks need the same number of inputs: {own[0].name!r} has {inputs}, {task.name!r} has "
                 f"{task.train_x.shape[1]}"
+            )
+        if len(task.classes) < 2:
+            raise InputError(
+                f"task {task.name!r} is about output {task.classes[0]} alone, of which any network is sure; name all "
+                "outputs it is to be told apart from in classes="
             )
         if task.classes[-1] >= outputs:
             raise InputError(

@@ -128,4 +128,6 @@ def reason_of(error: Exception) -> str:
     if isinstance(error, gzip.BadGzipFile):
         return "not a whole gzip file"
     text = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+    if "file contains pickled" in text:  # numpy's guess about whatever does not begin as its own files do
+        return "it begins like no file of numpy; a table of text is read by numpy.genfromtxt, and np.savez writes it"
     return text.splitlines()[0].rstrip(".").lower()

@@ -89,10 +89,12 @@ def labels(array: Array, count: int, where: str) -> Array:
     Raises:
         InputError: not one whole number ≥ 0 per input.
     """
+    if array.shape == (count, 1):  # a column of a table
+        array = array[:, 0]
     if array.shape != (count,):
         shape = "×".join(map(str, array.shape)) or "a single number"
         raise InputError(f"{where} must be one label for each of {count} inputs, got {shape}")
-    if array.dtype.kind not in "iuf" or not np.all(np.isfinite(array)) or np.any(array != np.floor(array)):
+    if array.dtype.kind not in "biuf" or not np.all(np.isfinite(array)) or np.any(array != np.floor(array)):
         raise InputError(f"{where} must be whole numbers, got {array.dtype}")
     if count and array.min() < 0:
         raise InputError(f"{where} must be classes from 0 on, got {int(array.min())}")

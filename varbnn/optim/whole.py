@@ -65,11 +65,15 @@ def refuse_other(saved: list[Group], own: list[Group], option: str) -> None:
             )
 
 
+OF_TORCH = {"maximize", "differentiable"}
+"""Options that torch adds to an optimizer when it is copied or loaded, so that a state may lack them."""
+
+
 def refuse_foreign(saved: list[Group], optimizer: Optimizer) -> None:
     """Raise InputError where a saved group lacks what `optimizer` knows of its own, or is of another kind."""
     for index, (there, here) in enumerate(zip(saved, optimizer.param_groups, strict=False)):
         known = optimizer.defaults if here["kind"] == "belief" else ("lr", "betas", "eps", "weight_decay")
-        missing = [key for key in known if key not in there and key != "maximize"]
+        missing = [key for key in known if key not in there and key not in OF_TORCH]
         if missing or there.get("kind") != here["kind"]:
             found = f"lacks {missing[0]}" if missing else f"is of kind {there.get('kind')!r}, not {here['kind']!r}"
             raise InputError(

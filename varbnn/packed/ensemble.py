@@ -32,6 +32,9 @@ class AveragePrediction:
     mean: Tensor
     aleatoric: Tensor
 
+    def __repr__(self) -> str:
+        return f"AveragePrediction({len(self.mean)} inputs × {self.mean.shape[-1]} classes)"
+
     @property
     def total(self) -> Tensor:
         """Entropy of `mean`, N, in nats."""

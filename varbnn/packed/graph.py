@@ -25,7 +25,10 @@ SKIPPED = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn
 
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
-        return isinstance(module, KNOWN) or super().is_leaf_module(module, name)
+        if isinstance(module, KNOWN):
+            return True
+        # torch's own containers, such as TransformerEncoderLayer, are looked into where binary layers are inside
+        return super().is_leaf_module(module, name) and next(binary_layers(module), None) is None
 
 
 def traced(model: nn.Module) -> tuple[nn.Module, fx.Graph]:
@@ -35,8 +38,9 @@ def traced(model: nn.Module) -> tuple[nn.Module, fx.Graph]:
         InputError: the forward cannot be traced, takes more than one input, mixes the rows of a batch or uses the
             weight of a binary layer by itself; a module has a forward or a hook of its own that would be left out.
     """
-    root = nn.Sequential(model) if _Tracer().is_leaf_module(model, "") else model
     _refuse_own_code(model)
+    model = getattr(model, "_orig_mod", model)  # of torch.compile, whose wrapper computes the same
+    root = nn.Sequential(model) if _Tracer().is_leaf_module(model, "") else model
     layers = [layer for _, layer in binary_layers(model)]
     attributes = set(root.__dict__)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -10,20 +11,21 @@ from typing import Literal, overload
 import torch
 from torch import Tensor, nn
 
-from varbnn.errors import InputError
+from varbnn.errors import InputError, VarbnnWarning
 from varbnn.nn.batchnorm import Data, batchnorm_preserved, batchnorms, refresh_batchnorm, warn_of_batchnorm
 from varbnn.nn.draws import binary_layers, evaluating, sampled
 from varbnn.nn.noise import gaussian_parts
+from varbnn.packed import PackedEnsemble, Predictor
 from varbnn.predict.checks import Values, at_least_float32
 from varbnn.predict.inputs import RepeatedInputs, as_data, require_passes
 from varbnn.predict.regression import RegressionPrediction
-from varbnn.predict.route import packed_outputs, reason_for_loop
+from varbnn.predict.route import outputs_of, packed_outputs, reason_for_loop
 from varbnn.predict.uncertainty import Prediction
 
 
 @overload
 def predict(
-    model: nn.Module,
+    model: nn.Module | Predictor,
     inputs: Data,
     num_samples: int = 32,
     *,
@@ -37,7 +39,7 @@ def predict(
 ) -> Prediction: ...
 @overload
 def predict(
-    model: nn.Module,
+    model: nn.Module | Predictor,
     inputs: Data,
     num_samples: int = 32,
     *,
@@ -50,7 +52,7 @@ def predict(
     device: torch.device | str | None = None,
 ) -> RegressionPrediction: ...
 def predict(
-    model: nn.Module,
+    model: nn.Module | Predictor,
     inputs: Data,
     num_samples: int = 32,
     *,
@@ -74,7 +76,8 @@ def predict(
     ``VARBNN_BACKEND=reference`` asks for the loop.
 
     Args:
-        model: gives logits n×C for a batch of n inputs, or for regression means n or n×D.
+        model: gives logits n×C for a batch of n inputs, or for regression means n or n×D. A `PackedEnsemble` or
+            `Predictor` answers with all networks it has, whatever `num_samples` says.
         inputs: tensor or array with N inputs along the first axis, or a loader that yields x or (x, ...) in the same
             order on every pass (shuffle=False); up to S passes are made. Inputs are sent to the model's device.
         num_samples: S; 0 asks the mode of the posterior instead, as one sample.
@@ -106,7 +109,17 @@ def predict(
     >>> predict(model, torch.randn(10, 4), num_samples=5, refresh_bn=torch.randn(100, 4))
     Prediction(5 samples × 10 inputs × 3 classes, float32)
     """
+    if isinstance(model, Predictor):
+        model = model.ensemble
     _require_sensible(model, num_samples, task, noise_variance)
+    if isinstance(model, PackedEnsemble):
+        if refresh_bn is not None:
+            raise InputError("packed networks have their batch-norm statistics already; give refresh_bn to varbnn.pack")
+        inputs_once = RepeatedInputs(inputs, model, batch_size, 1, device)
+        rows = partial(_rows, READ[task])
+        return _as_prediction(
+            outputs_of(model, inputs_once, inputs_once.one_pass(), rows, progress), task, noise_variance
+        )
     num_passes = max(num_samples, 1)
     repeated = RepeatedInputs(inputs, model, batch_size, num_passes, device)
     if refresh_bn is not None:
@@ -126,6 +139,12 @@ def predict(
                     refresh_batchnorm(model, refresh_bn)
                 outputs = _one_network(model, repeated, read, index, num_passes, outputs)
     assert outputs is not None
+    return _as_prediction(outputs, task, noise_variance)
+
+
+def _as_prediction(
+    outputs: Tensor, task: str, noise_variance: Values | float | None
+) -> Prediction | RegressionPrediction:
     if task == "classification":
         return Prediction(outputs)
     if task == "gaussian":
@@ -144,7 +163,7 @@ def _require_sensible(model: nn.Module, num_samples: int, task: str, noise_varia
             "noise_variance belongs to task='regression'; class probabilities carry their own noise, and with "
             "task='gaussian' the model says it"
         )
-    if num_samples > 0 and next(binary_layers(model), None) is None:
+    if num_samples > 0 and not isinstance(model, PackedEnsemble) and next(binary_layers(model), None) is None:
         raise InputError(
             f"{type(model).__name__} has no binary layer, so all {num_samples} samples would be equal; "
             "call varbnn.binarize(model) first, or pass num_samples=0"
@@ -191,11 +210,19 @@ def _require_outputs(outputs: object, num_inputs: int) -> Tensor:
 
 
 def _probabilities(logits: Tensor) -> Tensor:
+    if logits.ndim > 2:
+        raise InputError(
+            f"predict takes one label for each input, logits n×C, got {tuple(logits.shape)}; for several labels per "
+            "input ask held draws yourself, with varbnn.sampled(model)"
+        )
     if logits.ndim != 2 or logits.shape[1] < 2:
         raise InputError(
             f"a classifier must return logits n×C with C ≥ 2, got {tuple(logits.shape)}; give a single logit z as the "
             "two columns 0, z, and pass task='regression' for real outputs"
         )
+    if bool((logits >= 0).all()) and bool(((logits.sum(-1) - 1).abs() < 1e-3).all()):
+        text = "the model's outputs look like probabilities, and predict takes logits, whose softmax it computes itself"
+        warnings.warn(f"{text}; leave the softmax out of the model", VarbnnWarning, stacklevel=2)
     return logits.softmax(-1)
 
 

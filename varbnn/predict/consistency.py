@@ -9,7 +9,7 @@ from torch import Tensor
 
 from varbnn.errors import InputError
 from varbnn.predict.checks import Values, as_labels
-from varbnn.predict.uncertainty import Prediction
+from varbnn.predict.uncertainty import Prediction, require_classes
 
 NUMBERS_AT_ONCE = 4_000_000
 """Of the resampled inputs, so that memory stays at some 100 MB."""
@@ -67,10 +67,7 @@ def calibration_test(
     """
     from varbnn.predict.metrics import ExpectedCalibrationError, bin_of  # torchmetrics brings a second of start-up
 
-    if not isinstance(prediction, Prediction):
-        raise InputError(
-            f"prediction must be a Prediction, got {type(prediction).__name__}; wrap S×N×C: Prediction(probs)"
-        )
+    require_classes(prediction)
     labels = as_labels(targets, len(prediction), prediction.num_classes).cpu()
     if isinstance(repeats, bool) or not isinstance(repeats, int) or repeats < 1:
         raise InputError(f"repeats must be a positive integer, got {repeats!r}; 1000 is usual")

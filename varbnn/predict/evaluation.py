@@ -12,7 +12,7 @@ from varbnn.errors import InputError
 from varbnn.predict.checks import Values, as_labels, as_real_targets
 from varbnn.predict.mixture import distribution, log_density
 from varbnn.predict.regression import RegressionPrediction
-from varbnn.predict.uncertainty import Prediction, count, mean64
+from varbnn.predict.uncertainty import Prediction, count, mean64, require_classes
 
 Score = Literal["total", "epistemic", "aleatoric", "confidence"]
 
@@ -95,10 +95,7 @@ def evaluate(
         if ood is not None:
             raise InputError("ood= compares class probabilities; for regression compare prediction.total by yourself")
         return _evaluate_regression(prediction, targets)
-    if not isinstance(prediction, Prediction):
-        raise InputError(
-            f"prediction must be a Prediction, got {type(prediction).__name__}; wrap S×N×C: Prediction(probs)"
-        )
+    require_classes(prediction)
     labels = as_labels(targets, len(prediction), prediction.num_classes).to(prediction.probs.device)
     if ood is not None and not (isinstance(ood, Prediction) and ood.num_classes == prediction.num_classes):
         raise InputError(f"ood must be a Prediction over the same {prediction.num_classes} classes, got {ood!r}")
@@ -114,6 +111,8 @@ def require_score(score: Score, *predictions: Prediction) -> None:
     """Raises: InputError for a score that does not exist, or that one of `predictions`, of one network, cannot have."""
     if score not in get_args(Score):
         raise InputError(f"score must be one of {', '.join(get_args(Score))}, got {score!r}")
+    for prediction in predictions:
+        require_classes(prediction)
     if score == "epistemic" and any(prediction.num_samples == 1 for prediction in predictions):
         raise InputError(
             "score='epistemic' is how much networks disagree, and one network has nobody to disagree with; predict "

@@ -6,6 +6,7 @@ No display is needed. All raise MissingExtraError where matplotlib is absent.
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ from varbnn.predict.evaluation import UNCERTAINTY, Score, require_score
 from varbnn.predict.shift_plots import risk_coverage, severity_curves
 from varbnn.predict.style import BLUE, COLOURS, INK, MARKERS, PALE, VERMILION, greys, legend_above, new_panels
 from varbnn.predict.training_plots import layer_entropy, training_curves
-from varbnn.predict.uncertainty import Prediction
+from varbnn.predict.uncertainty import Prediction, require_classes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -69,9 +70,11 @@ def reliability_diagram(
     """
     from varbnn.predict.metrics import ExpectedCalibrationError
 
-    named = {"": predictions} if isinstance(predictions, Prediction) else dict(predictions)
+    named = dict(predictions) if isinstance(predictions, Mapping) else {"": predictions}
     if not named:
         raise InputError("give at least one prediction")
+    for prediction in named.values():
+        require_classes(prediction)
     if ax is None and len(named) > TOGETHER:
         return _side_by_side(named, targets, bins)
     figure, (main, spread) = new_panels(ax, 2, figsize=(4.8, 5.6), height_ratios=(4, 1), sharex=True)
@@ -90,7 +93,7 @@ def reliability_diagram(
         share = (metric.counts / metric.counts.sum()).numpy()
         confidence = (metric.confidence_sum / metric.counts)[full].numpy()
         accuracy = (metric.correct_sum / metric.counts)[full].numpy()
-        label = f"{name}{', ' if name else ''}ECE {float(metric.compute()):.3f}"
+        label = textwrap.fill(f"{name}{', ' if name else ''}ECE {float(metric.compute()):.3f}", LINE)
         low, high = _wilson(accuracy, metric.counts[full].numpy())
         main.vlines(confidence, low, high, color=colour, linewidth=1.4, alpha=0.6, zorder=2)
         dots = dict(color=colour, marker=marker, edgecolor="white", zorder=3, clip_on=False, label=label)
@@ -106,6 +109,10 @@ def reliability_diagram(
     return figure
 
 
+LINE = 48
+"""Letters in a line above a diagram."""
+
+
 def _side_by_side(named: Mapping[str, Prediction], targets: Values, bins: int) -> Figure:
     columns = min(4, math.ceil(len(named) / 2))
     rows = math.ceil(len(named) / columns)
@@ -113,6 +120,10 @@ def _side_by_side(named: Mapping[str, Prediction], targets: Values, bins: int) -
     figure, panels = new_panels(None, len(named), columns=columns, figsize=size, sharex=True, sharey=True)
     for place, ((name, prediction), panel) in enumerate(zip(named.items(), panels, strict=True)):
         reliability_diagram({name: prediction}, targets, bins=bins, ax=panel)
+        legend = panel.get_legend()
+        text = legend.get_texts()[0].get_text().replace("ECE ", "ECE\xa0")  # which is not torn from its number
+        panel.set_title(textwrap.fill(text, LINE // 2).replace("\xa0", " "), fontsize="medium")
+        legend.remove()  # one of a long name would take the place of the diagram
         panel.set(xlabel="confidence" if place >= len(named) - columns else "")
         panel.tick_params(labelbottom=place >= len(named) - columns)
         if place % columns:

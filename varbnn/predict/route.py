@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from varbnn.kernels.backend import active_backend
 from varbnn.nn.batchnorm import Data, real_dtype
 from varbnn.nn.draws import binary_layers
-from varbnn.packed import draw_packed, objection
+from varbnn.packed import PackedEnsemble, draw_packed, objection
 from varbnn.predict.inputs import RepeatedInputs
 
 FASTER_LEVELS = frozenset({"avx2", "avx512"})
@@ -67,10 +67,22 @@ def packed_outputs(
         source.set_state(before)
         inputs.forget()
         return None
+    return outputs_of(ensemble, inputs, chain([first], batches), read, progress)
+
+
+def outputs_of(
+    ensemble: PackedEnsemble,
+    inputs: RepeatedInputs,
+    batches: Iterable[Tensor],
+    read: Callable[[Tensor, int], Tensor],
+    progress: bool,
+) -> Tensor:
+    """What all networks of `ensemble` say about the batches of `inputs`, S×N×…; `read` as of `packed_outputs`."""
+    num_samples = ensemble.num_samples
     known = len(inputs.data) if isinstance(inputs.data, Tensor) else None
     results: list[Tensor] = []
     seen = 0
-    for x in _with_bar(chain([first], batches), progress):
+    for x in _with_bar(batches, progress):
         logits = ensemble(x)
         values = read(logits.flatten(0, 1), num_samples * len(x)).unflatten(0, (num_samples, len(x)))
         if known is None:
@@ -79,7 +91,7 @@ def packed_outputs(
             results = results or [values.new_empty(num_samples, known, *values.shape[2:])]
             results[0][:, seen : seen + len(x)] = values
         seen += len(x)
-    if known is None:
+    if known is None and not isinstance(inputs.data, Iterator):
         for _ in inputs.one_pass():  # a loader that shuffles would give rows whose order nobody knows
             pass
     return results[0] if len(results) == 1 else torch.cat(results, 1)

@@ -105,7 +105,7 @@ def risk_coverage(
     >>> [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
     ['AURC 0.25']
     """
-    named = {"": predictions} if isinstance(predictions, Prediction) else dict(predictions)
+    named = dict(predictions) if isinstance(predictions, Mapping) else {"": predictions}
     if not named:
         raise InputError("give at least one prediction")
     curves = {name: curve_of(prediction, targets, score=score) for name, prediction in named.items()}

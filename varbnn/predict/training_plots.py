@@ -125,7 +125,7 @@ def training_curves(
             )
         panel.set_ylabel(AXIS_LABELS.get(key, key).replace(", ", ",\n"))
         panel.set_xlabel(axis or "epoch")
-        panel.xaxis.get_major_locator().set_params(integer=True)
+        panel.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         _scale(panel, key, [float(record[key]) for record in records if _is_number(record.get(key))])
         panel.grid(axis="y", color="#E5E5E5", linewidth=0.8)
         panel.set_axisbelow(True)

@@ -196,3 +196,17 @@ def count(number: int, noun: str) -> str:
     ('1 input', '2 inputs')
     """
     return f"{number} {noun}" + "s" * (number != 1)
+
+
+INSTEAD = {
+    "RegressionPrediction": "for regression see its interval, varbnn.evaluate and varbnn.NoiseScaling",
+    "AveragePrediction": "this needs what each network says: varbnn.predict(packed, x)",
+}
+
+
+def require_classes(prediction: object) -> None:
+    """Raise InputError unless `prediction` is a `Prediction`."""
+    if not isinstance(prediction, Prediction):
+        kind = type(prediction).__name__
+        advice = INSTEAD.get(kind, "wrap S×N×C: Prediction(probs)")
+        raise InputError(f"prediction must be a Prediction, of class probabilities, got {kind}; {advice}")

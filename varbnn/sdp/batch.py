@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 
 from varbnn.errors import InputError
 from varbnn.sdp.neuron import best_of, relaxed, rounded
-from varbnn.sdp.problem import UNIT, Array, finite
+from varbnn.sdp.problem import UNDERFLOW, UNIT, Array, finite, require_draws
 from varbnn.sdp.rounding import signs
 from varbnn.sdp.shared import Design, Neuron
 from varbnn.sdp.solution import Solution
@@ -128,8 +128,7 @@ def least_squares_batch(
         raise InputError(f"Y must have {len(shared.values)} rows as X has, and a column, got shape {y.shape}")
     if method not in METHODS:
         raise InputError(f"method must be one of {METHODS}, got {method!r}")
-    if num_roundings < 1 or not 0 < tolerance < math.inf:
-        raise InputError(f"num_roundings and tolerance must be positive, got {num_roundings} and {tolerance}")
+    require_draws(num_roundings, seed, tolerance)
     if method == "auto":
         method = "interior" if shared.size <= LARGEST_INTERIOR else "mixing"
     scales = _scales(scale, y.shape[1])
@@ -224,14 +223,17 @@ def _guess(shared: Design, target: Array, first: Array) -> float:
 
 def _objective(shared: Design, target: Array, scale: float, weights: Array) -> float:
     residual = target - math.ldexp(scale, shared.exponent) * (shared.values @ weights)
-    return float(residual @ residual)
+    with np.errstate(over="ignore"):  # infinite then
+        return float(residual @ residual)
 
 
 def _trivial(shared: Design, target: Array, scale: float, weights: Array, began: float) -> Solution:
     """Without inputs or with scale 0 all weights are as good as each other; without Xᵀy no scale beats 0."""
     value = _objective(shared, target, scale, weights)
+    if not math.isfinite(value):
+        raise InputError(f"the squares of numbers like {float(np.abs(target).max()):.1g} are out of range; rescale Y")
     known = not shared.size or (scale == 0 and not target.any())
-    bound = value * (1 - 4 * (len(target) + 4) * UNIT) if known else 0.0
+    bound = max(value * (1 - 4 * (len(target) + 4) * UNIT) - (len(target) + 1) * UNDERFLOW, 0.0) if known else 0.0
     return Solution(_whole(shared, weights), value, bound, 0, time.perf_counter() - began, "closed form", scale)
 
 

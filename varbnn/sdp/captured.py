@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from varbnn.errors import InputError
 from varbnn.nn.batchnorm import BATCH_SIZE, Data, input_batches
 from varbnn.nn.draws import evaluating
 
@@ -62,7 +63,11 @@ def rows_of(layer: nn.Module, inputs: Tensor) -> Tensor:
 @contextmanager
 def watching(layers: Iterable[nn.Module], seen: Callable[[nn.Module, Tensor], None]) -> Iterator[None]:
     """Tell `seen` the inputs of every call of `layers`."""
-    handles = [layer.register_forward_pre_hook(lambda module, args: seen(module, args[0])) for layer in layers]
+
+    def tell(module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
+        seen(module, args[0] if args else kwargs["input"])
+
+    handles = [layer.register_forward_pre_hook(tell, with_kwargs=True) for layer in layers]
     try:
         yield
     finally:
@@ -70,9 +75,43 @@ def watching(layers: Iterable[nn.Module], seen: Callable[[nn.Module, Tensor], No
             handle.remove()
 
 
+class Calibration:
+    """Inputs that are gone through again and again, and must be the same each time.
+
+    Attributes:
+        data: as given.
+        digest: of all inputs in their order; empty before the first pass.
+    """
+
+    def __init__(self, data: Data) -> None:
+        self.data, self.digest = data, ""
+
+    def batches(self) -> Iterator[Tensor]:
+        """
+        Raises:
+            InputError: no batch; or, after the last one, that a pass before had others.
+        """
+        if self.digest and isinstance(self.data, Tensor):
+            yield from input_batches(self.data, BATCH_SIZE)
+            return
+        digest, count = hashlib.sha256(), 0
+        for count, batch in enumerate(input_batches(self.data, BATCH_SIZE), 1):  # noqa: B007
+            digest.update(repr((tuple(batch.shape), batch.dtype)).encode())
+            digest.update(batch.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+            yield batch
+        if not count:
+            raise InputError("calibration yields no batch; is it a generator that was used up, or drop_last too eager?")
+        if self.digest not in ("", digest.hexdigest()):
+            raise InputError(
+                "calibration gave other inputs, or another order, on a later pass, so that inputs and outputs of a "
+                "layer would not belong together; use shuffle=False and no random augmentation, or give a tensor"
+            )
+        self.digest = digest.hexdigest()
+
+
 @torch.no_grad()
-def order_of_use(model: nn.Module, layers: dict[str, nn.Module], data: Data) -> tuple[dict[str, int], str]:
-    """The names of `layers` in the order in which the model uses them, with the rows each sees; and `data`'s hash."""
+def order_of_use(model: nn.Module, layers: dict[str, nn.Module], data: Calibration) -> dict[str, int]:
+    """The names of `layers` in the order in which the model uses them, with the rows each sees."""
     names = {module: name for name, module in layers.items()}
     counts: dict[str, int] = {}
 
@@ -80,21 +119,18 @@ def order_of_use(model: nn.Module, layers: dict[str, nn.Module], data: Data) -> 
         name = names[module]
         counts[name] = counts.get(name, 0) + rows_of(module, inputs).shape[1]
 
-    digest = hashlib.sha256()
     with evaluating(model), watching(layers.values(), count):
-        for batch in input_batches(data, BATCH_SIZE):
-            digest.update(repr((tuple(batch.shape), batch.dtype)).encode())
-            digest.update(batch.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        for batch in data.batches():
             model(batch.to(_device(model)))
-    return counts, digest.hexdigest()
+    return counts
 
 
 @torch.no_grad()
-def inputs_of(model: nn.Module, layer: nn.Module, data: Data, kept: Tensor) -> Tensor:
+def inputs_of(model: nn.Module, layer: nn.Module, data: Calibration, kept: Tensor) -> Tensor:
     """The rows of `layer` with these indices, groups × M × K, float64."""
     seen = Seen(kept)
     with evaluating(model), watching([layer], lambda module, inputs: seen.take(rows_of(module, inputs))):
-        for batch in input_batches(data, BATCH_SIZE):
+        for batch in data.batches():
             model(batch.to(_device(model)))
     return torch.cat(seen.rows, 1)
 

@@ -24,6 +24,7 @@ from varbnn.sdp.branch import all_signs
 from varbnn.sdp.exact import guarded_solve
 from varbnn.sdp.problem import UNDERFLOW, UNIT, Array, finite
 from varbnn.sdp.rounding import signs
+from varbnn.sdp.shared import RANGE
 from varbnn.sdp.solution import Solution
 
 LOSSES = ("hinge", "logistic")
@@ -93,6 +94,8 @@ def binary_hinge(
         )
     began = time.perf_counter()
     smooth = loss == "logistic"
+    exponent = 0 if smooth else _unit(rows, margin)
+    rows, margin = np.ldexp(rows, -exponent), math.ldexp(margin, -exponent)
     means, multipliers = _box_logistic(rows, margin) if smooth else _box_hinge(rows, margin)
     found = [_flipped(rows, margin, signs(means), smooth)]
     claimed, complete = -math.inf, True
@@ -105,8 +108,10 @@ def binary_hinge(
         found, bound = [*found, best], max(bound, proved)
     losses = [_loss(rows, margin, weights[None], smooth)[0] for weights in found]
     at = int(np.argmin(losses))
+    value = max(float(losses[at]), bound)
+    value, bound, claimed = (math.ldexp(number, exponent) for number in (value, max(bound, 0.0), min(claimed, value)))
     return HingeSolution(
-        found[at], max(float(losses[at]), bound), max(bound, 0.0), 0, time.perf_counter() - began,
+        found[at], value, bound, 0, time.perf_counter() - began,
         f"{loss}, {'box and flips' if smooth else 'mixed-integer program (HiGHS)'}", scale, complete, claimed,
     )  # fmt: skip
 
@@ -122,6 +127,16 @@ def _rows(design: ArrayLike, labels: ArrayLike, scale: float) -> Array:
         raise InputError("labels must be +1 or -1; classes 0 and 1 become 2 * labels - 1")
     with np.errstate(over="ignore"):  # said better below
         return finite("scale · X", scale * (y[:, None] * x), 2)
+
+
+def _unit(rows: Array, margin: float) -> int:
+    """The power of two in whose units the largest number is about 1, as the tolerances of solvers want it.
+
+    0 where the smallest numbers, or the answer, would lose digits.
+    """
+    exponent = math.frexp(max(float(np.abs(rows).max()), abs(margin)))[1]
+    exact = np.array_equal(np.ldexp(np.ldexp(rows, -exponent), exponent), rows)
+    return exponent if exact and abs(exponent) < RANGE else 0
 
 
 def _loss(rows: Array, margin: float, weights: Array, smooth: bool) -> Array:

@@ -22,7 +22,7 @@ from varbnn.nn.batchnorm import Data, batchnorms, real_dtype, refresh_batchnorm
 from varbnn.nn.binarize import TWINS, Skip, parameter_owners, reason_to_stay_real, skipper
 from varbnn.sdp import state as states
 from varbnn.sdp.batch import least_squares_batch
-from varbnn.sdp.captured import inputs_of, order_of_use
+from varbnn.sdp.captured import Calibration, inputs_of, order_of_use
 from varbnn.sdp.refit import refitted
 from varbnn.sdp.report import LayerReport, Report
 from varbnn.sdp.rounding import signs
@@ -82,8 +82,8 @@ def binarize_layerwise(
 
     Raises:
         InputError: no layer can be made binary, calibration inputs that are empty or have NaN, a loader that can be
-            gone through only once, an unknown option.
-        CheckpointError: `state` belongs to another run.
+            gone through only once or that shuffles, an unknown option.
+        CheckpointError: `state` belongs to another run, or cannot be written.
 
     >>> net = nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 2))
     >>> binary, report = binarize_layerwise(net, torch.randn(100, 8), progress=False)
@@ -96,14 +96,17 @@ def binarize_layerwise(
         raise InputError(f"max_rows must be at least 1, got {max_rows}")
     data = _repeatable(model, calibration)
     layers, skipped, left_real = _layers(model, skip)
-    counts, hashed = order_of_use(model, layers | skipped, data)
+    counts = order_of_use(model, layers | skipped, data)
     left_real |= {name: "not used by the model" for name in layers if name not in counts}
     places = _places(counts, layers, refit and inputs == "binary")
     left_real |= {name: "skipped, fitted again" for name in places if name in skipped}
     options = (inputs, method, tolerance, num_roundings, max_rows, seed)
     path = None if state is None else Path(state)
-    belongs_to = _fingerprint(model, list(places), hashed, options)
-    finished = states.load(path, belongs_to) if path is not None and path.exists() else {}
+    belongs_to = _fingerprint(model, list(places), data.digest, options)
+    finished: dict[str, Finished] = {}
+    if path is not None:
+        finished = states.load(path, belongs_to) if path.exists() else {}
+        states.save(path, belongs_to, finished)  # better to hear now that it cannot be written to than after a layer
     binary, refresh = copy.deepcopy(model), bool(batchnorms(model))
     reports: list[LayerReport] = []
     complete = True
@@ -119,7 +122,7 @@ def binarize_layerwise(
                     finished[name] = one
                 _write(binary.get_submodule(name), finished[name])
                 if refresh:
-                    refresh_batchnorm(binary, data)
+                    refresh_batchnorm(binary, data.data)
             except KeyboardInterrupt:
                 complete = False
                 break
@@ -132,7 +135,7 @@ def binarize_layerwise(
 
 
 def _finish(
-    model: nn.Module, binary: nn.Module, name: str, data: Data, place: _Place,
+    model: nn.Module, binary: nn.Module, name: str, data: Calibration, place: _Place,
     options: tuple[str, str, float, int, int, int], progress: bool,
 ) -> Finished | None:  # fmt: skip
     """Signs and scales of one layer, or its weight where it stays real; None where it was interrupted."""
@@ -236,7 +239,7 @@ def _places(counts: dict[str, int], layers: dict[str, nn.Module], refit: bool) -
     return places
 
 
-def _repeatable(model: nn.Module, calibration: Data) -> Data:
+def _repeatable(model: nn.Module, calibration: Data) -> Calibration:
     if isinstance(calibration, np.ndarray):
         calibration = torch.from_numpy(calibration)
         calibration = calibration.to(real_dtype(model)) if calibration.is_floating_point() else calibration
@@ -244,7 +247,7 @@ def _repeatable(model: nn.Module, calibration: Data) -> Data:
         raise InputError("calibration is gone through for every layer; give a tensor, a list of batches or a loader")
     if isinstance(calibration, Tensor) and calibration.numel() == 0:
         raise InputError(f"calibration is empty, shape {tuple(calibration.shape)}")
-    return calibration
+    return Calibration(calibration)
 
 
 def _fingerprint(model: nn.Module, names: list[str], data: str, options: tuple[object, ...]) -> str:

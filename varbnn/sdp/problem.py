@@ -226,6 +226,15 @@ def finite(what: str, values: Any, dimensions: int) -> Array:
     return array
 
 
+def require_draws(num_roundings: Any, seed: Any, tolerance: Any) -> None:
+    """Raise InputError unless these are options of a relaxation that is rounded."""
+    for name, value, least in (("num_roundings", num_roundings, 1), ("seed", seed, 0)):
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+            raise InputError(f"{name} must be a whole number ≥ {least}, got {value!r}")
+    if isinstance(tolerance, bool) or not isinstance(tolerance, int | float) or not 0 < tolerance < math.inf:
+        raise InputError(f"tolerance must be a positive number, got {tolerance!r}")
+
+
 def _exponent(array: Array) -> int:
     """The least e with all magnitudes below 2^e; 0 where all is 0."""
     largest = float(np.abs(array).max(initial=0.0))

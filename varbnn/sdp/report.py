@@ -70,7 +70,10 @@ class Report:
     complete: bool = True
 
     def __getitem__(self, name: str) -> LayerReport:
-        return next(layer for layer in self.layers if layer.name == name)
+        found = {layer.name: layer for layer in self.layers}
+        if name not in found:
+            raise KeyError(f"no layer {name!r} was made binary; there are {', '.join(map(repr, found))}")
+        return found[name]
 
     def __str__(self) -> str:
         head = ("layer", "type", "neurons", "rows", "XNOR error", "error", "at least", "mean gap", "seconds")

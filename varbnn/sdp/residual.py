@@ -74,7 +74,10 @@ def solve_by_residual(
     try:
         residual_sweep(design, target, vectors, SWEEPS, momentum, tolerance)
         whole = np.concatenate([np.eye(1, rank), vectors])
-        drawn = rounded(whole, num_roundings, rounding, np.random.default_rng(seed))
+        if rounding == "derandomised":
+            drawn = _derandomised(design, target, vectors[:, 0])[None]
+        else:
+            drawn = rounded(whole, num_roundings, rounding, np.random.default_rng(seed))
         order = np.argsort(((drawn @ design.T - target) ** 2).sum(1))[:POLISHED]
         candidates = drawn[order]
         candidates = np.stack([_flipped(design, target, weights) for weights in candidates])
@@ -99,6 +102,18 @@ def box_bound(design: Array, target: Array, direction: Array) -> float:
     return (
         math.nextafter(along * along / square * (1 - 40 * UNIT), 0.0) if along > 0 and square > SMALLEST_SQUARE else 0.0
     )
+
+
+def _derandomised(design: Array, target: Array, means: Array) -> Array:
+    """As `varbnn.sdp.rounding.derandomised`, by the residual."""
+    point = np.clip(means, -1, 1)
+    residual, squares = design @ point - target, (design * design).sum(0)
+    for i in np.argsort(-np.abs(means)):
+        own = design[:, i] @ residual - squares[i] * point[i]
+        value = -1.0 if own > 0 else 1.0
+        residual += design[:, i] * (value - point[i])
+        point[i] = value
+    return point
 
 
 def _flipped(design: Array, target: Array, weights: Array) -> Array:

@@ -15,7 +15,15 @@ from varbnn.sdp.bound import lower_bound
 from varbnn.sdp.branch import ENUMERATED, Search, enumerated
 from varbnn.sdp.exact import shor
 from varbnn.sdp.low_rank import Relaxed, relax
-from varbnn.sdp.problem import Array, Problem, finite, least_squares_problem, quadratic_problem, scaled
+from varbnn.sdp.problem import (
+    Array,
+    Problem,
+    finite,
+    least_squares_problem,
+    quadratic_problem,
+    require_draws,
+    scaled,
+)
 from varbnn.sdp.residual import solve_by_residual
 from varbnn.sdp.rounding import ROUNDINGS, derandomised, polished, rounded
 from varbnn.sdp.solution import Solution
@@ -112,7 +120,8 @@ def binary_least_squares(
         method = "residual" if size > MANY_WEIGHTS and size > 4 * rows else "low-rank"
     if method != "residual":
         return minimise(least_squares_problem(design, target, scale, weight), method, scale=scale, **options)
-    _check_options("low-rank", num_roundings, rounding, cuts, momentum)
+    _check_options("low-rank", rounding, cuts, momentum)
+    require_draws(num_roundings, seed, tolerance)
     data = scaled(design, target, scale, weight)
     return solve_by_residual(
         data.design, data.target, math.ldexp(1.0, 2 * data.exponent), tolerance=tolerance,
@@ -175,7 +184,8 @@ def minimise(
     scale: float = 1.0,
 ) -> Solution:
     """What the public functions share; `scale` is only reported."""
-    _check_options(method, num_roundings, rounding, cuts, momentum)
+    _check_options(method, rounding, cuts, momentum)
+    require_draws(num_roundings, seed, tolerance)
     began = time.perf_counter()
     if method == "exact":
         return _exactly(problem, tolerance, began, time_limit, scale)
@@ -199,13 +209,11 @@ def minimise(
     )  # fmt: skip
 
 
-def _check_options(method: str, num_roundings: int, rounding: str, cuts: int, momentum: float) -> None:
+def _check_options(method: str, rounding: str, cuts: int, momentum: float) -> None:
     if method not in METHODS:
         raise InputError(f"method must be one of {METHODS}, got {method!r}")
     if rounding not in ROUNDINGS:
         raise InputError(f"rounding must be one of {ROUNDINGS}, got {rounding!r}")
-    if num_roundings < 1:
-        raise InputError(f"num_roundings must be at least 1, got {num_roundings}")
     if cuts < 0 or (cuts and method not in SOLVERS):
         raise InputError(f"cuts are rounds of inequalities for the methods {SOLVERS}, got {cuts}, {method!r}")
     if not 0 <= momentum < 1:

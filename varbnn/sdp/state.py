@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -17,12 +18,22 @@ FORMAT = "varbnn layerwise 1"
 
 
 def save(path: Path, belongs_to: str, layers: dict[str, dict[str, Tensor]]) -> None:
-    """Write in one piece: a reader never sees half a file."""
+    """Write in one piece: a reader never sees half a file.
+
+    Raises:
+        CheckpointError: it cannot be written.
+    """
     tensors = {f"{i}.{key}": t.contiguous() for i, layer in enumerate(layers.values()) for key, t in layer.items()}
     part = path.with_name(path.name + ".part")
-    part.parent.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, part, metadata={"format": FORMAT, "belongs_to": belongs_to, "layers": json.dumps(list(layers))})
-    os.replace(part, path)
+    metadata = {"format": FORMAT, "belongs_to": belongs_to, "layers": json.dumps(list(layers))}
+    try:
+        part.parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, part, metadata=metadata)
+        os.replace(part, path)
+    except (OSError, SafetensorError) as error:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise CheckpointError(f"{path} cannot be written ({error}); choose another state=") from error
 
 
 def load(path: Path, belongs_to: str) -> dict[str, dict[str, Tensor]]:
