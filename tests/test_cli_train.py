@@ -454,6 +454,11 @@ def test_a_run_is_evaluated_from_any_folder(own, tmp_path, capsys, monkeypatch):
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert run(capsys, "evaluate ../run") == here
+    (tmp_path / "moved").mkdir()
+    for name in ("own.npz", "run"):
+        (tmp_path / name).rename(tmp_path / "moved" / name)
+    monkeypatch.chdir(tmp_path / "moved")
+    assert run(capsys, "evaluate run") == here
 
 
 def test_a_table_of_text_is_told_from_a_damaged_file(own, tmp_path, capsys):

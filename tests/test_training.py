@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
 
 import varbnn as vb
-from varbnn import data
+from varbnn import data, saving
 from varbnn.errors import CheckpointError, InputError, VarbnnWarning
 
 X, Y = torch.randn(64, 4, generator=torch.Generator().manual_seed(0)), torch.arange(64) % 3
@@ -55,7 +55,7 @@ def test_a_checkpoint_of_another_optimizer_loads_nothing(tmp_path):
     model = network()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     adam = torch.optim.Adam(model.parameters())
-    with pytest.raises(CheckpointError, match="another model or optimizer"):
+    with pytest.raises(CheckpointError, match="begun with optimizer='BayesBiNN', the optimizer given has 'Adam'"):
         vb.fit(model, adam, [(X, Y)], epochs=2, checkpoint=tmp_path / "run.pt", progress=False)
     assert_same_state(model.state_dict(), before)
     assert not adam.state
@@ -193,6 +193,10 @@ class TestTheOptimizerBelongsToTheModel:
         with pytest.raises(InputError, match="BayesBiNN holds none of the model's 2 beliefs"):
             vb.fit(network(), bayes(network()), [(X, Y)], epochs=1, progress=False)
 
+    def test_one_of_another_real_model_is_refused(self):
+        with pytest.raises(InputError, match="SGD holds none of the model's parameters"):
+            vb.fit(nn.Linear(4, 3), torch.optim.SGD(nn.Linear(4, 3).parameters()), [(X, Y)], epochs=1, progress=False)
+
     def test_arguments_in_the_other_order_are_refused(self):
         model = network()
         with pytest.raises(InputError, match="a model and an optimizer, in this order, got BayesBiNN and Sequential"):
@@ -220,6 +224,62 @@ def test_a_run_goes_on_with_the_settings_it_began_with(tmp_path):
     with pytest.raises(CheckpointError, match=r"begun with temperature=0.1, the optimizer given has 1.0"):
         run(3, tmp_path / "run.pt", rule=warmer)
     assert (tmp_path / "run.pt").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "first, second, named",
+    [
+        (dict(lr=0.1), dict(lr=0.2), "lr=0.1"),
+        (dict(betas=(0.9, 0.999)), dict(betas=(0.5, 0.9)), "betas="),
+        (dict(weight_decay=0.1), dict(weight_decay=0.0, foreach=True), "weight_decay=0.1"),
+        (dict(lr=torch.tensor(0.1)), dict(lr=0.1), None),
+        (dict(foreach=False), dict(foreach=True), None),
+    ],
+)
+def test_what_was_chosen_for_an_optimizer_of_torch_is_kept(tmp_path, first, second, named):
+    def adam(options):
+        return lambda model: torch.optim.Adam(model.parameters(), **options)
+
+    run(1, tmp_path / "run.pt", rule=adam(first))
+    if named is None:
+        assert len(run(2, tmp_path / "run.pt", rule=adam(second))[1]) == 2
+        return
+    with pytest.raises(CheckpointError, match=f"begun with {named}"):
+        run(2, tmp_path / "run.pt", rule=adam(second))
+
+
+def test_real_rates_are_settings_too(tmp_path):
+    def bold(model):
+        return vb.optim.BayesBiNN(model.parameters(), lr=0.1, dataset_size=64, temperature=0.1, real_lr=0.5)
+
+    run(1, tmp_path / "run.pt")
+    with pytest.raises(CheckpointError, match=r"begun with real_lr=0\.01, the optimizer given has 0\.5"):
+        run(2, tmp_path / "run.pt", rule=bold)
+
+
+def test_an_interrupt_between_schedule_and_file_does_not_end_the_run(tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    model = network()
+    optimizer = bayes(model)
+    schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
+    written = [0]
+
+    def interrupted(path, state, original=saving.save):
+        written[0] += 1
+        if written[0] == 3:
+            raise KeyboardInterrupt
+        original(path, state)
+
+    def go():
+        return vb.fit(
+            model, optimizer, [(X, Y)], epochs=5, scheduler=schedule, progress=False, checkpoint=tmp_path / "run.pt"
+        )
+
+    with monkeypatch.context() as patch:
+        patch.setattr(saving, "save", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            go()
+    assert [row["lr"] for row in go()] == [0.1 * 0.5**epoch for epoch in range(5)]
 
 
 def test_a_run_goes_on_with_the_objects_that_a_schedule_has_moved(tmp_path):

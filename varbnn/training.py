@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -13,14 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.lr_scheduler import ReduceLROnPlateau
 from tqdm.auto import tqdm
 
 from varbnn import saving
-from varbnn.errors import CheckpointError, InputError, VarbnnWarning
+from varbnn.errors import InputError
 from varbnn.nn import antithetic as in_pairs
 from varbnn.nn import binary_layers, draw_once_per_forward, health
-from varbnn.posteriors import belief_of
+from varbnn.optim.belonging import advance, chosen_settings, require_own, require_same_settings
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -62,8 +60,8 @@ def fit(
         entropy_bits, saturated, kl, flips (modes that changed sign over the epoch) and step_flips (in its first step).
 
     Raises:
-        InputError: a number out of range, an optimizer that holds none of the model's beliefs, a loader that yields
-            nothing or no pairs, or NaN on the way (the model keeps its last good step).
+        InputError: a number out of range, an optimizer that holds none of the model's parameters or none of its
+            beliefs, a loader that yields nothing or no pairs, or NaN on the way (the model keeps its last good step).
         CheckpointError: `checkpoint` cannot be read or belongs to another model or to other settings of the optimizer;
             nothing is loaded then.
 
@@ -77,7 +75,10 @@ def fit(
     >>> [row["epoch"] for row in fit(model, optimizer, data, epochs=2, progress=False)]
     [1, 2]
     """
-    _require_matching(model, optimizer)
+    if not isinstance(model, nn.Module) or not hasattr(optimizer, "param_groups"):
+        given = f"{type(model).__name__} and {type(optimizer).__name__}"
+        raise InputError(f"fit takes a model and an optimizer, in this order, got {given}")
+    require_own(model.parameters(), optimizer)
     for name, value in (("epochs", epochs), ("num_samples", num_samples)):
         if value < 1:
             raise InputError(f"{name} must be at least 1, got {value}")
@@ -98,7 +99,7 @@ def fit(
                 **_epoch(model, optimizer, loader, loss, num_samples, antithetic),
             }
             if scheduler is not None:
-                scheduler.step(*([row["loss"]] if isinstance(scheduler, ReduceLROnPlateau) else []))
+                advance(scheduler, row["loss"])
             if beliefs:
                 row |= _beliefs(model, last=epoch == epochs)
             history.append(row)
@@ -107,24 +108,6 @@ def fit(
             bar.set_postfix(_postfix(row))
             bar.update()
     return history
-
-
-def _require_matching(model: object, optimizer: object) -> None:
-    """Raise InputError unless the optimizer is one, and of this model."""
-    if not isinstance(model, nn.Module) or not hasattr(optimizer, "param_groups"):
-        given = f"{type(model).__name__} and {type(optimizer).__name__}"
-        raise InputError(f"fit takes a model and an optimizer, in this order, got {given}")
-    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    moving = [p for p in model.parameters() if p.requires_grad and belief_of(p) is not None]
-    left = sum(id(p) not in held for p in moving)
-    if moving and left == len(moving):
-        raise InputError(
-            f"the {type(optimizer).__name__} holds none of the model's {left} beliefs, so no weight would move; build "
-            "it from model.parameters() after varbnn.binarize(model)"
-        )
-    if left:
-        text = f"the {type(optimizer).__name__} does not hold {left} of the model's {len(moving)} beliefs, which stay"
-        warnings.warn(f"{text} as they are; give it all of model.parameters()", VarbnnWarning, stacklevel=3)
 
 
 def _epoch(
@@ -212,48 +195,22 @@ class _Run:
             for name, owner in owners.items()
             if isinstance(generator := getattr(owner, "generator", None), torch.Generator)
         }
-        self.settings = _settings(optimizer.param_groups)
+        self.optimizer = optimizer
 
     def save(self, path: Path, history: list[dict[str, float]]) -> None:
         state: dict[str, Any] = {name: item.state_dict() for name, item in self.stateful.items() if item is not None}
-        state |= {"history": history, "settings": self.settings, **saving.random_state()}
+        state |= {"history": history, "settings": chosen_settings(self.optimizer), **saving.random_state()}
         state["generators"] = {name: generator.get_state() for name, generator in self.generators.items()}
         saving.save(path, state)
 
     def load(self, path: Path) -> list[dict[str, float]]:
         items = {name: item for name, item in self.stateful.items() if item is not None}
         state = saving.read(path, "varbnn.training.fit", {"history", "rng", "generators", *items})
-        self._require_settings(path, state)
+        require_same_settings(state.get("settings"), self.optimizer, str(path))
         saving.restore(path, items, state)
         for name, generator in self.generators.items():
             if name in state["generators"]:
                 generator.set_state(state["generators"][name])
         saving.set_random_state(state)
         history: list[dict[str, float]] = state["history"]
-        self.settings = state.get("settings", self.settings)
         return history
-
-    def _require_settings(self, path: Path, state: dict[str, Any]) -> None:
-        """Raise CheckpointError where a setting is neither what the run began with nor what it had come to."""
-        begun, reached = state.get("settings", []), _settings(state["optimizer"]["param_groups"])
-        for own, first, last in zip(self.settings, begun, reached, strict=False):
-            if own.keys() - {"initial_lr"} != first.keys() - {"initial_lr"}:
-                continue  # another kind of optimizer, which says so itself
-            for key in own.keys() & first.keys():
-                if own[key] not in (first[key], last.get(key)):
-                    raise CheckpointError(
-                        f"{path} was begun with {key}={first[key]!r}, the optimizer given has {own[key]!r}; give it "
-                        "the settings the run began with, or another file"
-                    )
-
-
-def _settings(groups: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The plain values of each group."""
-
-    def plain(group: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-        for key, value in group.items():
-            value = value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
-            if isinstance(value, bool | int | float | str):
-                yield key, value
-
-    return [dict(plain(group)) for group in groups]

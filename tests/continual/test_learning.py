@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -568,3 +569,61 @@ def test_a_loss_that_explodes_stops_before_the_step(number, tmp_path):
     assert all(bool(p.isfinite().all()) for p in model.parameters())
     saved = torch.load(tmp_path / "run.pt", weights_only=True)["model"]
     same(dict(model.state_dict()), dict(saved))
+
+
+@pytest.mark.parametrize("number", [np.float64(0.1), np.float32(0.1)])
+def test_numbers_of_numpy_go_into_a_state_and_out_again(stream, tmp_path, number):
+    def run():
+        prior = continual.PosteriorAsPrior(bayes, strength=number)
+        return learned(stream, network(), strategy=prior, epochs=1, checkpoint=tmp_path / "run.pt")
+
+    equal(run(), run())
+
+
+def test_a_strategy_of_ones_own_says_what_it_is(stream, tmp_path):
+    class Mine(continual.FineTune):
+        def __init__(self, settings):
+            super().__init__(plain)
+            self.settings = settings
+
+        def describe(self):
+            return {**super().describe(), "mine": self.settings}
+
+    options = dict(epochs=1, schedule=None, checkpoint=tmp_path / "run.pt")
+    learned(stream, network(), strategy=Mine(1), **options)
+    with pytest.raises(CheckpointError, match="another setting of strategy"):
+        learned(stream, network(), strategy=Mine(2), **options)
+    with pytest.raises(InputError, match="must give plain values, got Tensor"):
+        learned(stream, network(), strategy=Mine(torch.zeros(1)), epochs=1)
+
+
+def test_an_optimizer_of_another_network_is_refused_and_one_that_is_wrapped_is_taken(stream):
+    class Wrapped:
+        def __init__(self, inner):
+            self.param_groups, self.step, self.zero_grad = inner.param_groups, inner.step, inner.zero_grad
+            self.state_dict, self.load_state_dict = inner.state_dict, inner.load_state_dict
+
+    wrapped = continual.FineTune(lambda model, task: Wrapped(plain(model, task)))
+    assert len(learned(stream, network(), strategy=wrapped, schedule=None, epochs=1).tasks) == 3
+    other = network()
+    with pytest.raises(InputError, match="SGD holds none of the model's 2 beliefs"):
+        learned(stream, network(), strategy=continual.FineTune(lambda model, task: plain(other, task)))
+
+
+def test_a_plateau_is_looked_for_in_the_loss(stream):
+    seen = []
+
+    def plateau(optimizer, steps):
+        seen.append(torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer))
+        return seen[-1]
+
+    learned(stream, network(), strategy=continual.FineTune(plain), schedule=plateau, epochs=1)
+    assert all(0 < schedule.best < 10 for schedule in seen)
+
+
+def test_a_task_of_a_single_class_in_a_stream_of_ones_own_is_refused_before_it_is_learned():
+    tasks = [some_task("a", 1, classes=(0, 1)), some_task("b", 2, classes=(2,))]
+    stream = continual.Stream("mine", 2, lambda number: tasks[number], inputs=8, outputs=3, settings={})
+    model = network()
+    with pytest.raises(InputError, match="'b' is about output 2 alone"):
+        learned(stream, model, strategy=continual.FineTune(plain), schedule=None)

@@ -501,6 +501,8 @@ def test_packed_networks_are_asked_in_batches_and_measured():
     torch.testing.assert_close(vb.predict(packed, [x[:8], x[8:]]).probs, expected)
     torch.testing.assert_close(vb.predict(packed, iter([x[:8], x[8:]])).probs, expected)
     assert vb.predict(packed, x, task="regression").mean.shape == (20, 3)
+    with pytest.raises(InputError, match=r"varbnn\.pack\(model, 0\)"):
+        vb.predict(packed, x, num_samples=0)
     with pytest.raises(InputError, match=r"give refresh_bn to varbnn\.pack"):
         vb.predict(packed, x, refresh_bn=x)
     with pytest.raises(InputError, match=r"AveragePrediction; .*varbnn.predict\(packed, x\)"):
@@ -518,8 +520,9 @@ def test_an_opened_file_is_asked_as_its_networks(tmp_path):
 def test_probabilities_where_logits_belong_earn_a_warning():
     torch.manual_seed(0)
     model = vb.binarize(nn.Sequential(nn.Linear(4, 3), nn.Softmax(-1)))
-    with pytest.warns(VarbnnWarning, match="look like probabilities"):
+    with pytest.warns(VarbnnWarning, match="look like probabilities") as caught:
         vb.predict(model, torch.randn(8, 4), 2)
+    assert [warning.filename for warning in caught] == [__file__]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         vb.predict(vb.binarize(nn.Sequential(nn.Linear(4, 3), nn.LogSoftmax(-1))), torch.randn(8, 4), 2)

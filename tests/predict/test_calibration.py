@@ -136,3 +136,15 @@ def test_what_cannot_be_fitted_is_refused_and_leaves_the_old_fit(logits, labels,
     with pytest.raises(InputError, match=message):
         scaling.fit(logits, labels)
     assert scaling.temperature == 2.0
+
+
+def test_logits_may_be_anything_that_is_an_array():
+    class Frame:
+        def __array__(self, dtype=None, copy=None):
+            return np.array([[2.0, 0.0], [0.0, 1.0], [1.0, 0.0]], dtype=dtype)
+
+        def __len__(self):
+            return 3
+
+    expected = TemperatureScaling().fit(np.asarray(Frame()), [0, 1, 1]).temperature
+    assert TemperatureScaling().fit(Frame(), [0, 1, 1]).temperature == expected

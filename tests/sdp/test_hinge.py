@@ -88,7 +88,7 @@ def test_bad_input_is_refused(x, y, options, sentence):
         binary_hinge(x, y, **options)
 
 
-@pytest.mark.parametrize("unit", [1e-10, 1e-7, 1e8])
+@pytest.mark.parametrize("unit", [1e-300, 1e-146, 1e-10, 1e-7, 1e8, 1e145, 1e300])
 def test_units_do_not_matter(unit):
     for seed in range(3):
         x, y = instance(17, 60, seed)
@@ -97,3 +97,8 @@ def test_units_do_not_matter(unit):
         assert scaled.lower_bound == pytest.approx(unit * found.lower_bound, rel=1e-6)
         assert scaled.solver_bound <= scaled.objective
         assert scaled.solver_gap < 1e-5
+
+
+def test_losses_out_of_range_are_refused():
+    with pytest.raises(InputError, match="out of range"):
+        binary_hinge(np.full((40, 3), 1.7e307), -np.ones(40) * np.array([1, -1] * 20), margin=1.7e308)

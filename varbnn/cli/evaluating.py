@@ -119,12 +119,17 @@ def _command(chosen: argparse.Namespace) -> None:
         print(f"foreign: {plural(len(ood), 'input')} of {chosen.ood}, told apart by {score} {kind}")
 
 
+def _there(run: Run, name: str) -> Any:
+    """The path of the run's data: where it was in training, or else as it was given, for a folder that was moved."""
+    given, absolute = run.report["plan"][name], run.report.get("where", {}).get(name)
+    return absolute if absolute is not None and Path(absolute).exists() else given
+
+
 def _labelled(run: Run, path: str | None) -> tuple[Tensor, Tensor, str]:
     """Prepared inputs, their labels, and what they are called."""
     if path is None:
         plan = run.report["plan"]
-        where = run.report.get("where", plan)  # runs of before had paths as they were given
-        data = read(where["data"], where["data_dir"], plan["seed"])
+        data = read(_there(run, "data"), _there(run, "data_dir"), plan["seed"])
         if fingerprint(data) != plan["fingerprint"]:  # the validation part would hold what was trained on
             raise InputError(
                 f"{plan['data']} holds other training data than when {run.folder} was trained, or an earlier varbnn "

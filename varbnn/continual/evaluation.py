@@ -197,7 +197,10 @@ def among(prediction: Prediction, labels: Tensor, task: Task) -> tuple[Predictio
     classes = torch.tensor(task.classes)
     if prediction.num_classes > len(classes):
         own = prediction.probs[..., classes]
-        prediction = Prediction(own / own.sum(-1, keepdim=True))
+        whole = own.sum(-1, keepdim=True)
+        if not bool((whole > 0).all()):
+            raise InputError(f"a prediction for task {task.name!r} gives 0 to each of its classes {task.classes}")
+        prediction = Prediction(own / whole)
     return prediction, torch.searchsorted(classes, labels)
 
 

@@ -91,10 +91,9 @@ class _Springs(Strategy):
         self.optimizer, self.strength, self.count, self.labels = optimizer, strength, examples, labels
         self._springs: list[tuple[Tensors, Tensors]] = []  # (importance, place) by the name of the parameter
 
-    @property
-    def settings(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, Any]:
         own = {"strength": self.strength, "examples": self.count, "labels": self.labels}
-        return {**super().settings, **own}
+        return {**super().describe(), **own}
 
     def begin(self, model: nn.Module, task: Task, number: int) -> torch.optim.Optimizer:
         if number == 0:
@@ -206,9 +205,8 @@ class OnlineEWC(_Springs):
             raise InputError(f"gamma must be in [0, 1], got {gamma!r}")
         self.gamma = gamma
 
-    @property
-    def settings(self) -> dict[str, Any]:
-        return {**super().settings, "gamma": self.gamma}
+    def describe(self) -> dict[str, Any]:
+        return {**super().describe(), "gamma": self.gamma}
 
     def end(self, model: nn.Module, task: Task, number: int) -> None:
         importance, places = self._measured(model, task)

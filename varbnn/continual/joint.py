@@ -46,9 +46,8 @@ class Joint(Strategy):
         self.optimizer, self.stream, self.restart = optimizer, stream, restart
         self._size = 0
 
-    @property
-    def settings(self) -> dict[str, Any]:
-        return {**super().settings, "restart": self.restart}
+    def describe(self) -> dict[str, Any]:
+        return {**super().describe(), "restart": self.restart}
 
     def begin(self, model: nn.Module, task: Task, number: int) -> torch.optim.Optimizer:
         if self.restart and number > 0:

@@ -142,9 +142,8 @@ class MeanField(Strategy):
         self._prior: list[tuple[Tensor, Tensor]] = []  # (mean, standard deviation), in the order of the layers
         self._examples = 1
 
-    @property
-    def settings(self) -> dict[str, Any]:
-        return {**super().settings, "prior_sd": self.prior_sd, "temperature": self.temperature}
+    def describe(self) -> dict[str, Any]:
+        return {**super().describe(), "prior_sd": self.prior_sd, "temperature": self.temperature}
 
     def begin(self, model: nn.Module, task: Task, number: int) -> torch.optim.Optimizer:
         if not layers_of(model):

@@ -27,9 +27,8 @@ class _Remembering(Strategy):
     def __init__(self, strategy: Strategy, coreset: Coreset) -> None:
         self.strategy, self.coreset, self.keep = strategy, coreset, strategy.keep
 
-    @property
-    def settings(self) -> dict[str, Any]:
-        return {**super().settings, "inside": self.strategy.settings}  # a coreset looks after its own
+    def describe(self) -> dict[str, Any]:
+        return {**super().describe(), "inside": self.strategy.describe()}  # a coreset looks after its own
 
     def begin(self, model: nn.Module, task: Task, number: int) -> torch.optim.Optimizer:
         return self.strategy.begin(model, self._rest(task, number), number)
@@ -116,9 +115,8 @@ class Replay(_Remembering):
             )
         self.share = share
 
-    @property
-    def settings(self) -> dict[str, Any]:
-        return {**super().settings, "share": self.share}
+    def describe(self) -> dict[str, Any]:
+        return {**super().describe(), "share": self.share}
 
     def examples(self, task: Task, number: int, outputs: int) -> Examples:
         new = super().examples(task, number, outputs)
@@ -180,9 +178,8 @@ class Rehearsal(_Remembering):
         self.optimizer = optimizer
         self.plan = Plan(epochs, batch_size, num_samples, seed, schedule)
 
-    @property
-    def settings(self) -> dict[str, Any]:
-        return {**super().settings, **self.plan.written()}
+    def describe(self) -> dict[str, Any]:
+        return {**super().describe(), **self.plan.written()}
 
     def for_prediction(self, model: nn.Module, task: Task, number: int) -> nn.Module:
         reminded = copy.deepcopy(super().for_prediction(model, task, number))

@@ -19,6 +19,7 @@ from varbnn.continual.streams import Stream, Task
 from varbnn.errors import InputError
 from varbnn.nn import binary_layers, health
 from varbnn.nn.batchnorm import device_of
+from varbnn.optim.belonging import advance, require_own
 
 Schedule = Callable[[torch.optim.Optimizer, int], Any]
 
@@ -70,9 +71,10 @@ class Run:
         examples = self.strategy.examples(task, self.number, self.stream.outputs)
         check(examples, task, self.stream.outputs)
         optimizer = self.strategy.begin(self.model, task, self.number)
-        if not isinstance(optimizer, torch.optim.Optimizer):
+        if not hasattr(optimizer, "param_groups"):
             name, given = type(self.strategy).__name__, type(optimizer).__name__
             raise InputError(f"{name} was given an optimizer= that returns {given}; it must return a torch optimizer")
+        require_own(self.model.parameters(), optimizer, stacklevel=4)
         if self.plan.schedule is not None:
             self.scheduler = self.plan.schedule(optimizer, self.plan.epochs * steps(examples, self.plan.batch_size))
         self.optimizer, self.examples = optimizer, examples
@@ -131,7 +133,7 @@ class Run:
             )
         optimizer.step()
         if self.scheduler is not None:
-            self.scheduler.step()
+            advance(self.scheduler, total)
         return total
 
     def end_task(self) -> None:
@@ -181,6 +183,11 @@ def check(examples: Examples, task: Task, outputs: int) -> None:
         raise InputError(
             f"task {task.name!r} has labels from {low} to {high}, but the network's {outputs} outputs are for 0 to "
             f"{outputs - 1}; take a head with more outputs, or number the labels anew"
+        )
+    if len(task.classes) < 2 <= outputs:
+        raise InputError(
+            f"task {task.name!r} is about output {task.classes[0]} alone, of which any network is sure; name all "
+            "outputs it is to be told apart from in its classes"
         )
     if examples.heads is not None:
         heads = examples.heads.expand(len(examples.y), -1)

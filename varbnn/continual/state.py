@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from varbnn import saving
@@ -14,7 +15,7 @@ from varbnn.continual.evaluation import Evaluation, Result
 from varbnn.continual.run import Run
 from varbnn.continual.strategies import Strategy
 from varbnn.continual.streams import Stream
-from varbnn.errors import CheckpointError
+from varbnn.errors import CheckpointError, InputError
 
 Settings = dict[str, Any]
 KEYS = {"settings", "number", "place", "result", "model", "modes", "strategy", "rng"}
@@ -28,11 +29,24 @@ def settings_of(
     judged = {name: list(value) if isinstance(value, tuple) else value for name, value in vars(evaluation).items()}
     return {
         "stream": stream.settings,
-        "strategy": strategy.settings,
+        "strategy": _plain(strategy.describe()),
         "parameters": shapes,
         "evaluation": judged,
         **plan,
     }
+
+
+def _plain(value: Any) -> Any:
+    """As a file holds it, from which no code is run: numbers of numpy become Python's."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        return value.item()
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise InputError(f"describe() of a strategy must give plain values, got {type(value).__name__}")
 
 
 def save(path: Path, run: Run, settings: Settings) -> None:

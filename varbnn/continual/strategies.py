@@ -74,9 +74,11 @@ class Strategy:
 
     keep = False
 
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Plain values that say which strategy this is; a run goes on only with the same."""
+    def describe(self) -> dict[str, Any]:
+        """Plain values that say which strategy this is; a run goes on only with the same.
+
+        A subclass with numbers of its own adds them: ``{**super().describe(), "strength": self.strength}``.
+        """
         return {"name": type(self).__name__}
 
     def begin(self, model: nn.Module, task: Task, number: int) -> torch.optim.Optimizer:
@@ -133,9 +135,8 @@ class FineTune(Strategy):
         self._kept: torch.optim.Optimizer | None = None
         self._saved: dict[str, Any] | None = None
 
-    @property
-    def settings(self) -> dict[str, Any]:
-        return {**super().settings, "keep": self.keep}
+    def describe(self) -> dict[str, Any]:
+        return {**super().describe(), "keep": self.keep}
 
     def begin(self, model: nn.Module, task: Task, number: int) -> torch.optim.Optimizer:
         if not self.keep:
@@ -186,9 +187,8 @@ class PosteriorAsPrior(Strategy):
         self.optimizer, self.strength, self.bits = optimizer, strength, bits
         self._size = 0
 
-    @property
-    def settings(self) -> dict[str, Any]:
-        return {**super().settings, "strength": self.strength, "bits": self.bits}
+    def describe(self) -> dict[str, Any]:
+        return {**super().describe(), "strength": self.strength, "bits": self.bits}
 
     def begin(self, model: nn.Module, task: Task, number: int) -> torch.optim.Optimizer:
         if number == 0:

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
 
 from varbnn.errors import InputError
 from varbnn.nn import Gate, Sign
@@ -40,6 +41,8 @@ def traced(model: nn.Module) -> tuple[nn.Module, fx.Graph]:
     """
     _refuse_own_code(model)
     model = getattr(model, "_orig_mod", model)  # of torch.compile, whose wrapper computes the same
+    if isinstance(model, nn.DataParallel | DistributedDataParallel):
+        raise InputError(f"{type(model).__name__} spreads the work over devices; pack model.module, what it wraps")
     root = nn.Sequential(model) if _Tracer().is_leaf_module(model, "") else model
     layers = [layer for _, layer in binary_layers(model)]
     attributes = set(root.__dict__)

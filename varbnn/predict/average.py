@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from functools import partial
 from typing import Literal, overload
 
 import torch
@@ -113,25 +112,47 @@ def predict(
         model = model.ensemble
     _require_sensible(model, num_samples, task, noise_variance)
     if isinstance(model, PackedEnsemble):
+        if num_samples == 0:
+            raise InputError("packed networks are asked all together; for the mode pack it: varbnn.pack(model, 0)")
         if refresh_bn is not None:
             raise InputError("packed networks have their batch-norm statistics already; give refresh_bn to varbnn.pack")
-        inputs_once = RepeatedInputs(inputs, model, batch_size, 1, device)
-        rows = partial(_rows, READ[task])
-        return _as_prediction(
-            outputs_of(model, inputs_once, inputs_once.one_pass(), rows, progress), task, noise_variance
-        )
-    num_passes = max(num_samples, 1)
+    read = _Reader(task)
+    num_passes = 1 if isinstance(model, PackedEnsemble) else max(num_samples, 1)
     repeated = RepeatedInputs(inputs, model, batch_size, num_passes, device)
-    if refresh_bn is not None:
-        refresh_bn = require_passes(as_data(refresh_bn, "refresh_bn", model), "refresh_bn", num_passes)
+    if isinstance(model, PackedEnsemble):
+        outputs = outputs_of(model, repeated, repeated.one_pass(), read, progress)
     else:
-        warn_of_batchnorm(model)
-    read = READ[task]
+        if refresh_bn is not None:
+            refresh_bn = require_passes(as_data(refresh_bn, "refresh_bn", model), "refresh_bn", num_passes)
+        else:
+            warn_of_batchnorm(model)
+        outputs = _drawn(model, repeated, num_samples, refresh_bn, generator, read, progress)
+    if read.normalised:
+        text = "the model's outputs look like probabilities, and predict takes logits, whose softmax it computes itself"
+        warnings.warn(f"{text}; leave the softmax out of the model", VarbnnWarning, stacklevel=2)
+    if task == "classification":
+        return Prediction(outputs)
+    if task == "gaussian":
+        means, log_variance = outputs.chunk(2, -1)
+        return RegressionPrediction(means, log_variance.exp())
+    return RegressionPrediction(outputs, noise_variance)
+
+
+def _drawn(
+    model: nn.Module,
+    repeated: RepeatedInputs,
+    num_samples: int,
+    refresh_bn: Data | None,
+    generator: torch.Generator | None,
+    read: _Reader,
+    progress: bool,
+) -> Tensor:
+    """What networks drawn now, or their mode, say about the inputs."""
+    num_passes = max(num_samples, 1)
     with evaluating(model), batchnorm_preserved(model), _own_randomness(generator), torch.no_grad():
         outputs: Tensor | None = None
         if reason_for_loop(model, num_samples, repeated.device) is None:
-            rows = partial(_rows, read)
-            outputs = packed_outputs(model, repeated, num_samples, refresh_bn, generator, rows, progress)
+            outputs = packed_outputs(model, repeated, num_samples, refresh_bn, generator, read, progress)
         passes = 0 if outputs is not None else num_passes
         for index in _with_bar(passes, progress and passes > 0):
             with sampled(model, generator) if num_samples else nullcontext():
@@ -139,18 +160,7 @@ def predict(
                     refresh_batchnorm(model, refresh_bn)
                 outputs = _one_network(model, repeated, read, index, num_passes, outputs)
     assert outputs is not None
-    return _as_prediction(outputs, task, noise_variance)
-
-
-def _as_prediction(
-    outputs: Tensor, task: str, noise_variance: Values | float | None
-) -> Prediction | RegressionPrediction:
-    if task == "classification":
-        return Prediction(outputs)
-    if task == "gaussian":
-        means, log_variance = outputs.chunk(2, -1)
-        return RegressionPrediction(means, log_variance.exp())
-    return RegressionPrediction(outputs, noise_variance)
+    return outputs
 
 
 def _require_sensible(model: nn.Module, num_samples: int, task: str, noise_variance: Values | float | None) -> None:
@@ -173,7 +183,7 @@ def _require_sensible(model: nn.Module, num_samples: int, task: str, noise_varia
 def _one_network(
     model: nn.Module,
     inputs: RepeatedInputs,
-    read: Callable[[Tensor], Tensor],
+    read: _Reader,
     index: int,
     num_passes: int,
     outputs: Tensor | None,
@@ -181,7 +191,7 @@ def _one_network(
     """Outputs of the network held now, written to outputs[index]; the first pass finds out N and makes room for all."""
     first, seen = [], 0
     for x in inputs.one_pass():
-        values = _rows(read, model(x), len(x))
+        values = read(model(x), len(x))
         if outputs is None:
             first.append(values)
         else:
@@ -194,8 +204,24 @@ def _one_network(
     return outputs
 
 
-def _rows(read: Callable[[Tensor], Tensor], outputs: object, num_inputs: int) -> Tensor:
-    return read(_require_outputs(outputs, num_inputs)).cpu()
+class _Reader:
+    """Makes of outputs what is kept of them.
+
+    Attributes:
+        normalised: whether the first logits were probabilities already.
+    """
+
+    def __init__(self, task: str) -> None:
+        self.task, self.normalised = task, False
+        self._first = True
+
+    def __call__(self, outputs: object, num_inputs: int) -> Tensor:
+        values = _require_outputs(outputs, num_inputs)
+        result = READ[self.task](values).cpu()
+        if self._first and self.task == "classification":
+            self.normalised = bool((values >= 0).all()) and bool(((values.sum(-1) - 1).abs() < 1e-3).all())
+        self._first = False
+        return result
 
 
 def _require_outputs(outputs: object, num_inputs: int) -> Tensor:
@@ -220,9 +246,6 @@ def _probabilities(logits: Tensor) -> Tensor:
             f"a classifier must return logits n×C with C ≥ 2, got {tuple(logits.shape)}; give a single logit z as the "
             "two columns 0, z, and pass task='regression' for real outputs"
         )
-    if bool((logits >= 0).all()) and bool(((logits.sum(-1) - 1).abs() < 1e-3).all()):
-        text = "the model's outputs look like probabilities, and predict takes logits, whose softmax it computes itself"
-        warnings.warn(f"{text}; leave the softmax out of the model", VarbnnWarning, stacklevel=2)
     return logits.softmax(-1)
 
 

@@ -6,13 +6,12 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from varbnn.errors import InputError, VarbnnWarning
 from varbnn.predict.checks import Values, as_labels, as_tensor
-from varbnn.predict.uncertainty import Prediction, require_classes
+from varbnn.predict.uncertainty import INSTEAD, Prediction, require_classes
 
 LOWEST, HIGHEST = 1e-2, 1e2  # beyond these the probabilities are one-hot or uniform to every digit that matters
 SMALLEST = torch.finfo(torch.float32).tiny  # log-probabilities end here, at -87: see `TemperatureScaling`
@@ -123,7 +122,7 @@ def _samples_of(prediction: Prediction | Values) -> Tensor:
     """Probabilities or logits, S×N×C."""
     if isinstance(prediction, Prediction):
         return prediction.probs
-    if not isinstance(prediction, Tensor | np.ndarray | Sequence):
+    if type(prediction).__name__ in INSTEAD:
         require_classes(prediction)
     logits = as_tensor(prediction, "logits")
     if logits.ndim == 2:

@@ -24,10 +24,12 @@ from varbnn.sdp.branch import all_signs
 from varbnn.sdp.exact import guarded_solve
 from varbnn.sdp.problem import UNDERFLOW, UNIT, Array, finite
 from varbnn.sdp.rounding import signs
-from varbnn.sdp.shared import RANGE
 from varbnn.sdp.solution import Solution
 
 LOSSES = ("hinge", "logistic")
+
+SUBNORMAL = 1e-300
+"""Numbers below may have lost digits."""
 
 ENUMERATED = 16
 """Up to this many weights the bound comes from trying all of them."""
@@ -109,7 +111,13 @@ def binary_hinge(
     losses = [_loss(rows, margin, weights[None], smooth)[0] for weights in found]
     at = int(np.argmin(losses))
     value = max(float(losses[at]), bound)
-    value, bound, claimed = (math.ldexp(number, exponent) for number in (value, max(bound, 0.0), min(claimed, value)))
+    try:
+        value, bound, claimed = (
+            math.ldexp(number, exponent) for number in (value, max(bound, 0.0), min(claimed, value))
+        )
+    except OverflowError:
+        raise InputError(f"losses of numbers like 2**{exponent} are out of range; rescale X and margin") from None
+    bound = math.nextafter(bound, 0.0) if bound < SUBNORMAL else bound  # which may have been rounded up
     return HingeSolution(
         found[at], value, bound, 0, time.perf_counter() - began,
         f"{loss}, {'box and flips' if smooth else 'mixed-integer program (HiGHS)'}", scale, complete, claimed,
@@ -132,11 +140,11 @@ def _rows(design: ArrayLike, labels: ArrayLike, scale: float) -> Array:
 def _unit(rows: Array, margin: float) -> int:
     """The power of two in whose units the largest number is about 1, as the tolerances of solvers want it.
 
-    0 where the smallest numbers, or the answer, would lose digits.
+    0 where the smallest numbers would lose digits.
     """
     exponent = math.frexp(max(float(np.abs(rows).max()), abs(margin)))[1]
     exact = np.array_equal(np.ldexp(np.ldexp(rows, -exponent), exponent), rows)
-    return exponent if exact and abs(exponent) < RANGE else 0
+    return exponent if exact else 0
 
 
 def _loss(rows: Array, margin: float, weights: Array, smooth: bool) -> Array:

@@ -6,6 +6,7 @@ import math
 import sys
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -231,7 +232,7 @@ def require_draws(num_roundings: Any, seed: Any, tolerance: Any) -> None:
     for name, value, least in (("num_roundings", num_roundings, 1), ("seed", seed, 0)):
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
             raise InputError(f"{name} must be a whole number ≥ {least}, got {value!r}")
-    if isinstance(tolerance, bool) or not isinstance(tolerance, int | float) or not 0 < tolerance < math.inf:
+    if isinstance(tolerance, bool) or not isinstance(tolerance, Real) or not 0 < float(tolerance) < math.inf:
         raise InputError(f"tolerance must be a positive number, got {tolerance!r}")
 
 

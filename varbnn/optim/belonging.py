@@ -1,0 +1,88 @@
+"""Does an optimizer belong to this model, and to this run?"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterable
+from typing import Any
+
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from varbnn.errors import CheckpointError, InputError, VarbnnWarning
+from varbnn.optim.rule import Rule
+from varbnn.posteriors import belief_of
+
+HOW = {"foreach", "fused", "capturable", "differentiable"}
+"""Options that say how a step is computed, not what it is."""
+
+
+def require_own(parameters: Iterable[Tensor], optimizer: Any, stacklevel: int = 3) -> None:
+    """Raise InputError where `optimizer` would move none of `parameters`, or none of the beliefs among them.
+
+    Warns:
+        VarbnnWarning: it holds some of the beliefs and not others.
+    """
+    name = type(optimizer).__name__
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    moving = [p for p in parameters if p.requires_grad]
+    beliefs = [p for p in moving if belief_of(p) is not None]
+    left = sum(id(p) not in held for p in beliefs)
+    if beliefs and left == len(beliefs):
+        raise InputError(
+            f"the {name} holds none of the model's {left} beliefs, so no weight would move; build it from "
+            "model.parameters() after varbnn.binarize(model)"
+        )
+    if moving and all(id(p) not in held for p in moving):
+        raise InputError(f"the {name} holds none of the model's parameters; build it from this model's parameters()")
+    if left:
+        text = f"the {name} does not hold {left} of the model's {len(beliefs)} beliefs, which stay as they are"
+        warnings.warn(f"{text}; give it all of model.parameters()", VarbnnWarning, stacklevel=stacklevel)
+
+
+def advance(scheduler: Any, loss: float) -> None:
+    """A step of any torch scheduler; one that looks for a plateau is shown the loss."""
+    if isinstance(scheduler, ReduceLROnPlateau):
+        scheduler.step(loss)
+    else:
+        scheduler.step()
+
+
+def chosen_settings(optimizer: Optimizer) -> dict[str, Any]:
+    """What its user chose when it was built, in plain values: schedules and training change none of it."""
+    options = dict(getattr(optimizer, "defaults", {}))
+    if isinstance(optimizer, Rule):
+        options |= {f"real_{key}": value for key, value in optimizer._real.items()}
+    plain = {key: _plain(value) for key, value in options.items() if key not in HOW}
+    return {"optimizer": type(optimizer).__name__, **{key: value for key, value in plain.items() if value is not None}}
+
+
+def require_same_settings(saved: Any, optimizer: Optimizer, where: str) -> None:
+    """Raise CheckpointError where the run in the file `where` was begun with another optimizer than this one."""
+    own = chosen_settings(optimizer)
+    for key, first in saved.items() if isinstance(saved, dict) else ():
+        if key in own and not _same(own[key], first):
+            raise CheckpointError(
+                f"{where} was begun with {key}={first!r}, the optimizer given has {own[key]!r}; give it the settings "
+                "the run began with, or another file"
+            )
+
+
+def _plain(value: Any) -> Any:
+    """As a checkpoint holds it; None for what is no number, word or row of them."""
+    if isinstance(value, Tensor):
+        return value.item() if value.numel() == 1 else None
+    if isinstance(value, tuple | list):
+        parts = [_plain(part) for part in value]
+        return None if any(part is None for part in parts) else parts
+    return value if isinstance(value, bool | int | float | str) else None
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_same, one, other))
+    if isinstance(one, int | float) and isinstance(other, int | float):
+        return math.isclose(one, other, rel_tol=1e-6)  # a rate may have been a tensor in float32
+    return bool(one == other)
