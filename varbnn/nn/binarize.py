@@ -19,6 +19,7 @@ from varbnn.nn.draws import binary_layers, draw_once_per_forward, forget_once_pe
 from varbnn.nn.layer import BinaryLayer
 from varbnn.nn.linear import BinaryLinear
 from varbnn.nn.misfit import refuse_misfit
+from varbnn.nn.own_code import own_code
 from varbnn.posteriors import Bernoulli, Posterior
 
 TWINS: dict[type[nn.Module], type[BinaryLayer]] = {
@@ -191,6 +192,12 @@ def freeze(
             raise InputError(
                 f"{name or 'the model'} has a parametrized or pruned parameter, which a plain layer would lose; make "
                 "it permanent first (torch.nn.utils.parametrize.remove_parametrizations, prune.remove)"
+            )
+        kind = next((kind for kind in TWINS.values() if isinstance(layer, kind)), None)
+        if kind is not None and (changed := own_code(layer, kind)) is not None:
+            raise InputError(
+                f"{name or 'the model'} ({type(layer).__name__}) has a {changed} of its own, which a plain layer would "
+                "lose; varbnn.sampled(model) holds a draw of any model"
             )
     frozen = copy.deepcopy(model)
     layers = [layer for _, layer in binary_layers(frozen)]

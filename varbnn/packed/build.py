@@ -13,6 +13,7 @@ from varbnn.nn.batchnorm import Data, warn_of_batchnorm
 from varbnn.nn.draws import binary_layers, evaluating, joint_sample
 from varbnn.nn.layer import BinaryLayer
 from varbnn.packed.ensemble import PackedEnsemble
+from varbnn.packed.faithful import unfaithful
 from varbnn.packed.fuse import fused
 from varbnn.packed.graph import traced
 from varbnn.packed.layout import blocks_of, regrouped
@@ -74,8 +75,9 @@ def draw_packed(
     generator: torch.Generator | None,
     int8: bool = False,
     progress: bool = False,
+    rows: Tensor | None = None,
 ) -> PackedEnsemble:
-    """`pack`, without a word about statistics."""
+    """`pack`, without a word about statistics; `rows` are inputs to try the networks with."""
     if isinstance(num_samples, bool) or not isinstance(num_samples, int) or num_samples < 0:
         raise InputError(f"num_samples must be an integer ≥ 0 (0 is the mode), got {num_samples!r}")
     layers = [layer for _, layer in binary_layers(model)]
@@ -84,7 +86,7 @@ def draw_packed(
     traced(model)  # a model that cannot be packed is refused before anything is drawn
     with torch.no_grad(), evaluating(model):
         weights = _mode(layers) if num_samples == 0 else _draw(layers, num_samples, generator)
-        return packed(model, weights, refresh_bn, int8, progress)
+        return packed(model, weights, refresh_bn, int8, progress, rows)
 
 
 def objection(model: nn.Module) -> str | None:
@@ -99,20 +101,28 @@ def objection(model: nn.Module) -> str | None:
 
 
 def packed(
-    model: nn.Module, weights: Mapping[nn.Module, Tensor], refresh_bn: Data | None, int8: bool, progress: bool
+    model: nn.Module,
+    weights: Mapping[nn.Module, Tensor],
+    refresh_bn: Data | None,
+    int8: bool,
+    progress: bool,
+    rows: Tensor | None = None,
 ) -> PackedEnsemble:
     """The ensemble of networks already drawn: `weights` are the blocks of each layer; `model` is in eval mode."""
     num_samples = len(next(iter(weights.values())))
-    statistics, rows = now(model), None
+    statistics = now(model)
     if refresh_bn is not None and statistics:
         statistics, rows = measured(model, weights, refresh_bn, progress)
-    result = fused(plan(model, Drawn(weights, statistics)), num_samples)
+    drawn = Drawn(weights, statistics)
+    result = fused(plan(model, drawn), num_samples)
+    ensemble = PackedEnsemble(Program.of(result), num_samples).eval()
+    if rows is not None:
+        problem = ensemble.examine(rows) or unfaithful(model, drawn, ensemble, rows)
+        if problem is not None:
+            raise InputError(problem)
     for step in result.steps:
         if isinstance(step, PackedLinear):
             step.int8 = int8
-    ensemble = PackedEnsemble(Program.of(result), num_samples).eval()
-    if rows is not None and (problem := ensemble.examine(rows)) is not None:
-        raise InputError(problem)
     return ensemble
 
 

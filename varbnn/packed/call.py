@@ -49,8 +49,6 @@ ATTRIBUTES = frozenset({"shape", "ndim", "dtype", "device", "T", "mT"})
 _NAMES: dict[Any, str] = {}
 for _name, _function in FUNCTIONS.items():
     _NAMES.setdefault(_function, _name)
-_ALIASES = {F.relu_: "functional.relu", torch.relu_: "torch.relu", operator.iadd: "operator.add",
-            operator.imul: "operator.mul", operator.isub: "operator.sub"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -72,13 +70,9 @@ class Call(nn.Module):
 
     def __init__(self, target: Callable[..., Any] | str, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
         super().__init__()
-        if not isinstance(target, str):
-            target = FUNCTIONS[_ALIASES[target]] if target in _ALIASES else target
         if target == "view" and not any(isinstance(arg, torch.dtype) for arg in args):
             target = "reshape"  # images lie channels last in a packed program, which a view can refuse
         self.target, self.args, self.kwargs = target, tuple(args), dict(kwargs)
-        if "inplace" in self.kwargs:
-            self.kwargs["inplace"] = False  # another step may still need the value
 
     def forward(self, *values: Any) -> Any:
         args, kwargs = filled(self.args, values), filled(self.kwargs, values)

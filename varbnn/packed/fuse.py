@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from varbnn.errors import InputError
 from varbnn.nn import Gate
 from varbnn.packed.call import Call, Constant, Real
 from varbnn.packed.gates import Opened, PackShut, read_shut, takes_shut
@@ -194,7 +195,7 @@ def spread(plan: Plan, num_samples: int) -> Plan:
 def _spread(plan: Plan, num_samples: int, everywhere: bool) -> Plan | None:
     """None where the size of a shared batch is used on rows of the networks' own: then all have to be their own."""
     work = _Rewrite(plan)
-    own, sizes, constants = [False], [False], [False]
+    own, sizes, constants, follows = [False], [False], [False], [True]
     repeated = dict[int, int]()
     if everywhere:
         work.values[0] = work.new.add(Spread(num_samples), 0)
@@ -214,6 +215,13 @@ def _spread(plan: Plan, num_samples: int, everywhere: bool) -> Plan | None:
         mine = not size and (per_network or any(own[value] for value in wire))
         if mine and num_samples > 1 and any(sizes[value] and not own[value] for value in wire):
             return None
+        follows.append(any(follows[value] for value in wire))
+        if (per_network or isinstance(step, PackedProduct | MeasuredNorm)) and not follows[-1]:
+            raise InputError(
+                "a binary layer, or a batch norm of its own for each network, is applied to a tensor that does not "
+                "come from the input; packed networks stand one after the other in the batch, and such rows have no "
+                "place there. varbnn.predict runs any model"
+            )
         if isinstance(step, PackedProduct | MeasuredNorm):
             step.shared = not own[wire[0]]
         product = isinstance(step, PackedProduct)
@@ -223,7 +231,7 @@ def _spread(plan: Plan, num_samples: int, everywhere: bool) -> Plan | None:
             work.keep(index, step)
         own.append(product or mine or (size and any(own[value] for value in wire)))
         sizes.append(size)
-        constants.append(isinstance(step, Constant))
+        constants.append(isinstance(step, Constant) or (bool(wire) and all(constants[value] for value in wire)))
     if not own[plan.output]:  # the answer depends on no drawn weight
         work.values[plan.output] = repeat(plan.output)
     return work.done()

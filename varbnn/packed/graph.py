@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import copy
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.module import _global_forward_hooks, _global_forward_pre_hooks
 from torch.nn.parallel import DistributedDataParallel
 
 from varbnn.errors import InputError
@@ -15,13 +18,12 @@ from varbnn.nn.conv import BinaryConv1d, BinaryConv2d, BinaryConv3d
 from varbnn.nn.draws import binary_layers, draws_once, evaluating, holding
 from varbnn.nn.layer import BinaryLayer
 from varbnn.nn.linear import BinaryLinear
+from varbnn.nn.own_code import own_code
 from varbnn.packed.rows import mixing
+from varbnn.packed.writing import AUGMENTED, SKIPPED, without_writing
 
 KNOWN = (BinaryLinear, BinaryConv1d, BinaryConv2d, BinaryConv3d, Sign, Gate, _BatchNorm)
 """Modules that become steps of their own: what they compute is known, and their forward is not looked at."""
-
-SKIPPED = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
-"""Modules that do nothing in prediction."""
 
 
 class _Tracer(fx.Tracer):
@@ -30,6 +32,21 @@ class _Tracer(fx.Tracer):
             return True
         # torch's own containers, such as TransformerEncoderLayer, are looked into where binary layers are inside
         return super().is_leaf_module(module, name) and next(binary_layers(module), None) is None
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Proxy(node, self)
+
+
+class _Proxy(fx.Proxy):
+    """Tells ``h += x``, which writes into h, from ``h = h + x``; torch's own takes both for the latter."""
+
+
+def _noting(function: Callable[..., Any]) -> Callable[[fx.Proxy, Any], Any]:
+    return lambda self, other: self.tracer.create_proxy("call_function", function, (self, other), {})
+
+
+for _function in AUGMENTED:
+    setattr(_Proxy, f"__{_function.__name__}__", _noting(_function))
 
 
 def traced(model: nn.Module) -> tuple[nn.Module, fx.Graph]:
@@ -47,9 +64,9 @@ def traced(model: nn.Module) -> tuple[nn.Module, fx.Graph]:
     layers = [layer for _, layer in binary_layers(model)]
     attributes = set(root.__dict__)
     try:
-        with evaluating(model), holding(layers, [_Untouchable.over(layer) for layer in layers]):
+        with evaluating(model), holding(layers, [_Untouchable.over(layer) for layer in layers]), _kept(root):
             graph = _Tracer().trace(root)
-            constants = {name: root.__dict__.pop(name) for name in set(root.__dict__) - attributes}
+            constants = {name: root.__dict__[name] for name in set(root.__dict__) - attributes}
     except InputError:
         raise
     except Exception as error:  # whatever the model's own code raises when it is shown a stand-in for its input
@@ -64,10 +81,35 @@ def traced(model: nn.Module) -> tuple[nn.Module, fx.Graph]:
         names = ", ".join(node.name for node in given)
         raise InputError(f"packing takes models with one input, {type(model).__name__} has {len(given)}: {names}")
     graph.constants = constants  # type: ignore[attr-defined]  # tensors that the forward made itself
+    without_writing(root, graph)
     mixes = mixing(root, graph)
     if mixes is not None:
         raise InputError(mixes)
     return root, graph
+
+
+@contextmanager
+def _kept(root: nn.Module) -> Iterator[None]:
+    """Afterwards every module has the attributes it had: what a forward keeps would be torch.fx's stand-ins."""
+    before = [(module.__dict__, dict(module.__dict__)) for module in root.modules()]
+    contents = [
+        (value, copy.copy(value))
+        for _, attributes in before
+        for value in attributes.values()
+        if isinstance(value, list | dict | set)
+    ]
+    try:
+        yield
+    finally:
+        for held, attributes in before:
+            held.clear()
+            held.update(attributes)
+        for value, content in contents:
+            if isinstance(value, list):
+                value[:] = content
+            else:
+                value.clear()
+                value.update(content)
 
 
 class _Untouchable(Tensor):
@@ -90,23 +132,18 @@ def _uses_weight() -> InputError:
 
 
 def _refuse_own_code(model: nn.Module) -> None:
+    if _global_forward_hooks or _global_forward_pre_hooks:
+        raise InputError("torch has forward hooks on all modules, which packing would leave out; remove them first")
     for name, module in model.named_modules():
         where = f"{name or 'the model'} ({type(module).__name__})"
         known = next((kind for kind in KNOWN if isinstance(module, kind)), None)
-        if known is not None and _forward_of(type(module)) not in _forwards(known):
-            raise InputError(f"{where} has a forward of its own, which packing would leave out")
+        if known is not None and not isinstance(module, nn.SyncBatchNorm) and (name := own_code(module, known)):
+            raise InputError(f"{where} has a {name} of its own, which packing would leave out")
         replaced = known is not None or isinstance(module, (nn.ReLU, *SKIPPED))
+        if replaced and "forward" in module.__dict__:
+            raise InputError(f"{where} has a forward of its own, which packing would leave out")
         if (replaced or module is model) and any(_foreign_hooks(module)):
             raise InputError(f"{where} has a forward hook, which packing would leave out; remove the hook first")
-
-
-def _forward_of(kind: type) -> Any:
-    return getattr(kind, "forward", None)
-
-
-def _forwards(known: type) -> list[Any]:
-    own = [_forward_of(known)]
-    return [*own, nn.SyncBatchNorm.forward] if known is _BatchNorm else own
 
 
 def _foreign_hooks(module: nn.Module) -> Iterator[Any]:

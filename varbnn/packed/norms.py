@@ -24,11 +24,18 @@ class MeasuredNorm(nn.Module):
     def __init__(self, norm: _BatchNorm, num_samples: int) -> None:
         super().__init__()
         self.eps, self.num_samples, self.shared = norm.eps, num_samples, False
-        self.measures = False
-        """Off, it lets values pass as they are."""
-        self.pool = Pool()
+        self.pool, self._on = Pool(), [False]  # of all uses of the layer: a copy has the same
         self.register_buffer("weight", None if norm.weight is None else norm.weight.detach().float())
         self.register_buffer("bias", None if norm.bias is None else norm.bias.detach().float())
+
+    @property
+    def measures(self) -> bool:
+        """Off, it lets values pass as they are."""
+        return self._on[0]
+
+    @measures.setter
+    def measures(self, on: bool) -> None:
+        self._on[0] = on
 
     def forward(self, input: Tensor) -> Tensor:
         if not self.measures:

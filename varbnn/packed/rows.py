@@ -108,13 +108,18 @@ class Probe:
 
     def run(self, rows: Tensor) -> Probe:
         """`rows`: 1 or 2 inputs; a lone one is joined by another made from it."""
-        rows = rows[:2] if len(rows) > 1 else torch.cat([rows, 0.5 * rows + 0.25])
+        rows = rows[:2].clone() if len(rows) > 1 else torch.cat([rows, 0.5 * rows + 0.25])
         both: list[Any] = [rows]
         alone: list[list[Any]] = [[rows[:1]], [rows[1:]]]
         follows, networks = [True], [1]
         for step, wire in zip(self.steps, self.wires, strict=True):
             inputs = [both[value] for value in wire]
-            result = step(*inputs)
+            try:
+                result = step(*inputs)
+                each = [step(*(one[value] for value in wire)) for one in alone] if _may_mix(step) else []
+            except (RuntimeError, AttributeError, TypeError, ValueError, IndexError) as error:  # of the model's code
+                self.problem = f"{_name(step)} fails on two inputs: {str(error).partition(chr(10))[0]}"
+                return self
             own = any(networks[value] > 1 for value in wire if follows[value])
             count = self.num_samples if own or _per_network(step) else 1
             singles: list[Any]
@@ -124,7 +129,7 @@ class Probe:
             if touched and not _may_mix(step):
                 singles = [_row(result, count, m) for m in (0, 1)]
             else:
-                singles = [step(*(one[value] for value in wire)) for one in alone]
+                singles = each or [step(*(one[value] for value in wire)) for one in alone]
                 if touched and isinstance(result, Tensor) and not _same(result, singles, count):
                     self.problem = sentence(_name(step))
                     return self

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from varbnn.errors import InputError
 from varbnn.nn.batchnorm import Data, batchnorms, forward_with_variance, mixed_batches
 from varbnn.packed.fuse import fused
 from varbnn.packed.norms import MeasuredNorm
@@ -76,7 +77,10 @@ class _Part:
 
 def _parts(model: nn.Module, weights: Mapping[nn.Module, Tensor], rows: Tensor, batch: int) -> list[_Part]:
     one = _Part(model, {layer: blocks[:1] for layer, blocks in weights.items()})
-    bytes_each = Probe(one.program.steps, one.program.wires, 1).run(rows).row_bytes * batch
+    probe = Probe(one.program.steps, one.program.wires, 1).run(rows)
+    if probe.problem is not None:
+        raise InputError(probe.problem)
+    bytes_each = probe.row_bytes * batch
     together = max(1, WORKING_BYTES // bytes_each)
     samples = len(next(iter(weights.values())))
     starts = range(0, samples, together)

@@ -18,8 +18,9 @@ from varbnn.nn.layer import BinaryLayer
 from varbnn.nn.linear import BinaryLinear
 from varbnn.packed.call import Call, Constant, Real, Ref
 from varbnn.packed.gates import Opened
-from varbnn.packed.graph import SKIPPED, attribute, traced
+from varbnn.packed.graph import attribute, traced
 from varbnn.packed.steps import Affine, PackedConv, PackedLinear
+from varbnn.packed.writing import SKIPPED
 
 PAD_MODES = {"zeros": "constant", "reflect": "reflect", "replicate": "replicate", "circular": "circular"}
 
@@ -115,7 +116,7 @@ def _add_module(result: Plan, module: nn.Module, node: fx.Node, values: Mapping[
     if isinstance(module, BinaryConv1d | BinaryConv2d | BinaryConv3d):
         return _add_conv(result, module, drawn.weights[module], *inputs)
     if module in drawn.norms:
-        return result.add(drawn.norms[module], *inputs)
+        return result.add(copy.copy(drawn.norms[module]), *inputs)  # one for each use; what they measure is pooled
     if isinstance(module, _BatchNorm):
         return result.add(batchnorm(module, drawn.statistics.get(module), str(node.target)), *inputs)
     if isinstance(module, Sign):
@@ -125,7 +126,10 @@ def _add_module(result: Plan, module: nn.Module, node: fx.Node, values: Mapping[
         return result.add(Opened(Gate(module.values, reverse=module.reverse, width=module.width)), *inputs)
     if isinstance(module, nn.ReLU):
         return result.add(Affine(None, None, "relu"), *inputs)
-    kept = copy.deepcopy(module).float().eval().requires_grad_(False)
+    try:
+        kept = copy.deepcopy(module).float().eval().requires_grad_(False)
+    except RuntimeError as error:  # old weight_norm holds a tensor with a graph after a step
+        raise InputError(f"{node.target} ({type(module).__name__}) cannot be copied: {error}") from error
     for option in kept.modules():
         if getattr(option, "inplace", False):
             option.inplace = False  # type: ignore[assignment]  # another step may still need the value

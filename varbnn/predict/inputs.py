@@ -54,7 +54,7 @@ class RepeatedInputs:
                 else:
                     _require_same(known[seen : seen + len(x)], sums, len(known))
             seen += len(x)
-            yield x.to(self.device)
+            yield x.to(self.device, copy=True)  # a model may write into its input
         if seen == 0:
             raise InputError("inputs hold no example; give at least one")
         if known is not None and seen != len(known):

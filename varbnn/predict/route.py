@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from itertools import chain
 
 import torch
 from torch import Tensor, nn
 
+from varbnn.errors import InputError
 from varbnn.kernels.backend import active_backend
 from varbnn.nn.batchnorm import Data, real_dtype
 from varbnn.nn.draws import binary_layers
@@ -16,6 +18,9 @@ from varbnn.predict.inputs import RepeatedInputs
 
 FASTER_LEVELS = frozenset({"avx2", "avx512"})
 """Compiled kernels that beat torch's float products."""
+
+LEAST_CHANNELS = 16
+"""Outputs in a group of a convolution: packed, a group takes the room of so many (depthwise: 22 times the loop)."""
 
 LEAST_NETWORKS = 8
 LEAST_WEIGHTS = 2**20
@@ -37,7 +42,15 @@ def reason_for_loop(model: nn.Module, num_samples: int, device: torch.device) ->
         return f"{weights} weights are too few"
     if real_dtype(model) != torch.float32:
         return f"the model computes in {real_dtype(model)}"
+    if any(_thin(layer) for _, layer in binary_layers(model)):
+        return f"convolutions with fewer than {LEAST_CHANNELS} outputs in a group"
     return objection(model)
+
+
+def _thin(layer: nn.Module) -> bool:
+    groups: int = getattr(layer, "groups", 1)
+    outputs: int = getattr(layer, "out_channels", 0)
+    return groups > 1 and outputs // groups < LEAST_CHANNELS
 
 
 def packed_outputs(
@@ -60,9 +73,8 @@ def packed_outputs(
     first = next(batches)
     ensemble = None
     if first.dtype == torch.float32:
-        ensemble = draw_packed(model, num_samples, refresh_bn, generator)
-        if ensemble.examine(first) is not None:  # the rows of a batch see each other
-            ensemble = None
+        with suppress(InputError):  # refused; the loop answers, or says what is wrong with the data
+            ensemble = draw_packed(model, num_samples, refresh_bn, generator, rows=first[:2])
     if ensemble is None:
         source.set_state(before)
         inputs.forget()

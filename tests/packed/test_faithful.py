@@ -1,0 +1,289 @@
+"""Forwards that torch.fx reads otherwise than they run: refused by `pack`, and asked one by one by `predict`."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import types
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.nn.modules.module import register_module_forward_hook
+
+import varbnn as vb
+from tests.packed.models import Net, answers, seeded
+from varbnn.errors import InputError
+from varbnn.predict.route import reason_for_loop
+
+X = torch.randn(6, 512, generator=seeded(1))
+WIDE = 512  # enough weights in 8 networks to be packed by predict
+
+
+def relu_inside(m, x):
+    h = m.a(x)
+    F.relu(h, inplace=True)
+    return m.o(h)
+
+
+def relu_by_place(m, x):
+    h = m.a(x)
+    F.relu(h, True)
+    return m.o(h)
+
+
+def statement(m, x):
+    h = m.a(x)
+    torch.relu_(h)
+    return m.o(h)
+
+
+def residual_block(m, x):
+    h = m.a(x)
+    return m.o(h + m.b(m.relu(h)))
+
+
+def other_name(m, x):
+    h = m.a(x)
+    r = h
+    h += m.b(h)
+    return m.o(h + r)
+
+
+def added_to_shared(m, x):
+    h = x * 1.5
+    h.add_(m.a(x))
+    return m.o(h)
+
+
+def chained(m, x):
+    h = m.a(x)
+    h.mul_(0.5).clamp_(-1, 1)
+    return m.o(h.relu_())
+
+
+def through_a_view(m, x):
+    h = m.a(x)
+    part = h[:, :4]
+    part *= 0
+    return m.o(h)
+
+
+def by_type(m, x):
+    if isinstance(x, torch.Tensor) and type(x) is torch.Tensor:
+        x = x.clamp(-0.1, 0.1)
+    return m.o(m.a(x))
+
+
+def by_attribute(m, x):
+    if hasattr(x, "tensors"):
+        x = x.tensors
+    return m.o(m.a(x))
+
+
+def prototypes(m, x):
+    return m.a(x) @ m.b(m.protos).transpose(0, 1)
+
+
+def writing_into_inputs(m, x):
+    x -= 1.0
+    return m.o(m.a(x))
+
+
+def counted(m, x):
+    rows = x.shape[0]
+    count = rows
+    count += 1
+    return m.o(m.a(x).reshape(rows, -1)) * (count - rows)
+
+
+def positions(m, x):
+    h = m.a(x.view(-1, 4, 128)) + m.pos(torch.arange(4))
+    return m.o(h.mean(1))
+
+
+def model_of(run, width=WIDE, **parts):
+    torch.manual_seed(0)
+    parts = parts or {"a": nn.Linear(width, width), "b": nn.Linear(width, width), "o": nn.Linear(width, 3)}
+    model = Net(run, **parts)
+    return vb.binarize(model, skip=["pos"] if "pos" in parts else ())
+
+
+PACKED = [counted, relu_inside, relu_by_place, statement, other_name, added_to_shared, chained, writing_into_inputs]
+
+
+def all_models():
+    yield from ((run.__name__, model_of(run)) for run in PACKED)
+    own = {"a": nn.Linear(WIDE, WIDE), "b": nn.Linear(WIDE, WIDE), "o": nn.Linear(WIDE, 3), "relu": nn.ReLU(True)}
+    yield "residual_block", model_of(residual_block, **own)
+    own = {"a": nn.Linear(128, WIDE), "o": nn.Linear(WIDE, 3), "pos": nn.Embedding(4, WIDE)}
+    yield "positions", model_of(positions, **own)
+
+
+MODELS = dict(all_models())
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_what_writes_into_its_input_is_packed_as_it_runs(name):
+    model = MODELS[name]
+    expected = answers(model, X.clone(), 3, seeded(5))
+    packed = vb.pack(model, 3, generator=seeded(5))
+    torch.testing.assert_close(packed(X.clone()).double(), expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
+    member = packed.member(1)(X.clone())
+    torch.testing.assert_close(member.double(), expected[1], rtol=0, atol=1e-5 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("run", [through_a_view, prototypes])
+def test_what_cannot_be_packed_is_refused(run):
+    model = model_of(run) if run is through_a_view else with_prototypes()
+    with pytest.raises(InputError, match=r"shares and that is used later|does not come from the input"):
+        vb.pack(model, 3)
+
+
+def with_prototypes():
+    parts = {"a": nn.Linear(WIDE, WIDE), "b": nn.Linear(WIDE, WIDE), "protos": torch.randn(3, WIDE)}
+    return model_of(prototypes, **parts)
+
+
+def normed(run):
+    torch.manual_seed(0)
+    layers = {"a": nn.Linear(WIDE, WIDE), "n": nn.BatchNorm1d(WIDE), "o": nn.Linear(WIDE, 3)}
+    return vb.binarize(Net(lambda m, x: run(m, x), **layers))
+
+
+def test_with_inputs_at_hand_pack_asks_the_model_itself():
+    for run in (by_type, by_attribute):
+        model = normed(lambda m, x, run=run: m.o(m.n(m.a(x.clamp(-0.1, 0.1)))) if run is by_type and isinstance(
+            x, torch.Tensor) else run(m, x))  # fmt: skip
+        with pytest.raises(InputError, match=r"torch.fx|fails on two inputs"):
+            vb.pack(model, 3, refresh_bn=X)
+
+
+@pytest.mark.parametrize("name", [*MODELS, "through_a_view", "by_type", "by_attribute", "prototypes"])
+def test_predict_says_what_the_loop_says(name, monkeypatch):
+    others = {"prototypes": with_prototypes}
+    model = MODELS.get(name) or others.get(name, lambda: model_of(globals()[name]))()
+    before, x = copy.deepcopy(model.state_dict()), X.clone()
+    found = vb.predict(model, x, 16, generator=seeded(2)).probs
+    assert torch.equal(x, X), "the inputs were written into"
+    if reason_for_loop(model, 16, torch.device("cpu")) is None and name in MODELS:
+        packed = vb.pack(model, 16, generator=seeded(2))
+        torch.testing.assert_close(found, packed(X.clone()).softmax(-1), rtol=1e-4, atol=1e-5)
+    else:
+        monkeypatch.setenv("VARBNN_BACKEND", "reference")
+        torch.testing.assert_close(found, vb.predict(model, x, 16, generator=seeded(2)).probs, rtol=1e-4, atol=1e-5)
+    assert found.shape == (16, 6, 3)
+    torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
+
+
+# --- code that is put into layers ---
+
+
+class Scaled(vb.nn.BinaryLinear):
+    def forward(self, x):
+        return super().forward(x) * 0.1
+
+
+class Stretched(vb.nn.BinaryLinear):
+    @property
+    def weight(self):
+        return super().weight * 2.0
+
+
+def replaced(layer):
+    layer.forward = types.MethodType(lambda self, x: -type(self).forward(self, x), layer)
+    return layer
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: Scaled(8, 8),
+        lambda: Stretched(8, 8),
+        lambda: replaced(vb.nn.BinaryLinear(8, 8)),
+    ],
+)
+def test_code_of_its_own_in_a_binary_layer_is_neither_packed_nor_frozen_away(layer):
+    model = nn.Sequential(layer(), nn.ReLU(), vb.nn.BinaryLinear(8, 3))
+    with pytest.raises(InputError, match=r"0 \(.*\) has a (forward|weight) of its own"):
+        vb.pack(model, 2)
+    with pytest.raises(InputError, match=r"0 \(.*\) has a (forward|weight) of its own.*varbnn\.sampled"):
+        vb.freeze(model, "mode")
+
+
+@pytest.mark.parametrize("module", [nn.ReLU(), nn.Identity(), nn.BatchNorm1d(8)])
+def test_code_put_into_a_module_that_packing_replaces_is_refused(module):
+    model = nn.Sequential(vb.nn.BinaryLinear(8, 8), replaced(module), vb.nn.BinaryLinear(8, 3))
+    with pytest.raises(InputError, match="has a forward of its own"):
+        vb.pack(model, 2)
+
+
+def test_hooks_on_all_modules_are_refused():
+    hook = register_module_forward_hook(lambda module, inputs, output: None)
+    try:
+        with pytest.raises(InputError, match="forward hooks on all modules"):
+            vb.pack(vb.binarize(nn.Linear(4, 3)), 2)
+    finally:
+        hook.remove()
+
+
+# --- what a forward keeps ---
+
+
+def test_a_forward_that_keeps_values_keeps_none_of_the_tracing():
+    def forward(m, x):
+        m.count += 1
+        m.kept = m.a(x)
+        m.log.append(m.kept)
+        if "h" not in m.cache:
+            m.cache["h"] = m.o(m.kept)
+        return m.cache.pop("h")
+
+    model = model_of(forward)
+    model.count, model.log, model.cache, model.kept = 0, [], {}, None
+    vb.pack(model, 2)
+    assert (model.count, model.log, model.cache, model.kept) == (0, [], {}, None)
+    assert "_tensor_constant0" not in vars(model)
+
+
+def test_a_forward_that_cannot_be_traced_leaves_no_constants():
+    def forward(m, x):
+        h = m.a(x) * torch.ones(WIDE)
+        return m.o(h) if h.max() > 0 else m.o(-h)
+
+    model = model_of(forward)
+    names = set(vars(model))
+    for _ in range(2):
+        vb.predict(model, X, 8)
+    assert set(vars(model)) == names
+
+
+def test_a_packed_model_pickles(tmp_path):
+    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 3))
+    vb.binarize(model)
+    vb.pack(model, 2)
+    pickle.dumps(model)
+
+
+# --- one batch norm in two places; convolutions of many groups ---
+
+
+def test_a_batch_norm_used_on_shared_and_on_own_rows_is_measured_over_both():
+    torch.manual_seed(0)
+    parts = {"a": nn.Linear(16, 16), "n": nn.BatchNorm1d(16), "o": nn.Linear(16, 3)}
+    model, x = vb.binarize(Net(lambda m, x: m.o(m.n(m.a(m.n(x)))), **parts)), torch.randn(50, 16) * 3 + 1
+    packed = vb.pack(model, 3, refresh_bn=x, generator=seeded(0))
+    with vb.sampled(model) as held:
+        layers = [held.a, held.o]
+        for layer, step in zip(layers, [s for s in packed.program.steps if hasattr(s, "in_features")], strict=True):
+            layer._held = step.member(1)[0].weight.detach()
+        vb.refresh_batchnorm(held, x)
+        expected = held.eval()(x)
+    torch.testing.assert_close(packed(x)[1], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_predict_asks_convolutions_of_many_groups_one_by_one():
+    layers = [nn.Conv2d(3, 512, 1), nn.Conv2d(512, 512, 3, padding=1, groups=512), nn.Flatten(), nn.Linear(8192, 3)]
+    model = vb.binarize(nn.Sequential(*layers))
+    assert "outputs in a group" in str(reason_for_loop(model, 64, torch.device("cpu")))
