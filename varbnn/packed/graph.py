@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
+import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, fx, nn
@@ -20,6 +19,7 @@ from varbnn.nn.layer import BinaryLayer
 from varbnn.nn.linear import BinaryLinear
 from varbnn.nn.own_code import own_code
 from varbnn.packed.rows import mixing
+from varbnn.packed.untouched import ONE_AT_A_TIME, untouched
 from varbnn.packed.writing import AUGMENTED, SKIPPED, without_writing
 
 KNOWN = (BinaryLinear, BinaryConv1d, BinaryConv2d, BinaryConv3d, Sign, Gate, _BatchNorm)
@@ -27,6 +27,22 @@ KNOWN = (BinaryLinear, BinaryConv1d, BinaryConv2d, BinaryConv3d, Sign, Gate, _Ba
 
 
 class _Tracer(fx.Tracer):
+    """Reads a forward in this thread; others go on, though torch.fx patches torch.nn.Module for all of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._thread = threading.get_ident()
+
+    def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        if threading.get_ident() != self._thread:
+            return forward(*args, **kwargs)
+        return super().call_module(m, forward, args, kwargs)
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        if threading.get_ident() != self._thread:
+            return attr_val
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
+
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
         if isinstance(module, KNOWN):
             return True
@@ -64,9 +80,15 @@ def traced(model: nn.Module) -> tuple[nn.Module, fx.Graph]:
     layers = [layer for _, layer in binary_layers(model)]
     attributes = set(root.__dict__)
     try:
-        with evaluating(model), holding(layers, [_Untouchable.over(layer) for layer in layers]), _kept(root):
+        with (
+            ONE_AT_A_TIME,
+            evaluating(model),
+            holding(layers, [_Untouchable.over(layer) for layer in layers]),
+            untouched(root),
+        ):
             graph = _Tracer().trace(root)
             constants = {name: root.__dict__[name] for name in set(root.__dict__) - attributes}
+            without_writing(root, graph)
     except InputError:
         raise
     except Exception as error:  # whatever the model's own code raises when it is shown a stand-in for its input
@@ -81,35 +103,10 @@ def traced(model: nn.Module) -> tuple[nn.Module, fx.Graph]:
         names = ", ".join(node.name for node in given)
         raise InputError(f"packing takes models with one input, {type(model).__name__} has {len(given)}: {names}")
     graph.constants = constants  # type: ignore[attr-defined]  # tensors that the forward made itself
-    without_writing(root, graph)
     mixes = mixing(root, graph)
     if mixes is not None:
         raise InputError(mixes)
     return root, graph
-
-
-@contextmanager
-def _kept(root: nn.Module) -> Iterator[None]:
-    """Afterwards every module has the attributes it had: what a forward keeps would be torch.fx's stand-ins."""
-    before = [(module.__dict__, dict(module.__dict__)) for module in root.modules()]
-    contents = [
-        (value, copy.copy(value))
-        for _, attributes in before
-        for value in attributes.values()
-        if isinstance(value, list | dict | set)
-    ]
-    try:
-        yield
-    finally:
-        for held, attributes in before:
-            held.clear()
-            held.update(attributes)
-        for value, content in contents:
-            if isinstance(value, list):
-                value[:] = content
-            else:
-                value.clear()
-                value.update(content)
 
 
 class _Untouchable(Tensor):

@@ -11,6 +11,9 @@ from torch import Tensor, fx, nn
 from varbnn.packed.call import Call
 from varbnn.packed.sizes import gives_size
 
+ROWS = 8
+"""Inputs that packed networks are tried with."""
+
 # by name: where the dimension stands among the arguments, and what is meant without it (None: all of them)
 _DIMENSION: dict[str, tuple[int, int | None]] = {
     **dict.fromkeys(("mean", "sum", "prod", "std", "var", "amax", "amin", "argmax", "argmin", "logsumexp"), (1, None)),

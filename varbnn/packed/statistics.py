@@ -13,7 +13,7 @@ from varbnn.nn.batchnorm import Data, batchnorms, forward_with_variance, mixed_b
 from varbnn.packed.fuse import fused
 from varbnn.packed.norms import MeasuredNorm
 from varbnn.packed.program import Program
-from varbnn.packed.rows import Probe
+from varbnn.packed.rows import ROWS, Probe
 from varbnn.packed.trace import Drawn, plan
 
 WORKING_BYTES = 2**23
@@ -30,7 +30,7 @@ def now(model: nn.Module) -> Statistics:
 def measured(
     model: nn.Module, weights: Mapping[nn.Module, Tensor], data: Data, progress: bool
 ) -> tuple[Statistics, Tensor]:
-    """What `varbnn.refresh_batchnorm` finds for each of S networks, in float32 arithmetic; and two of the inputs.
+    """What `varbnn.refresh_batchnorm` finds for each of S networks, in float32 arithmetic; and some of the inputs.
 
     Args:
         model: in eval mode; not changed.
@@ -44,7 +44,7 @@ def measured(
     some: Tensor | None = None
     for x in _with_bar(mixed_batches(model, data), progress):
         if some is None:
-            some = x[:2].float()
+            some = x[:ROWS].float()
             parts = _parts(model, weights, some, len(x))
         for part in parts:
             forward_with_variance(part.program, x.float())

@@ -14,6 +14,7 @@ from varbnn.kernels.backend import active_backend
 from varbnn.nn.batchnorm import Data, real_dtype
 from varbnn.nn.draws import binary_layers
 from varbnn.packed import PackedEnsemble, draw_packed, objection
+from varbnn.packed.rows import ROWS
 from varbnn.predict.inputs import RepeatedInputs
 
 FASTER_LEVELS = frozenset({"avx2", "avx512"})
@@ -74,7 +75,7 @@ def packed_outputs(
     ensemble = None
     if first.dtype == torch.float32:
         with suppress(InputError):  # refused; the loop answers, or says what is wrong with the data
-            ensemble = draw_packed(model, num_samples, refresh_bn, generator, rows=first[:2])
+            ensemble = draw_packed(model, num_samples, refresh_bn, generator, rows=first[:ROWS])
     if ensemble is None:
         source.set_state(before)
         inputs.forget()
