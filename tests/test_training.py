@@ -311,3 +311,92 @@ def test_a_plateau_is_looked_for_in_the_loss():
     schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=0)
     rows = vb.fit(model, optimizer, [(X, Y)], epochs=3, scheduler=schedule, progress=False)
     assert schedule.best == min(row["loss"] for row in rows)
+
+
+# --- what counts as accuracy ---
+
+
+def once(model, x, y, loss=nn.functional.cross_entropy):
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    return vb.fit(model, optimizer, [(x, y)], epochs=1, loss=loss, progress=False)[0]
+
+
+def test_ignored_targets_are_not_counted():
+    model, y = nn.Linear(4, 3), Y.clone()
+    right = float((model(X[32:]).argmax(1) == Y[32:]).float().mean())
+    y[:32] = -100
+    assert once(model, X, y)["accuracy"] == pytest.approx(right)
+
+
+@pytest.mark.parametrize(
+    "outputs, targets, loss",
+    [
+        (1, Y % 2, lambda o, t: nn.functional.binary_cross_entropy_with_logits(o[:, 0], t.float())),
+        (3, Y[:, None], lambda o, t: nn.functional.cross_entropy(o, t[:, 0])),
+        (2, Y, vb.nn.gaussian_nll),
+        (3, torch.eye(3, dtype=torch.int64)[Y], lambda o, t: ((o - t) ** 2).mean()),
+    ],
+)
+def test_targets_that_are_no_numbers_of_classes_have_no_accuracy(outputs, targets, loss):
+    assert "accuracy" not in once(nn.Linear(4, outputs), X, targets, loss)
+
+
+@pytest.mark.parametrize("model", [lambda: nn.Linear(4, 1), lambda: vb.binarize(nn.Linear(4, 1))])
+def test_an_optimizer_of_torch_is_held_back_from_a_gradient_that_is_not_finite(model):
+    model = model()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    adam = torch.optim.Adam(model.parameters())
+    with pytest.raises(InputError, match="gradients have NaN"):
+        vb.fit(model, adam, [(X, Y)], epochs=1, loss=lambda o, t: (o * torch.inf).sum(), progress=False)
+    targets = torch.full((64, 1), torch.nan)
+    with pytest.raises(InputError, match="targets has NaN"):
+        vb.fit(model, adam, [(X, targets)], epochs=1, loss=nn.functional.mse_loss, progress=False)
+    assert_same_state(model.state_dict(), before)
+
+
+def test_a_batch_of_the_wrong_parts_is_named_by_them():
+    with pytest.raises(InputError, match="got tuple of ndarray, Tensor"):
+        once(nn.Linear(4, 3), X.numpy(), Y)
+
+
+@pytest.mark.parametrize(
+    "rule, first, second, named",
+    [
+        ("StraightThrough", dict(clip=1.0), dict(clip=None), "clip=1.0"),
+        ("StraightThrough", dict(clip=None), dict(clip=1.0), "clip=None"),
+        ("Bop2ndOrder", dict(bias_correction=None), dict(bias_correction="adam"), "bias_correction=None"),
+    ],
+)
+def test_a_setting_that_is_absent_is_a_setting(tmp_path, rule, first, second, named):
+    def made(options):
+        def of(model):
+            return getattr(vb.optim, rule)(model.parameters(), **options)
+
+        return of
+
+    def go(options, epochs):
+        torch.manual_seed(0)
+        model = vb.binarize(nn.Linear(4, 3), vb.posteriors.Point())
+        return vb.fit(
+            model, made(options)(model), [(X, Y)], epochs=epochs, checkpoint=tmp_path / "run.pt", progress=False
+        )
+
+    go(first, 1)
+    with pytest.raises(CheckpointError, match=f"begun with {named}"):
+        go(second, 2)
+
+
+def test_a_rate_of_a_group_that_a_schedule_moves_is_a_setting(tmp_path):
+    def go(rate, epochs):
+        torch.manual_seed(0)
+        model = network()
+        groups = [{"params": model[0].parameters(), "lr": rate}, {"params": [*model[1].parameters(), model[3].natural]}]
+        optimizer = vb.optim.BayesBiNN(groups, lr=0.1, dataset_size=64)
+        schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
+        options = dict(epochs=epochs, scheduler=schedule, checkpoint=tmp_path / "run.pt", progress=False)
+        return vb.fit(model, optimizer, [(X, Y)], **options)
+
+    go(0.2, 1)
+    with pytest.raises(CheckpointError, match="begun with initial_lr="):
+        go(0.3, 2)
+    assert len(go(0.2, 2)) == 2

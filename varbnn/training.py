@@ -17,8 +17,10 @@ from tqdm.auto import tqdm
 from varbnn import saving
 from varbnn.errors import InputError
 from varbnn.nn import antithetic as in_pairs
-from varbnn.nn import binary_layers, draw_once_per_forward, health
+from varbnn.nn import binary_layers, draw_once_per_forward, gaussian_nll, health
+from varbnn.optim import Rule
 from varbnn.optim.belonging import advance, chosen_settings, require_own, require_same_settings
+from varbnn.optim.finite import refuse_nonfinite
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -56,12 +58,14 @@ def fit(
         label: in front of the bar.
 
     Returns:
-        One row per epoch: epoch, loss, accuracy (for integer targets), lr, seconds, and for a model with binary layers
+        One row per epoch: epoch, loss, lr, seconds, accuracy where outputs are N×C with C ≥ 2 and targets N whole
+        numbers (those outside 0 … C - 1, such as ``ignore_index``, are not counted), and for a model with binary layers
         entropy_bits, saturated, kl, flips (modes that changed sign over the epoch) and step_flips (in its first step).
 
     Raises:
         InputError: a number out of range, an optimizer that holds none of the model's parameters or none of its
-            beliefs, a loader that yields nothing or no pairs, or NaN on the way (the model keeps its last good step).
+            beliefs, a loader that yields nothing or no pairs, or NaN on the way (the parameters keep their last good
+            step).
         CheckpointError: `checkpoint` cannot be read or belongs to another model or to other settings of the optimizer;
             nothing is loaded then.
 
@@ -118,9 +122,9 @@ def _epoch(
     num_samples: int,
     antithetic: bool,
 ) -> dict[str, float]:
-    start, seen, total, correct = time.perf_counter(), 0, 0.0, 0
+    start, seen, total, correct, asked = time.perf_counter(), 0, 0.0, 0, 0
     device = next(model.parameters()).device
-    classes, flips = False, {}
+    flips: dict[str, float] = {}
     model.train()
     for batch in loader:
         x, y = (tensor.to(device) for tensor in _pair(batch))
@@ -131,19 +135,31 @@ def _epoch(
                 value = loss(output, y)
                 (value / num_samples).backward()
                 total += value.item() * len(x) / num_samples
+        if not isinstance(optimizer, Rule):  # which looks by itself
+            gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+            refuse_nonfinite([gradient for gradient in gradients if not gradient.is_sparse])
         before = None if seen else _modes(model)  # what one step does to the modes is looked at once per epoch
         optimizer.step()
         if before:
             flips = {"step_flips": float(sum((a != b).sum() for a, b in zip(before, _modes(model), strict=True)))}
-        classes = output.dim() == 2 and not y.is_floating_point()
-        correct += int((output.detach().argmax(1) == y).sum()) if classes else 0
+        classes = loss is not gaussian_nll and _are_classes(output, y)
+        if classes:
+            among = (y >= 0) & (y < output.shape[1])  # others are ignored by the loss, or it refused them
+            correct += int((output.detach().argmax(1) == y)[among].sum())
+            asked += int(among.sum())
         seen += len(x)
     if seen == 0:
         raise InputError(
             "the loader yielded no batch to train on; is it a generator that was used up, or drop_last too eager?"
         )
     row = {"loss": total / seen, "seconds": time.perf_counter() - start, **flips}
-    return row | ({"accuracy": correct / seen} if classes else {})
+    return row | ({"accuracy": correct / asked} if asked else {})
+
+
+def _are_classes(output: Tensor, y: Tensor) -> bool:
+    """Whether the outputs are logits N×C of at least two classes and the targets N numbers of classes."""
+    whole = not (y.is_floating_point() or y.is_complex() or y.dtype == torch.bool)
+    return output.dim() == 2 and output.shape[1] > 1 and y.dim() == 1 and len(y) == len(output) and whole
 
 
 @torch.no_grad()
@@ -154,7 +170,11 @@ def _modes(model: nn.Module) -> list[Tensor]:
 def _pair(batch: Any) -> tuple[Tensor, Tensor]:
     pair = isinstance(batch, tuple | list) and len(batch) == 2 and all(isinstance(part, Tensor) for part in batch)
     if not pair:
-        raise InputError(f"the loader must yield (inputs, targets), two tensors, got {type(batch).__name__}")
+        parts = ", ".join(type(part).__name__ for part in batch) if isinstance(batch, tuple | list) else ""
+        given = f"{type(batch).__name__}{f' of {parts}' if parts else ''}"
+        raise InputError(f"the loader must yield (inputs, targets), two tensors, got {given}")
+    if batch[1].is_floating_point() and not bool(torch.isfinite(batch[1]).all()):
+        raise InputError("a batch of the targets has NaN or infinite entries; clean the data first")
     if batch[0].is_floating_point() and not bool(torch.isfinite(batch[0]).all()):
         # before the forward pass, which would leave NaN in the batch-norm statistics
         raise InputError("a batch of the inputs has NaN or infinite entries; clean the data first")

@@ -196,3 +196,18 @@ def test_an_array_takes_the_precision_of_the_model():
     from_array = model[1].running_mean.clone()
     vb.refresh_batchnorm(model, torch.from_numpy(inputs).float())
     assert torch.equal(model[1].running_mean, from_array)
+
+
+def test_batches_of_arrays_take_the_precision_of_the_model():
+    torch.manual_seed(0)
+    model = vb.binarize(nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8)))
+    x = np.random.default_rng(0).standard_normal((20, 6))
+    vb.refresh_batchnorm(model, x)
+    expected = model[1].running_mean.clone()
+    vb.refresh_batchnorm(model, [x[:10], x[10:]])
+    torch.testing.assert_close(model[1].running_mean, expected)
+    found = vb.predict(
+        model, [x[:10], x[10:]], 2, refresh_bn=[x], task="regression", generator=torch.Generator().manual_seed(0)
+    )
+    whole = vb.predict(model, x, 2, refresh_bn=x, task="regression", generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(found.means, whole.means)

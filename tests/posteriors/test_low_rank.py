@@ -308,3 +308,19 @@ def test_a_checkpoint_of_another_rank_is_refused():
     here, there = (vb.binarize(nn.Linear(4, 3), LowRankGaussian(rank=rank)) for rank in (2, 5))
     with pytest.raises(CheckpointError, match=r"factors has shape \(2, 3, 4\), the checkpoint \(5, 3, 4\)"):
         here.load_state_dict(there.state_dict())
+
+
+@pytest.mark.parametrize("what", ["kl", "entropy", "mean"])
+def test_what_it_knows_can_be_differentiated(what):
+    torch.manual_seed(0)
+    posterior = LowRankGaussian(rank=3)
+    location, factors = torch.randn(4, dtype=torch.float64), torch.randn(3, 4, dtype=torch.float64)
+    belief = (location.requires_grad_(), factors.requires_grad_())
+    assert torch.autograd.gradcheck(getattr(posterior, what), belief)
+
+
+def test_a_certain_weight_spoils_no_gradient():
+    location = torch.tensor([1.0, -2.0], requires_grad=True)
+    factors = torch.tensor([[0.0, 1.0]], requires_grad=True)
+    LowRankGaussian(rank=1).entropy(location, factors).sum().backward()
+    assert location.grad.isfinite().all()

@@ -171,3 +171,26 @@ def test_sampling_under_vmap_draws_each_row_on_its_own():
     sample = torch.func.vmap(one, randomness="different")(natural)
     assert not torch.equal(sample[0], sample[1])
     assert_within_standard_errors(sample.mean(1), math.tanh(0.3), standard_error(sample, axis=1))
+
+
+@pytest.mark.parametrize("step", [1e-5, 1e-4, 1e-3, 1e-1])
+def test_the_divergence_of_nearly_equal_coins_and_its_gradient_are_exact(step):
+    generator = torch.Generator().manual_seed(0)
+    p = 0.5 * torch.randn(2000, generator=generator)
+    q = p + step * torch.randn(2000, generator=generator)
+    a, b = q.clone().requires_grad_(), p.clone().requires_grad_()
+    found = torch.distributions.kl_divergence(SignedBernoulli(natural=a), SignedBernoulli(natural=b))
+    found.sum().backward()
+    u, v = q.double(), p.double()
+    # KL = (u - v) tanh u - log cosh u + log cosh v, its gradients (u - v)(1 - tanh² u) and tanh v - tanh u
+    expected = (u - v) * u.tanh() - u.cosh().log() + v.cosh().log()
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-15)
+    torch.testing.assert_close(a.grad.double(), (u - v) * (1 - u.tanh() ** 2), rtol=1e-5, atol=1e-12)
+    torch.testing.assert_close(b.grad.double(), v.tanh() - u.tanh(), rtol=1e-5, atol=1e-12)
+
+
+def test_the_entropy_of_a_point_mass_has_gradient_zero():
+    natural = torch.tensor([torch.inf, -torch.inf, 1.0], requires_grad=True)
+    SignedBernoulli(natural=natural).entropy().sum().backward()
+    assert natural.grad[:2].tolist() == [0.0, 0.0]
+    assert natural.grad[2] == pytest.approx(-(1 - torch.tanh(torch.tensor(1.0)) ** 2).item(), rel=1e-5)

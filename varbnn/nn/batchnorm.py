@@ -53,8 +53,8 @@ def batchnorm_preserved(model: nn.Module) -> Iterator[None]:
                     getattr(layer, name).copy_(buffer)
 
 
-def input_batches(data: Data, batch_size: int) -> Iterator[Tensor]:
-    """The inputs in `data`, batch by batch: a tensor is cut up, a loader's (x, ...) gives x.
+def input_batches(data: Data, batch_size: int, dtype: torch.dtype | None = None) -> Iterator[Tensor]:
+    """The inputs in `data`, batch by batch: a tensor is cut up, a loader's (x, ...) gives x, arrays become `dtype`.
 
     Raises:
         InputError: a batch is empty, not a tensor, or has NaN or infinite entries.
@@ -64,6 +64,7 @@ def input_batches(data: Data, batch_size: int) -> Iterator[Tensor]:
         x = batch[0] if isinstance(batch, (tuple, list)) else batch
         if isinstance(x, np.ndarray):
             x = torch.from_numpy(x)
+            x = x.to(dtype) if dtype is not None and x.is_floating_point() else x
         if not isinstance(x, Tensor):
             raise InputError(
                 f"batch {number} is a {type(x).__name__}; give tensors, or tuples that start with the inputs"
@@ -155,7 +156,7 @@ def mixed_batches(model: nn.Module, data: Data) -> Iterator[Tensor]:
         InputError: no batch, an empty one, or NaN or infinite inputs.
     """
     device, empty = device_of(model), True
-    for x in input_batches(_even_parts(in_precision_of(model, data)), BATCH_SIZE):
+    for x in input_batches(_even_parts(in_precision_of(model, data)), BATCH_SIZE, real_dtype(model)):
         empty = False
         yield x.to(device)
     if empty:

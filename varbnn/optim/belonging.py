@@ -15,6 +15,7 @@ from varbnn.errors import CheckpointError, InputError, VarbnnWarning
 from varbnn.optim.rule import Rule
 from varbnn.posteriors import belief_of
 
+_UNTOLD = object()
 HOW = {"foreach", "fused", "capturable", "differentiable"}
 """Options that say how a step is computed, not what it is."""
 
@@ -55,8 +56,11 @@ def chosen_settings(optimizer: Optimizer) -> dict[str, Any]:
     options = dict(getattr(optimizer, "defaults", {}))
     if isinstance(optimizer, Rule):
         options |= {f"real_{key}": value for key, value in optimizer._real.items()}
+    rates = [group["initial_lr"] for group in optimizer.param_groups if "initial_lr" in group]
+    options |= {"initial_lr": rates} if rates else {}  # of each group, where a schedule moves them
     plain = {key: _plain(value) for key, value in options.items() if key not in HOW}
-    return {"optimizer": type(optimizer).__name__, **{key: value for key, value in plain.items() if value is not None}}
+    kept = {key: value for key, value in plain.items() if value is not _UNTOLD}
+    return {"optimizer": type(optimizer).__name__, **kept}
 
 
 def require_same_settings(saved: Any, optimizer: Optimizer, where: str) -> None:
@@ -71,13 +75,13 @@ def require_same_settings(saved: Any, optimizer: Optimizer, where: str) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """As a checkpoint holds it; None for what is no number, word or row of them."""
+    """As a checkpoint holds it; `_UNTOLD` for what is no number, word or row of them."""
     if isinstance(value, Tensor):
-        return value.item() if value.numel() == 1 else None
+        return value.item() if value.numel() == 1 else _UNTOLD
     if isinstance(value, tuple | list):
         parts = [_plain(part) for part in value]
-        return None if any(part is None for part in parts) else parts
-    return value if isinstance(value, bool | int | float | str) else None
+        return _UNTOLD if any(part is _UNTOLD for part in parts) else parts
+    return value if value is None or isinstance(value, bool | int | float | str) else _UNTOLD
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -161,7 +161,8 @@ class LowRankGaussian(Posterior):
         """m / σ, on which alone the law of a weight by itself depends; ±inf where σ = 0."""
         location, factors = belief
         deviation = torch.linalg.vector_norm(factors, dim=0) / math.sqrt(self.scale)
-        return torch.where(deviation == 0, sign(location) * math.inf, location / deviation)
+        certain = deviation == 0
+        return torch.where(certain, sign(location.detach()) * math.inf, location / torch.where(certain, 1.0, deviation))
 
     def correlation(self, location: Tensor, factors: Tensor, weights: Tensor | None = None) -> Tensor:
         """Correlation of the ±1 weights among themselves, by their law and not by draws.

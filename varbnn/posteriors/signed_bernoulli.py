@@ -97,7 +97,7 @@ class SignedBernoulli(Distribution):
 
     @property
     def mode(self) -> Tensor:
-        return sign(self.natural)
+        return sign(self.natural.detach())
 
     @property
     def variance(self) -> Tensor:
@@ -119,7 +119,8 @@ class SignedBernoulli(Distribution):
 
     def entropy(self) -> Tensor:
         magnitude = self.natural.abs()
-        tail = torch.where(magnitude == math.inf, 0.0, 2 * magnitude * torch.sigmoid(-2 * magnitude))
+        finite = torch.where(magnitude == math.inf, 0.0, magnitude)  # inf · 0 has no gradient, also where it is masked
+        tail = torch.where(magnitude == math.inf, 0.0, 2 * finite * torch.sigmoid(-2 * finite))
         return torch.log1p(torch.exp(-2 * magnitude)) + tail
 
     def enumerate_support(self, expand: bool = True) -> Tensor:
@@ -130,13 +131,16 @@ class SignedBernoulli(Distribution):
 
 @register_kl(SignedBernoulli, SignedBernoulli)
 def _kl_signed_bernoulli(p: SignedBernoulli, q: SignedBernoulli) -> Tensor:
-    # Both sides in log-probabilities, so that two nearly certain coins compare without forming log(0).
-    total = torch.zeros_like(p.natural + q.natural)
+    # Both sides in log-probabilities, so that two nearly certain coins compare without forming log(0); in float64,
+    # because the two terms of nearly equal coins cancel.
+    dtype = torch.promote_types(p.natural.dtype, q.natural.dtype)
+    wide = torch.float64 if p.natural.device.type != "mps" else torch.float32
+    coins = [SignedBernoulli(natural=coin.natural.to(wide), validate_args=False) for coin in (p, q)]
+    total = torch.zeros_like(coins[0].natural + coins[1].natural)
     for face in (1.0, -1.0):
-        probability = torch.sigmoid(2 * face * p.natural)
-        value = torch.full_like(p.natural, face)
-        log_ratio = SignedBernoulli(natural=p.natural, validate_args=False).log_prob(value) - SignedBernoulli(
-            natural=q.natural, validate_args=False
-        ).log_prob(value)
+        probability = torch.sigmoid(2 * face * coins[0].natural)
+        value = torch.full_like(coins[0].natural, face)
+        log_ratio = coins[0].log_prob(value) - coins[1].log_prob(value)
         total = total + torch.where(probability == 0, 0.0, probability * log_ratio)
-    return total.clamp_min(0)
+    below = (total.clamp_min(0) - total).detach()  # rounding, which must not cut the gradient
+    return (total + below.nan_to_num(0.0)).to(dtype)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, IterableDataset
 
 from varbnn.errors import InputError
-from varbnn.nn.batchnorm import Data, device_of, in_precision_of, input_batches
+from varbnn.nn.batchnorm import Data, device_of, in_precision_of, input_batches, real_dtype
 
 
 class RepeatedInputs:
@@ -33,7 +33,7 @@ class RepeatedInputs:
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise InputError(f"batch_size must be a positive integer, got {batch_size!r}")
         self.data = require_passes(as_data(data, "inputs", model), "inputs", num_passes)
-        self.batch_size = batch_size
+        self.batch_size, self._dtype = batch_size, real_dtype(model)
         self.device = torch.device(device) if device is not None else device_of(model)
         self._sums: list[Tensor] = []  # two numbers per input, from the first pass; a tensor needs none
         self._weights: dict[int, Tensor] = {}  # by the width of inputs
@@ -46,7 +46,7 @@ class RepeatedInputs:
         """
         first, seen = self._sums, 0
         known = torch.cat(first) if first else None
-        for x in input_batches(self.data, self.batch_size):
+        for x in input_batches(self.data, self.batch_size, self._dtype):
             if not isinstance(self.data, Tensor):
                 sums = self._marks(x, sizes=known is None)
                 if known is None:
