@@ -349,7 +349,7 @@ def test_an_optimizer_of_torch_is_held_back_from_a_gradient_that_is_not_finite(m
     with pytest.raises(InputError, match="gradients have NaN"):
         vb.fit(model, adam, [(X, Y)], epochs=1, loss=lambda o, t: (o * torch.inf).sum(), progress=False)
     targets = torch.full((64, 1), torch.nan)
-    with pytest.raises(InputError, match="targets has NaN"):
+    with pytest.raises(InputError, match="gradients have NaN"):
         vb.fit(model, adam, [(X, targets)], epochs=1, loss=nn.functional.mse_loss, progress=False)
     assert_same_state(model.state_dict(), before)
 

@@ -173,8 +173,6 @@ def _pair(batch: Any) -> tuple[Tensor, Tensor]:
         parts = ", ".join(type(part).__name__ for part in batch) if isinstance(batch, tuple | list) else ""
         given = f"{type(batch).__name__}{f' of {parts}' if parts else ''}"
         raise InputError(f"the loader must yield (inputs, targets), two tensors, got {given}")
-    if batch[1].is_floating_point() and not bool(torch.isfinite(batch[1]).all()):
-        raise InputError("a batch of the targets has NaN or infinite entries; clean the data first")
     if batch[0].is_floating_point() and not bool(torch.isfinite(batch[0]).all()):
         # before the forward pass, which would leave NaN in the batch-norm statistics
         raise InputError("a batch of the inputs has NaN or infinite entries; clean the data first")

@@ -437,3 +437,59 @@ def test_predict_asks_convolutions_of_many_groups_one_by_one():
     layers = [nn.Conv2d(3, 512, 1), nn.Conv2d(512, 512, 3, padding=1, groups=512), nn.Flatten(), nn.Linear(8192, 3)]
     model = vb.binarize(nn.Sequential(*layers))
     assert "outputs in a group" in str(reason_for_loop(model, 64, torch.device("cpu")))
+
+
+def with_float(m, x):
+    h = m.a(x.float())
+    return m.o(h.relu() if type(x) is torch.Tensor else h)
+
+
+def with_lock(m, x):
+    return m.o(m.a(x.clamp(-0.1, 0.1) if type(x) is torch.Tensor else x))
+
+
+def noisy(m, x):
+    return m.o(m.a(x) + 300 * torch.randn(WIDE))
+
+
+@pytest.mark.parametrize("run", [with_float, with_lock, noisy])
+def test_models_that_cannot_be_asked_exactly_have_no_excuse(run):
+    model = model_of(run)
+    model.lock = threading.Lock()  # cannot be copied
+    with pytest.raises(InputError, match="off by"):
+        draw_packed(model, 8, None, seeded(0), rows=X)
+    assert vb.predict(model, X, 8).probs.shape == (8, 6, 3)
+
+
+def test_ordered_dicts_and_buffers_that_are_replaced_stay():
+    def forward(m, x):
+        m.cache[f"k{len(m.cache)}"] = 1
+        m.calls = m.calls + 1
+        return m.o(m.a(x))
+
+    model = model_of(forward)
+    model.register_buffer("calls", torch.zeros(()))
+    model.register_buffer("unused", torch.tensor(torch.nan).expand(3))
+    model.cache = collections.OrderedDict(first=0)
+    draw_packed(model, 4, None, seeded(0), rows=X)
+    assert list(model.cache.items()) == [("first", 0)]
+    assert float(model.calls) == 0.0
+
+
+def test_a_loader_may_itself_predict_in_another_thread():
+    model = vb.binarize(nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8), nn.Linear(8, 3)))
+    other = vb.binarize(nn.Linear(8, 3))
+
+    def ask(found):
+        found.append(vb.pack(other, 2))
+
+    class Loader:
+        def __iter__(self):
+            found = []
+            thread = threading.Thread(target=ask, args=(found,), daemon=True)
+            thread.start()
+            thread.join(30)
+            assert found, "it waits for the one that waits for it"
+            yield torch.randn(20, 8)
+
+    assert vb.pack(model, 2, refresh_bn=Loader()).num_samples == 2

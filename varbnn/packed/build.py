@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from varbnn.errors import InputError
 from varbnn.kernels import ops
-from varbnn.nn.batchnorm import Data, mixed_batches, warn_of_batchnorm
+from varbnn.nn.batchnorm import Data, device_of, in_precision_of, warn_of_batchnorm
 from varbnn.nn.draws import binary_layers, evaluating, joint_sample
 from varbnn.nn.layer import BinaryLayer
 from varbnn.packed.ensemble import PackedEnsemble
@@ -18,10 +19,10 @@ from varbnn.packed.fuse import fused
 from varbnn.packed.graph import traced
 from varbnn.packed.layout import blocks_of, regrouped
 from varbnn.packed.program import Program
+from varbnn.packed.rows import ROWS
 from varbnn.packed.statistics import measured, now
 from varbnn.packed.steps import PackedLinear
 from varbnn.packed.trace import Drawn, plan
-from varbnn.packed.untouched import ONE_AT_A_TIME
 
 
 def pack(
@@ -79,19 +80,6 @@ def draw_packed(
     rows: Tensor | None = None,
 ) -> PackedEnsemble:
     """`pack`, without a word about statistics; `rows` are inputs to try the networks with."""
-    with ONE_AT_A_TIME:
-        return _draw_packed(model, num_samples, refresh_bn, generator, int8, progress, rows)
-
-
-def _draw_packed(
-    model: nn.Module,
-    num_samples: int,
-    refresh_bn: Data | None,
-    generator: torch.Generator | None,
-    int8: bool,
-    progress: bool,
-    rows: Tensor | None,
-) -> PackedEnsemble:
     if isinstance(num_samples, bool) or not isinstance(num_samples, int) or num_samples < 0:
         raise InputError(f"num_samples must be an integer ≥ 0 (0 is the mode), got {num_samples!r}")
     layers = [layer for _, layer in binary_layers(model)]
@@ -107,7 +95,7 @@ def objection(model: nn.Module) -> str | None:
     """Why `pack` refuses `model`, as far as that shows without inputs; None where it does not."""
     nothing = torch.empty(0, dtype=torch.int32)
     try:
-        with ONE_AT_A_TIME, evaluating(model):
+        with evaluating(model):
             plan(model, Drawn({layer: nothing for _, layer in binary_layers(model)}, now(model)))
     except InputError as error:
         return str(error)
@@ -127,12 +115,13 @@ def packed(
     statistics = now(model)
     if refresh_bn is not None and statistics:
         statistics, rows = measured(model, weights, refresh_bn, progress)
-    elif refresh_bn is not None and rows is None:
-        rows = next(iter(mixed_batches(model, refresh_bn)), None)
+    elif rows is None and isinstance(refresh_bn, Tensor | np.ndarray):
+        given = in_precision_of(model, refresh_bn)
+        rows = given[:ROWS].to(device_of(model)) if isinstance(given, Tensor) else None
     drawn = Drawn(weights, statistics)
     result = fused(plan(model, drawn), num_samples)
     ensemble = PackedEnsemble(Program.of(result), num_samples).eval()
-    if rows is not None and rows.is_floating_point() and len(rows):
+    if rows is not None and rows.is_floating_point() and len(rows) and bool(rows.isfinite().all()):
         problem = ensemble.examine(rows) or unfaithful(model, drawn, ensemble, rows)
         if problem is not None:
             raise InputError(problem)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +14,7 @@ from torch import nn
 ONE_AT_A_TIME = threading.RLock()
 """torch.fx patches torch.nn.Module while it reads a forward, for all threads."""
 
+REGISTERED = ("_parameters", "_buffers", "_modules")
 OF_TORCH = frozenset(nn.Module().__dict__)
 LIVE = frozenset({"_held", "_drawn", "_pass", "_common", "_pair", "_paired", "_reused"})
 """Of binary layers, who put these back by themselves."""
@@ -29,10 +30,11 @@ def untouched(root: nn.Module) -> Iterator[None]:
     contents = list[tuple[Any, Any]]()
     seen = set[int]()
     for _, attributes in modules:
+        contents += [(attributes[key], dict(attributes[key])) for key in REGISTERED]
         for key, value in attributes.items():
             if key not in OF_TORCH and key not in LIVE:
                 _remember(value, contents, seen)
-    buffers = [(buffer, buffer.detach().clone()) for buffer in root.buffers()]
+    buffers = [(b, b._version, b.detach().clone()) for b in root.buffers() if not b.is_inference()]
     try:
         yield
     finally:
@@ -45,8 +47,8 @@ def untouched(root: nn.Module) -> Iterator[None]:
         for value, content in contents:
             _put_back(value, content)
         with torch.no_grad():
-            for buffer, content in buffers:
-                if not torch.equal(buffer, content):
+            for buffer, version, content in buffers:
+                if buffer._version > version:
                     buffer.copy_(content)
 
 
@@ -63,8 +65,9 @@ def _remember(value: Any, contents: list[tuple[Any, Any]], seen: set[int]) -> No
 def _put_back(value: Any, content: Any) -> None:
     if isinstance(value, dict):
         if value.keys() != content.keys() or any(value[key] is not item for key, item in content.items()):
-            dict.clear(value)
-            dict.update(value, content)
+            kind: Any = OrderedDict if isinstance(value, OrderedDict) else dict  # one of its own may refuse
+            kind.clear(value)
+            kind.update(value, content)
     elif len(value) != len(content) or any(a is not b for a, b in zip(value, content, strict=True)):
         if isinstance(value, list):
             list.__setitem__(value, slice(None), content)

@@ -30,7 +30,7 @@ AUGMENTED: dict[Any, Callable[..., Any]] = {
 
 _FRESH = frozenset(
     (*("add", "sub", "mul", "div", "truediv", "floordiv", "mod", "pow", "neg", "and_", "or_", "xor", "matmul", "mm"),
-     *("bmm", "einsum", "linear", "conv1d", "conv2d", "conv3d", "bilinear", "embedding", "one_hot", "clone"),
+     *("bmm", "linear", "conv1d", "conv2d", "conv3d", "bilinear", "embedding", "one_hot", "clone"),
      *("relu", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "mish", "sigmoid", "tanh", "softplus"),
      *("hardtanh", "hardswish", "hardsigmoid", "prelu", "glu", "softmax", "log_softmax", "exp", "log", "sqrt", "rsqrt"),
      *("abs", "sign", "square", "sin", "cos", "round", "floor", "ceil", "clamp", "maximum", "minimum", "where"),
@@ -38,7 +38,10 @@ _FRESH = frozenset(
      *("cat", "concat", "concatenate", "stack", "masked_fill", "normalize", "layer_norm", "group_norm", "batch_norm"),
      *("instance_norm", "max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d"),
      *("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "scaled_dot_product_attention"),
-     *("eq", "ne", "lt", "le", "gt", "ge"))
+     *("eq", "ne", "lt", "le", "gt", "ge", "pad", "interpolate", "flip", "roll", "repeat", "index_select", "gather"),
+     *("zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like", "new_zeros", "new_ones"),
+     *("multiply", "subtract", "divide", "negative", "absolute", "clip", "reciprocal", "erf", "logsigmoid", "lerp"),
+     *("addmm", "baddbmm", "addcmul", "addcdiv", "outer", "logical_and", "logical_or", "logical_not"))
 )  # fmt: skip
 """Operations whose result has memory of its own. All others may share that of any of their inputs."""
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, constraints, register_kl
 from torch.distributions.utils import broadcast_all
-from torch.nn.functional import softplus
+from torch.nn.functional import logsigmoid, softplus
 
 from varbnn.bits import sign
 from varbnn.errors import InputError
@@ -131,16 +131,15 @@ class SignedBernoulli(Distribution):
 
 @register_kl(SignedBernoulli, SignedBernoulli)
 def _kl_signed_bernoulli(p: SignedBernoulli, q: SignedBernoulli) -> Tensor:
-    # Both sides in log-probabilities, so that two nearly certain coins compare without forming log(0); in float64,
-    # because the two terms of nearly equal coins cancel.
+    # log-probabilities of the face that p likes better, and from them those of the other, log σ(-x) = log σ(x) - x: so
+    # nearly certain coins compare without forming log(0). In float64, as the terms of nearly equal coins cancel.
     dtype = torch.promote_types(p.natural.dtype, q.natural.dtype)
     wide = torch.float64 if p.natural.device.type != "mps" else torch.float32
-    coins = [SignedBernoulli(natural=coin.natural.to(wide), validate_args=False) for coin in (p, q)]
-    total = torch.zeros_like(coins[0].natural + coins[1].natural)
-    for face in (1.0, -1.0):
-        probability = torch.sigmoid(2 * face * coins[0].natural)
-        value = torch.full_like(coins[0].natural, face)
-        log_ratio = coins[0].log_prob(value) - coins[1].log_prob(value)
-        total = total + torch.where(probability == 0, 0.0, probability * log_ratio)
+    face = sign(p.natural.detach()).to(wide)
+    own, others = face * p.natural.to(wide), face * q.natural.to(wide)
+    unlikely = torch.sigmoid(-2 * own)
+    certain = (unlikely == 0) | (others == -math.inf)  # where the difference below is infinite, or does not count
+    difference = torch.where(certain, 0.0, others) - torch.where(certain, 0.0, own)
+    total = logsigmoid(2 * own) - logsigmoid(2 * others) + 2 * unlikely * difference
     below = (total.clamp_min(0) - total).detach()  # rounding, which must not cut the gradient
     return (total + below.nan_to_num(0.0)).to(dtype)
