@@ -248,6 +248,19 @@ def test_what_was_chosen_for_an_optimizer_of_torch_is_kept(tmp_path, first, seco
         run(2, tmp_path / "run.pt", rule=adam(second))
 
 
+def test_a_rate_that_is_a_tensor_and_moves_goes_on(tmp_path):
+    def go(epochs):
+        torch.manual_seed(0)
+        model = network()
+        adam = torch.optim.Adam(model.parameters(), lr=torch.tensor(0.1))
+        schedule = torch.optim.lr_scheduler.ExponentialLR(adam, 0.5)
+        options = dict(epochs=epochs, scheduler=schedule, checkpoint=tmp_path / "run.pt", progress=False)
+        return [round(float(row["lr"]), 6) for row in vb.fit(model, adam, [(X, Y)], **options)]
+
+    go(2)
+    assert go(4) == [0.1, 0.05, 0.025, 0.0125]
+
+
 def test_real_rates_are_settings_too(tmp_path):
     def bold(model):
         return vb.optim.BayesBiNN(model.parameters(), lr=0.1, dataset_size=64, temperature=0.1, real_lr=0.5)

@@ -99,7 +99,7 @@ def fit(
         for epoch in range(len(history) + 1, epochs + 1):
             row = {
                 "epoch": epoch,
-                "lr": optimizer.param_groups[0]["lr"],
+                "lr": float(optimizer.param_groups[0]["lr"]),  # of a tensor, which moves
                 **_epoch(model, optimizer, loader, loss, num_samples, antithetic),
             }
             if scheduler is not None:

@@ -56,7 +56,7 @@ def chosen_settings(optimizer: Optimizer) -> dict[str, Any]:
     options = dict(getattr(optimizer, "defaults", {}))
     if isinstance(optimizer, Rule):
         options |= {f"real_{key}": value for key, value in optimizer._real.items()}
-    rates = [group["initial_lr"] for group in optimizer.param_groups if "initial_lr" in group]
+    rates = [float(group["initial_lr"]) for group in optimizer.param_groups if "initial_lr" in group]
     options |= {"initial_lr": rates} if rates else {}  # of each group, where a schedule moves them
     plain = {key: _plain(value) for key, value in options.items() if key not in HOW}
     kept = {key: value for key, value in plain.items() if value is not _UNTOLD}
@@ -75,9 +75,7 @@ def require_same_settings(saved: Any, optimizer: Optimizer, where: str) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """As a checkpoint holds it; `_UNTOLD` for what is no number, word or row of them."""
-    if isinstance(value, Tensor):
-        return value.item() if value.numel() == 1 else _UNTOLD
+    """As a checkpoint holds it; `_UNTOLD` for what is no number, word or row of them. Schedules move tensors."""
     if isinstance(value, tuple | list):
         parts = [_plain(part) for part in value]
         return _UNTOLD if any(part is _UNTOLD for part in parts) else parts
@@ -88,5 +86,5 @@ def _same(one: Any, other: Any) -> bool:
     if isinstance(one, list) and isinstance(other, list):
         return len(one) == len(other) and all(map(_same, one, other))
     if isinstance(one, int | float) and isinstance(other, int | float):
-        return math.isclose(one, other, rel_tol=1e-6)  # a rate may have been a tensor in float32
+        return math.isclose(one, other, rel_tol=1e-6)  # an initial rate may have been a tensor in float32
     return bool(one == other)
