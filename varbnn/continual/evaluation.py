@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -151,18 +152,15 @@ def judge(
         x, y = examples_to_judge(task, evaluation.part)
         for protocol in evaluation.batchnorm if normed else evaluation.batchnorm[:1]:
             refresh = _inputs_for(protocol, task, newest, evaluation.refresh) if normed else None
-
-            def answer(refresh: Tensor | None = refresh, x: Tensor = x, index: int = index) -> Prediction:
-                generator = torch.Generator().manual_seed(seed_of(seed, number, index))
-                return strategy.predict(asked, x, evaluation.num_samples, refresh, generator)
-
+            answer = partial(strategy.predict, asked, x, evaluation.num_samples, refresh)
+            own_seed = seed_of(seed, number, index)
             with warnings.catch_warnings():
                 if protocol == "running":  # the warning is about what was asked for here
                     warnings.simplefilter("ignore", VarbnnWarning)
-                prediction = answer()
+                prediction = answer(torch.Generator().manual_seed(own_seed))
                 if drowned(prediction, task):
                     with only_outputs(asked, task.classes):
-                        prediction = answer()
+                        prediction = answer(torch.Generator().manual_seed(own_seed))
             found = evaluate(*among(prediction, y, task))
             result.note(protocol, number, index, found)
         if not normed:

@@ -16,6 +16,7 @@ from varbnn import bits
 from varbnn.continual.evaluation import Result, seed_of
 from varbnn.continual.strategies import Examples, Strategy
 from varbnn.continual.streams import Stream, Task
+from varbnn.continual.tasks import require_several
 from varbnn.errors import InputError
 from varbnn.nn import binary_layers, health
 from varbnn.nn.batchnorm import device_of
@@ -184,11 +185,7 @@ def check(examples: Examples, task: Task, outputs: int) -> None:
             f"task {task.name!r} has labels from {low} to {high}, but the network's {outputs} outputs are for 0 to "
             f"{outputs - 1}; take a head with more outputs, or number the labels anew"
         )
-    if len(task.classes) < 2 <= outputs:
-        raise InputError(
-            f"task {task.name!r} is about output {task.classes[0]} alone, of which any network is sure; name all "
-            "outputs it is to be told apart from in its classes"
-        )
+    require_several(task)
     if examples.heads is not None:
         heads = examples.heads.expand(len(examples.y), -1)
         if not bool(heads.gather(1, examples.y[:, None]).all()):

@@ -193,11 +193,7 @@ def from_tasks(tasks: Sequence[Task], outputs: int | None = None, name: str = "o
                 f"all tasks need the same number of inputs: {own[0].name!r} has {inputs}, {task.name!r} has "
                 f"{task.train_x.shape[1]}"
             )
-        if len(task.classes) < 2:
-            raise InputError(
-                f"task {task.name!r} is about output {task.classes[0]} alone, of which any network is sure; name all "
-                "outputs it is to be told apart from in classes="
-            )
+        require_several(task)
         if task.classes[-1] >= outputs:
             raise InputError(
                 f"task {task.name!r} is about output {task.classes[-1]}, but the network has {outputs}, "
@@ -226,6 +222,15 @@ def fingerprint(data: Any) -> dict[str, Any]:
     checksum = zlib.crc32(data.train_y.cpu().numpy().tobytes())
     checksum = zlib.crc32(rows.float().cpu().numpy().tobytes(), checksum)
     return {"examples": {part: len(x) for part, x in parts.items()}, "checksum": checksum}
+
+
+def require_several(task: Task) -> None:
+    """Raise InputError where the task is about one output alone."""
+    if len(task.classes) < 2:
+        raise InputError(
+            f"task {task.name!r} is about output {task.classes[0]} alone, of which any network is sure; name all "
+            "outputs it is to be told apart from in classes="
+        )
 
 
 def require_count(name: str, value: object) -> int:

@@ -51,9 +51,9 @@ def pack(
         progress: show a bar while statistics are estimated.
 
     Raises:
-        InputError: no binary layer, a forward that torch.fx cannot trace, that takes more than one input or that works
-            across the batch, a hook or a forward of its own on a layer that is packed, batch norm without running
-            statistics, beliefs with NaN, nothing in `refresh_bn`.
+        InputError: no binary layer, a forward that torch.fx cannot trace, that takes more than one input, that works
+            across the batch or that answers otherwise when packed (tried with `refresh_bn`), a hook or code of its own
+            on a layer that is packed, batch norm without running statistics, beliefs with NaN, nothing in `refresh_bn`.
 
     Warns:
         VarbnnWarning: the model has batch norm and `refresh_bn` is absent.
