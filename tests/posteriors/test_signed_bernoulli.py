@@ -11,8 +11,8 @@ from torch.distributions import Independent, kl_divergence
 from tests.oracles import coins
 from tests.tolerance import assert_within_standard_errors, standard_error
 from varbnn.errors import InputError
+from varbnn.kernels.reference import log_sech2
 from varbnn.posteriors import SignedBernoulli
-from varbnn.posteriors.signed_bernoulli import log_sech2
 
 NATURAL = torch.tensor([[-3.0, -0.2, 0.0], [0.4, 1.5, 6.0]], dtype=torch.float64)
 

@@ -27,14 +27,24 @@ def sampling(natural: Tensor, seed: Tensor, layer: int, first: int, count: int) 
         natural.dtype == torch.float32 and natural.dim() == 2,
         f"beliefs must be float32 of shape (outputs, inputs), got {natural.dtype} of shape {tuple(natural.shape)}",
     )
-    require(
-        seed.dtype == torch.int64 and seed.numel() == 1 and seed.device == natural.device,
-        f"seed must be one int64 on {natural.device}, got {seed.dtype} of shape {tuple(seed.shape)} on {seed.device}",
-    )
+    _seed(seed, natural)
     require(0 <= layer < 2**31, f"layer must be at least 0 and below 2**31, got {layer}")
     require(
         first >= 0 and count >= 0 and first + count <= 2**32,
         f"samples must lie between 0 and 2**32, got first={first}, count={count}",
+    )
+
+
+def relaxing(natural: Tensor, seed: Tensor, relaxation: float) -> None:
+    require(natural.dtype == torch.float32, f"beliefs must be float32, got {natural.dtype}")
+    _seed(seed, natural)
+    require(0 < relaxation < math.inf, f"relaxation must be positive and finite, got {relaxation}")
+
+
+def _seed(seed: Tensor, natural: Tensor) -> None:
+    require(
+        seed.dtype == torch.int64 and seed.numel() == 1 and seed.device == natural.device,
+        f"seed must be one int64 on {natural.device}, got {seed.dtype} of shape {tuple(seed.shape)} on {seed.device}",
     )
 
 

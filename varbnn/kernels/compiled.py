@@ -7,10 +7,10 @@ from torch import Tensor
 
 from varbnn.kernels import native, plain
 from varbnn.kernels.checks import result
-from varbnn.kernels.compiled_bits import draw, pack_signs, sample_blocks
+from varbnn.kernels.compiled_bits import draw, pack_signs, relax, sample_blocks
 from varbnn.kernels.compiled_places import conv, predictive
 
-__all__ = ["conv", "draw", "linear", "linear_int8", "pack_signs", "predictive", "sample_blocks"]
+__all__ = ["conv", "draw", "linear", "linear_int8", "pack_signs", "predictive", "relax", "sample_blocks"]
 
 INT8_INPUTS = 2**24
 """Sums of more 8-bit products could overflow 32 bits."""

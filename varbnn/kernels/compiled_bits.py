@@ -49,6 +49,23 @@ def draw(natural: Tensor, seed: Tensor, layer: int, sample: int) -> Tensor:
     return drawn
 
 
+def relax(natural: Tensor, seed: Tensor, relaxation: float, euclidean: bool) -> tuple[Tensor, Tensor]:
+    """Relaxed weights and the factors of their gradients, both shaped like `natural`."""
+    weight, factor = (natural.new_empty(natural.shape, dtype=torch.float32) for _ in range(2))
+    status = native.library().varbnn_cpu_relax(
+        native.pointer(natural),
+        natural.numel(),
+        int(seed),
+        relaxation,
+        euclidean,
+        native.pointer(weight),
+        native.pointer(factor),
+        native.threads(),
+    )
+    native.check(status, "beliefs")
+    return weight, factor
+
+
 def pack_signs(values: Tensor) -> tuple[Tensor, Tensor]:
     """Signs of the last dimension packed to words (+1 where ≥ 0), and how many of each row are +1."""
     *rows, length = values.shape

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from varbnn.kernels import backend, ops, reference
+from varbnn.kernels import backend, drawing, reference
+from varbnn.kernels.registry import LIBRARY
 
 LEAST = 1024
 """Weights from which on the compiled draw is the faster one; below, calling it costs as much as torch's passes."""
@@ -45,6 +47,28 @@ def signs_from(threshold: Tensor, noise: Tensor | None = None, generator: torch.
     return reference.signs_from(threshold, noise, generator)
 
 
+def draw_relaxed(
+    natural: Tensor,
+    relaxation: float,
+    euclidean: bool = False,
+    noise: Tensor | None = None,
+    generator: torch.Generator | None = None,
+) -> tuple[Tensor, Tensor]:
+    """A weight between the signs, and the factor of its gradient, neither of which has a gradient.
+
+    Args: those of `varbnn.kernels.reference.draw_relaxed`, which says what is computed. Without `noise`, draws depend
+        on the state of `generator` as those of `draw_signs` do.
+
+    >>> weight, factor = draw_relaxed(torch.tensor([-50.0, 50.0]), relaxation=0.1)
+    >>> weight
+    tensor([-1.,  1.])
+    """
+    natural = natural.detach()
+    if noise is None and _pays(natural):
+        return drawing.relax(natural, _seed(natural, generator), relaxation, euclidean)
+    return reference.draw_relaxed(natural, relaxation, euclidean, noise, generator)
+
+
 def _pays(natural: Tensor) -> bool:
     """Whether the compiled operation is there for this tensor, and faster."""
     return (
@@ -65,23 +89,40 @@ _compiled_is_active._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _drawn(natural: Tensor, generator: torch.Generator | None) -> Tensor:
+    matrix = natural.detach().reshape(natural.shape[0] if natural.dim() > 1 else 1, -1)
+    return drawing.draw(matrix, _seed(natural, generator)).reshape(natural.shape)
+
+
+def _seed(natural: Tensor, generator: torch.Generator | None) -> Tensor:
     # the seed is a tensor drawn by torch: all that holds for torch's random numbers (manual_seed, fork_rng, saved and
     # resumed states, a fresh draw from every call of a compiled graph) so holds for the signs
-    seed = torch.randint(SEEDS, (), generator=generator, device=natural.device)
-    matrix = natural.detach().reshape(natural.shape[0] if natural.dim() > 1 else 1, -1)
-    return ops.draw(matrix, seed).reshape(natural.shape)
+    return torch.randint(SEEDS, (), generator=generator, device=natural.device)
 
 
 def _draw_batch(
     info: Any, dims: tuple[int | None, ...], natural: Tensor, seed: Tensor, layer: int, sample: int
 ) -> tuple[Tensor, int]:
-    """`ops.draw` under ``torch.vmap``: a seed for each (randomness="different"), or one seed for all ("same")."""
+    """`drawing.draw` under ``torch.vmap``: a seed for each (randomness="different"), or one seed for all ("same")."""
 
-    def own(tensor: Tensor, dim: int | None, i: int) -> Tensor:
-        return tensor if dim is None else tensor.select(dim, i)
-
-    draws = [ops.draw(own(natural, dims[0], i), own(seed, dims[1], i), layer, sample) for i in range(info.batch_size)]
-    return torch.stack(draws), 0
+    own = _members(info, dims, natural, seed)
+    return torch.stack([drawing.draw(belief, key, layer, sample) for belief, key in own]), 0
 
 
-torch.library.register_vmap("varbnn::draw", _draw_batch, lib=ops.LIBRARY)
+def _relax_batch(
+    info: Any, dims: tuple[int | None, ...], natural: Tensor, seed: Tensor, relaxation: float, euclidean: bool
+) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
+    """`drawing.relax` under ``torch.vmap``."""
+    draws = [drawing.relax(belief, key, relaxation, euclidean) for belief, key in _members(info, dims, natural, seed)]
+    weights, factors = zip(*draws, strict=True)
+    return (torch.stack(weights), torch.stack(factors)), (0, 0)
+
+
+def _members(info: Any, dims: tuple[int | None, ...], natural: Tensor, seed: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Belief and seed of every call that vmap makes one of."""
+    for i in range(info.batch_size):
+        own = [t if dim is None else t.select(dim, i) for t, dim in zip((natural, seed), dims[:2], strict=True)]
+        yield own[0], own[1]
+
+
+torch.library.register_vmap("varbnn::draw", _draw_batch, lib=LIBRARY)
+torch.library.register_vmap("varbnn::relax", _relax_batch, lib=LIBRARY)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from varbnn.errors import BackendError, InputError
 
-ABI = 7
+ABI = 8
 """The library's interface that these modules are written for; `ABI` in `cpu/level.h` must be the same."""
 
 LEVELS = {"baseline": 0, "avx2": 1, "avx512": 2, "neon": 3}
@@ -25,6 +25,7 @@ SIGNATURES = {
     "linear_int8": "pq p qqqq pq pq i p i",
     "sample_blocks": "p qqqqqq p i",
     "draw": "p qqqqq p i",
+    "relax": "p qq d i pp i",
     "pack_signs": "p qq p p i",
     "conv": "pi p pq pq p i p i",
     "predictive": "pi p p p p p p i",

@@ -1,8 +1,4 @@
-"""The operations on packed bits: one schema, one fake, one place that decides who computes.
-
-Registered with ``torch.library`` as ``torch.ops.varbnn.*``, so that ``torch.compile`` and ``torch.export`` see through
-them; none has a gradient. The plain-torch definition of each is in `varbnn.kernels.plain`.
-"""
+"""The operations on packed bits: one schema, one fake, one place that decides who computes."""
 
 from __future__ import annotations
 
@@ -12,17 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from varbnn.bits import BLOCK, blocks, words
+from varbnn.bits import words
 from varbnn.kernels import checks
 from varbnn.kernels.backend import implementation
+from varbnn.kernels.drawing import draw, relax, sample_blocks
+from varbnn.kernels.registry import register
 
-LIBRARY = torch.library.Library("varbnn", "DEF")
+__all__ = ["conv", "draw", "linear", "linear_int8", "pack_signs", "predictive", "relax", "sample_blocks"]
 
 _FINISH = "Tensor? scale, Tensor? shift, str activation"
 _FLAT = "Tensor values, Tensor weight, int in_features, int out_features, Tensor? scale, Tensor? shift"
 SCHEMAS = {
-    "sample_blocks": "(Tensor natural, Tensor seed, int layer, int first, int count) -> Tensor",
-    "draw": "(Tensor natural, Tensor seed, int layer, int sample) -> Tensor",
     "pack_signs": "(Tensor values) -> (Tensor, Tensor)",
     "linear": f"({_FLAT}, str activation) -> Tensor",
     "linear_int8": f"({_FLAT}, str activation) -> Tensor",
@@ -30,45 +26,6 @@ SCHEMAS = {
     "conv": "(Tensor values, Tensor weight, int in_channels, int out_channels, int[] kernel, int[] stride, "
     f"int[] padding, int[] dilation, int groups, {_FINISH}) -> Tensor",
 }
-
-
-def sample_blocks(natural: Tensor, seed: Tensor, layer: int, first: int, count: int) -> Tensor:
-    """Draw samples of ±1 weights straight to bits, by a counter: any part reproduces on any device and thread count.
-
-    Args:
-        natural: λ, ``float32``, shape (N, K); P(+1) = sigmoid(2 λ), ±inf allowed.
-        seed: ``int64``, one element, on the device of `natural`.
-        layer: which stream of random numbers, 0 ≤ layer < 2^31.
-        first, count: samples first … first + count - 1, below 2^32.
-
-    Returns:
-        ``int32`` blocks (`varbnn.bits.pack_blocks`), shape (count, ceil(N / 16), ceil(K / 32), 16).
-
-    Raises:
-        InputError: `natural` is not a float32 matrix or holds NaN (on the CPU), `seed` is no int64, a number is out of
-            range.
-
-    >>> from varbnn.bits import unpack_blocks
-    >>> both = sample_blocks(torch.zeros(3, 40), torch.tensor(7), layer=0, first=0, count=2)
-    >>> torch.equal(both[1:], sample_blocks(torch.zeros(3, 40), torch.tensor(7), layer=0, first=1, count=1))
-    True
-    """
-    return torch.ops.varbnn.sample_blocks(natural, seed, layer, first, count)
-
-
-def draw(natural: Tensor, seed: Tensor, layer: int = 0, sample: int = 0) -> Tensor:
-    """The same sample as ±1 floats: ``unpack_blocks(sample_blocks(natural, seed, layer, sample, 1)[0], N, K)``.
-
-    Args: those of `sample_blocks`; a NaN belief draws NaN.
-
-    Returns:
-        ``float32``, shape (N, K).
-
-    >>> draw(torch.full((2, 3), 50.0), torch.tensor(7))
-    tensor([[1., 1., 1.],
-            [1., 1., 1.]])
-    """
-    return torch.ops.varbnn.draw(natural, seed, layer, sample)
 
 
 def pack_signs(values: Tensor) -> tuple[Tensor, Tensor]:
@@ -208,20 +165,6 @@ def conv(
     return torch.ops.varbnn.conv(values, weight, in_channels, out_channels, *options)
 
 
-def _run_sample_blocks(natural: Tensor, seed: Tensor, layer: int, first: int, count: int) -> Tensor:
-    checks.sampling(natural, seed, layer, first, count)
-    if count == 0 or natural.numel() == 0:
-        return _fake_sample_blocks(natural, seed, layer, first, count)  # no word to fill
-    return implementation(natural.device).sample_blocks(natural.contiguous(), seed, layer, first, count)
-
-
-def _run_draw(natural: Tensor, seed: Tensor, layer: int, sample: int) -> Tensor:
-    checks.sampling(natural, seed, layer, sample, 1)
-    if natural.numel() == 0:
-        return _fake_draw(natural, seed, layer, sample)
-    return implementation(natural.device).draw(natural.contiguous(), seed, layer, sample)
-
-
 def _run_pack_signs(values: Tensor) -> tuple[Tensor, Tensor]:
     checks.signs(values)
     return implementation(values.device).pack_signs(values.contiguous())
@@ -235,15 +178,6 @@ def _product(name: str) -> Callable[..., Any]:
         return getattr(implementation(values.device), name)(values.contiguous(), weight.contiguous(), *whole)
 
     return run
-
-
-def _fake_sample_blocks(natural: Tensor, seed: Tensor, layer: int, first: int, count: int) -> Tensor:
-    outputs, inputs = natural.shape
-    return natural.new_empty((count, blocks(outputs), words(inputs), BLOCK), dtype=torch.int32)
-
-
-def _fake_draw(natural: Tensor, seed: Tensor, layer: int, sample: int) -> Tensor:
-    return torch.empty_like(natural, memory_format=torch.contiguous_format)
 
 
 def _fake_pack_signs(values: Tensor) -> tuple[Tensor, Tensor]:
@@ -268,19 +202,13 @@ def _fake_product(name: str) -> Callable[..., Any]:
 
 
 _RUN: dict[str, Callable[..., Any]] = {
-    "sample_blocks": _run_sample_blocks,
-    "draw": _run_draw,
     "pack_signs": _run_pack_signs,
     **{name: _product(name) for name in ("linear", "linear_int8", "predictive", "conv")},
 }
 _FAKE: dict[str, Callable[..., Any]] = {
-    "sample_blocks": _fake_sample_blocks,
-    "draw": _fake_draw,
     "pack_signs": _fake_pack_signs,
     **{name: _fake_product(name) for name in ("linear", "linear_int8", "predictive", "conv")},
 }
 
 for _name, _schema in SCHEMAS.items():
-    LIBRARY.define(_name + _schema)
-    LIBRARY.impl(_name, _RUN[_name], "CompositeExplicitAutograd")
-    torch.library.register_fake(f"varbnn::{_name}", _FAKE[_name], lib=LIBRARY)
+    register(_name, _schema, _RUN[_name], _FAKE[_name])

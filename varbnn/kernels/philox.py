@@ -98,6 +98,20 @@ def draw_bits(natural: Tensor, seed: Tensor, layer: int, sample: int) -> Tensor:
     return (((upper << 16) | lower) >= bound) & (bound != NEVER)
 
 
+def uniform(shape: torch.Size, seed: Tensor) -> Tensor:
+    """Noise in (0, 1) for the relaxed weights of any `shape`, ``float64``: (u + ½) / 2^32 for a 32-bit number u.
+
+    Of entry i, in row-major order, u is word (i mod 256) div 64 of the result for the counter (c mod 2^32, c div 2^32,
+    0, 0) with c = 64 · (i div 256) + i mod 64.
+    """
+    count, value = shape.numel(), int(seed)
+    counter = torch.arange(-(-count // 256) * 64, device=seed.device)
+    zero = torch.zeros((), dtype=torch.int64, device=seed.device)
+    result = philox((counter & LOW, counter >> 32, zero, zero), (value & LOW, (value >> 32) & LOW))
+    words = torch.stack([word.reshape(-1, 64) for word in result], dim=1)  # groups of 256 × words × counters
+    return (words.reshape(-1)[:count].reshape(shape).double() + 0.5) / 2**32
+
+
 def _halves(result: tuple[Tensor, ...]) -> Tensor:
     """The 16-bit halves of the result words in the order of the inputs, shape (N, 128 · groups)."""
     rows = result[0].shape[0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -32,6 +34,35 @@ def signs_from(threshold: Tensor, noise: Tensor | None = None, generator: torch.
     return torch.copysign(margin.new_ones(()), margin).add_(threshold, alpha=0)
 
 
+def draw_relaxed(
+    natural: Tensor,
+    relaxation: float,
+    euclidean: bool = False,
+    noise: Tensor | None = None,
+    generator: torch.Generator | None = None,
+) -> tuple[Tensor, Tensor]:
+    """A weight between the signs, and what a gradient there is multiplied by: Meng et al. 2020, section 3.2.
+
+    The weight w = tanh((λ + δ) / relaxation), δ = ½ log(u / (1 - u)), leans to ±1 as the relaxation goes to 0.
+
+    Args:
+        natural: λ, any shape; both results have its dtype and device.
+        relaxation: positive.
+        euclidean: for the gradient in λ, (1 - w²) / relaxation; else for that in tanh λ, which is 1 / (1 - tanh² λ)
+            times as large.
+        noise: u, uniform in [0, 1), broadcastable shape; drawn fresh when absent.
+        generator: source of the fresh noise; torch's global one when absent.
+
+    >>> draw_relaxed(torch.tensor([-1.0, 0.0, 1.0]), relaxation=1.0, noise=torch.tensor(0.5))
+    (tensor([-0.7616,  0.0000,  0.7616]), tensor([1., 1., 1.]))
+    """
+    uniform = fresh(natural, generator) if noise is None else noise
+    scaled = (natural + torch.logit(uniform.to(natural.dtype)) / 2) / relaxation
+    if euclidean:
+        return torch.tanh(scaled), sech2(scaled) / relaxation
+    return torch.tanh(scaled), torch.exp(log_sech2(scaled) - log_sech2(natural) - math.log(relaxation))
+
+
 def uniform(like: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Noise in (0, 1) shaped like `like`, for `draw_signs`.
 
@@ -52,3 +83,23 @@ def fresh(like: Tensor, generator: torch.Generator | None = None) -> Tensor:
 def opposite(noise: Tensor) -> Tensor:
     """1 - `noise`, kept below 1: it draws the opposite signs, and a sure -1 stays one."""
     return (1 - noise).clamp_max_(1 - torch.finfo(noise.dtype).eps / 2)
+
+
+def log_sech2(x: Tensor) -> Tensor:
+    """log(1 - tanh² x), without forming either square: sech² underflows at |x| ≈ 52 in float32.
+
+    >>> log_sech2(torch.tensor([0.0, 100.0]))
+    tensor([   0.0000, -198.6137])
+    """
+    magnitude = x.abs()
+    return 2 * (math.log(2) - magnitude - torch.log1p(torch.exp(-2 * magnitude)))
+
+
+def sech2(x: Tensor) -> Tensor:
+    """1 - tanh² x = 4 p (1 - p), p = sigmoid(-2 |x|): relatively exact where 1 - tanh² x would round to 0.
+
+    >>> sech2(torch.tensor([0.0, 20.0]))
+    tensor([1.0000e+00, 1.6993e-17])
+    """
+    less = x.abs().mul_(-2).sigmoid_()  # one tensor for all of it: fresh memory costs more than the arithmetic
+    return less.addcmul_(less, less, value=-1).mul_(4)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from varbnn.kernels.reference import sech2
 from varbnn.optim.forgetting import PriorPull, priors
 from varbnn.optim.parts import Compiled, Group, States
-from varbnn.posteriors.signed_bernoulli import sech2
 
 
 class Leak(PriorPull):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from varbnn.kernels.reference import sech2
 from varbnn.optim.parts import Group
-from varbnn.posteriors.signed_bernoulli import sech2
 
 
 class Pace:

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from varbnn.kernels import draw_signs
-from varbnn.kernels.reference import fresh
+from varbnn.kernels import draw_relaxed, draw_signs
+from varbnn.kernels.reference import fresh, log_sech2, sech2
 from varbnn.posteriors import published
 from varbnn.posteriors.base import Posterior, in_units_of_strength, pull_back, require
-from varbnn.posteriors.signed_bernoulli import log_sech2, sech2
 
 ESTIMATORS = ("straight-through", "concrete", "moments", "mean")
 GRADIENTS = ("natural", "euclidean")
@@ -122,23 +121,16 @@ class Bernoulli(Posterior):
             return pull_back(torch.tanh(value), natural, self._slope(value))
         if self.estimator != "concrete":
             return pull_back(draw_signs(value, noise=noise, generator=generator), natural, self._slope(value))
-        if noise is None:
-            noise = fresh(value, generator)
         if buffers:
+            noise = fresh(value, generator) if noise is None else noise
             weight, factor = published.relaxed(value, *buffers, noise=noise, relaxation=self.relaxation)
         else:
-            weight, factor = self._relaxed(value, noise)
+            weight, factor = draw_relaxed(value, self.relaxation, self.gradient == "euclidean", noise, generator)
         return pull_back(weight, natural, factor)
 
     def _slope(self, value: Tensor) -> Tensor | None:
         """dμ/dλ, which makes the gradient in λ of the one in μ; None where that one is asked for."""
         return sech2(value) if self.gradient == "euclidean" else None
-
-    def _relaxed(self, value: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        scaled = (value + torch.logit(noise.to(value.dtype)) / 2) / self.relaxation
-        if self.gradient == "euclidean":
-            return torch.tanh(scaled), sech2(scaled) / self.relaxation
-        return torch.tanh(scaled), torch.exp(log_sech2(scaled) - log_sech2(value) - math.log(self.relaxation))
 
     def moments(self, *belief: Tensor) -> tuple[Tensor, Tensor] | None:
         if self.estimator != "moments":

@@ -14,26 +14,7 @@ from torch.nn.functional import logsigmoid, softplus
 from varbnn.bits import sign
 from varbnn.errors import InputError
 from varbnn.kernels import draw_signs
-
-
-def log_sech2(x: Tensor) -> Tensor:
-    """log(1 - tanh² x), without forming either square: sech² underflows at |x| ≈ 52 in float32.
-
-    >>> log_sech2(torch.tensor([0.0, 100.0]))
-    tensor([   0.0000, -198.6137])
-    """
-    magnitude = x.abs()
-    return 2 * (math.log(2) - magnitude - torch.log1p(torch.exp(-2 * magnitude)))
-
-
-def sech2(x: Tensor) -> Tensor:
-    """1 - tanh² x = 4 p (1 - p), p = sigmoid(-2 |x|): relatively exact where 1 - tanh² x would round to 0.
-
-    >>> sech2(torch.tensor([0.0, 20.0]))
-    tensor([1.0000e+00, 1.6993e-17])
-    """
-    less = x.abs().mul_(-2).sigmoid_()  # one tensor for all of it: fresh memory costs more than the arithmetic
-    return less.addcmul_(less, less, value=-1).mul_(4)
+from varbnn.kernels.reference import log_sech2
 
 
 class _PlusMinusOne(constraints.Constraint):

@@ -22,18 +22,22 @@ VARBNN_INLINE int32_t to_bits(float value) {
   return bits;
 }
 
-// e^x for x <= 0, 0 below -87: powers of two by the exponent bits, the rest by Cephes' polynomial. 1e-7.
-VARBNN_INLINE float exp_of_negative(float x) {
-  const float bounded = x < -87.0f ? -87.0f : x;
-  const float k = (bounded * 1.44269504f + 12582912.0f) - 12582912.0f;  // nearest whole number
-  const float r = (bounded - k * 0.693359375f) - k * -2.12194440e-4f;
+// e^x for -87 <= x <= 88: powers of two by the exponent bits, the rest by Cephes' polynomial. 1e-7.
+VARBNN_INLINE float exp_within(float x) {
+  const float k = (x * 1.44269504f + 12582912.0f) - 12582912.0f;  // nearest whole number
+  const float r = (x - k * 0.693359375f) - k * -2.12194440e-4f;
   float p = 1.9875691500e-4f;
   p = p * r + 1.3981999507e-3f;
   p = p * r + 8.3334519073e-3f;
   p = p * r + 4.1665795894e-2f;
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
-  const float e = (p * (r * r) + r + 1.0f) * from_bits((int32_t(k) + 127) << 23);
+  return (p * (r * r) + r + 1.0f) * from_bits((int32_t(k) + 127) << 23);
+}
+
+// e^x for x <= 0, 0 below -87.
+VARBNN_INLINE float exp_of_negative(float x) {
+  const float e = exp_within(x < -87.0f ? -87.0f : x);
   return x < -87.0f ? 0.0f : e;
 }
 

@@ -6,8 +6,6 @@
 namespace varbnn {
 namespace {
 
-constexpr int64_t PART = 1 << 16;  // entries; a second thread pays from two parts on
-
 const Steps& steps() {
   switch (active_level()) {
 #ifdef VARBNN_HAS_AVX2
@@ -21,16 +19,6 @@ const Steps& steps() {
 #endif
     default: return baseline::STEPS;
   }
-}
-
-// body(begin, end) over 0 … count, once for each thread; returns the largest status.
-template <class Body>
-int in_parts(int64_t count, int threads, Body body) {
-  const int64_t parts = ceil_div(count, PART);
-  return over_threads(threads < parts ? threads : parts ? parts : 1, parts, [&](int64_t first, int64_t last) -> int {
-    const int64_t end = last * PART < count ? last * PART : count;
-    return first < last ? body(first * PART, end) : int(OK);
-  });
 }
 
 }  // namespace

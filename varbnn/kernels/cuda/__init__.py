@@ -5,6 +5,7 @@ from varbnn.kernels.cuda.launch import problem, state
 from varbnn.kernels.cuda.prediction import predictive
 from varbnn.kernels.cuda.products import linear, linear_int8
 from varbnn.kernels.cuda.sampling import draw, pack_signs, sample_blocks
+from varbnn.kernels.plain import relax
 
 __all__ = [
     "conv",
@@ -14,6 +15,7 @@ __all__ = [
     "pack_signs",
     "predictive",
     "problem",
+    "relax",
     "sample_blocks",
     "state",
 ]

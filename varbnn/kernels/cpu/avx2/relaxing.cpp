@@ -1,0 +1,2 @@
+#define VARBNN_LEVEL avx2
+#include "relaxing.inc.h"

@@ -1,0 +1,2 @@
+#define VARBNN_LEVEL avx512
+#include "relaxing.inc.h"

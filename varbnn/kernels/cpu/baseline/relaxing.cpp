@@ -1,0 +1,2 @@
+#define VARBNN_LEVEL baseline
+#include "relaxing.inc.h"

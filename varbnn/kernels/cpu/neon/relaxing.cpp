@@ -1,0 +1,2 @@
+#define VARBNN_LEVEL neon
+#include "relaxing.inc.h"
