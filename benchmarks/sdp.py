@@ -22,11 +22,12 @@ import torch
 from record import RESULTS, machine, read, say, write
 
 from varbnn.sdp import binary_least_squares
+from varbnn.sdp.arguments import Array
 from varbnn.sdp.bound import bound_in_units, dual_of
 from varbnn.sdp.branch import enumerated
 from varbnn.sdp.exact import shor
 from varbnn.sdp.low_rank import full_rank, relax
-from varbnn.sdp.problem import Array, Problem, least_squares_problem, quadratic_problem
+from varbnn.sdp.problem import Problem, least_squares_problem, quadratic_problem
 from varbnn.sdp.solve import minimise
 
 PATH = RESULTS / "sdp.json"

@@ -76,7 +76,8 @@ CASES: dict[type[Posterior], list[Case]] = {
         Case(Gaussian("natural"), coins.probability_of_plus_of_a_latent),
         Case(
             Gaussian("learned", init_precision=0.25),
-            lambda location: coins.probability_of_plus_of_a_latent(location / 2),  # σ = 2
+            coins.probability_of_plus_of_a_latent,
+            Gaussian("learned", init_precision=0.25).standardised,
         ),
     ],
     LowRankGaussian: [
@@ -223,7 +224,7 @@ class DrawContract:
             assert bool(torch.isfinite(parameter.grad).all())
             assert bool((parameter.grad != 0).any())
 
-    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
     def test_everything_keeps_the_dtype_of_the_belief(self, case, dtype):
         belief, posterior = case.belief(VALUES.to(dtype)), case.posterior
         made = (*belief, *posterior.initial(VALUES.to(dtype)), posterior.draw(*belief), posterior.sample(*belief))

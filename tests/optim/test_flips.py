@@ -126,3 +126,24 @@ def test_a_released_correction_cannot_divide_by_a_rate_of_zero():
     optimizer.param_groups[0]["lr"] = 0.0
     with pytest.raises(InputError, match="lr must be positive"):
         optimizer.step()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("correction", [None, "adam"])
+def test_steps_at_lr_0_flip_nothing_and_leave_the_next_as_if_they_had_not_been(correction, dtype):
+    """A warm-up begins there, and so do tools that take a state out of a fresh optimizer."""
+    starts = STARTS[:2].to(dtype).repeat(40)
+    (warm,), (cold,) = beliefs(Bop2ndOrder, starts), beliefs(Bop2ndOrder, starts)
+    settings = dict(gamma=0.1, sigma=1.0, threshold=0.0, bias_correction=correction)  # σ = 1 remembers one gradient
+    optimizers = [Bop2ndOrder([p], **settings) for p in (warm, cold)]
+    for p in (warm, cold):
+        p.grad = torch.randn(80, generator=torch.Generator().manual_seed(0)).to(dtype)
+    optimizers[0].param_groups[0]["lr"] = 0.0
+    optimizers[0].step()
+    optimizers[0].step()
+    assert torch.equal(warm, starts)
+    optimizers[0].param_groups[0]["lr"] = 1.0
+    for optimizer in optimizers:
+        optimizer.step()
+    assert torch.equal(warm, cold)
+    assert not torch.equal(cold, starts)

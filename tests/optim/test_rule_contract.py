@@ -517,6 +517,25 @@ def test_a_state_of_another_rule_is_refused_before_anything_is_changed(rule):
 
 
 @every_setting
+def test_a_state_of_another_models_shapes_is_refused_before_anything_is_changed(rule, settings):
+    def stepped(size: int) -> torch.optim.Optimizer:
+        params = [*beliefs(rule, torch.randn(size)), nn.Parameter(torch.zeros(size))]
+        for p in params:
+            p.grad = torch.ones_like(p)
+        optimizer = rule(params, **settings)
+        optimizer.step()
+        return optimizer
+
+    optimizer, other = stepped(3), stepped(5).state_dict()
+    before = copy.deepcopy(optimizer.state_dict())
+    with pytest.raises(InputError, match=r"of parameter \d has shape \([\d, ]+\), the parameter \([\d, ]+\)"):
+        optimizer.load_state_dict(other)
+    now = optimizer.state_dict()
+    assert now["param_groups"] == before["param_groups"]
+    assert all(torch.equal(now["state"][i][k], v) for i, of in before["state"].items() for k, v in of.items())
+
+
+@every_setting
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_learning_rate_may_be_a_tensor(rule, settings, dtype):
     starts_at, ended = torch.randn(5, dtype=dtype), []

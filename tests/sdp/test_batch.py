@@ -134,7 +134,9 @@ def test_interrupted_finished_neurons_keep_their_certificates(monkeypatch):
         (np.ones((0, 2)), np.ones((0, 1)), {}, "at least one row"),
         (np.ones((3, 2)), np.ones((3, 1)), {"scale": "best"}, "'free'"),
         (np.ones((3, 2)), np.ones((3, 1)), {"scale": [1.0, 2.0]}, "one number or 1"),
-        (np.ones((3, 2)), np.ones((3, 1)), {"scale": np.nan}, "finite"),
+        (np.ones((3, 2)), np.ones((3, 1)), {"scale": np.nan}, "scale has NaN"),
+        (np.ones((3, 2)), np.ones((3, 1)), {"scale": ["a"]}, "scale must be an array of real numbers"),
+        (np.ones((3, 2)), np.ones((3, 1)), {"scale": [1j]}, "scale must be an array of real numbers"),
         (np.ones((3, 2)), np.ones((3, 1)), {"method": "magic"}, "one of"),
         (np.ones((3, 2)), np.ones((3, 1)), {"tolerance": 0.0}, "positive"),
         (np.ones((3, 2)), np.ones((3, 1)), {"starts": np.zeros((1, 2))}, r"\+1 or -1"),
@@ -152,3 +154,10 @@ def test_targets_out_of_range_are_refused_and_the_smallest_prove_nothing_false()
     found = least_squares_batch(np.zeros((1, 3)), [[1.5e-161]])
     assert Fraction(float(found.lower_bounds[0])) <= Fraction(1.5e-161) ** 2
     assert np.isfinite(found.gaps).all()
+
+
+def test_with_a_given_scale_of_zero_the_objective_is_the_optimum():
+    x, y = RNG(0).standard_normal((30, 6)), RNG(1).standard_normal((30, 2))
+    found = least_squares_batch(x, y, 0.0)
+    np.testing.assert_allclose(found.objectives, (y * y).sum(0), rtol=1e-14)
+    assert all(0 <= solution.gap < 1e-12 for solution in found)

@@ -191,6 +191,21 @@ def test_with_sign_layers_it_packs_and_answers_the_same(done):
         with_sign_layers(nn.Linear(8, 8))
 
 
+@torch.no_grad()
+def test_with_sign_layers_a_layer_used_at_two_places_keeps_its_scales_at_both():
+    torch.manual_seed(0)
+    x, tied = torch.randn(200, 6), nn.Linear(6, 6)
+    binary, _ = binarize_layerwise(nn.Sequential(tied, nn.ReLU(), tied), x, **QUIET)
+    signed = with_sign_layers(binary)
+    assert signed[0] is signed[2]
+    torch.testing.assert_close(signed(x), binary(x))
+
+
+def test_max_rows_is_a_whole_number():
+    with pytest.raises(InputError, match="max_rows must be a whole number"):
+        binarize_layerwise(nn.Linear(3, 2), torch.ones(4, 3), max_rows=2.5, **QUIET)
+
+
 @pytest.mark.parametrize(
     "model, x, options, words",
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from tests.sdp.instances import data, every_sign_vector, exact_least_squares, optimum
 from varbnn.errors import InputError
@@ -34,7 +35,6 @@ X, Y = data("gaussian", 5, np.random.default_rng(0))
         ((X, Y), {"rounding": "up"}, "rounding must be one of"),
         ((X, Y), {"num_roundings": 0}, "num_roundings must be a whole number"),
         ((X, Y), {"cuts": 3}, "cuts are rounds of inequalities"),
-        ((X, Y), {"momentum": 1.0}, r"momentum must be in \[0, 1\)"),
         ((X, Y), {"weight": -np.ones(10)}, "row weight ≥ 0"),
         ((X, Y), {"weight": np.ones(3)}, "row weight ≥ 0"),
     ],
@@ -245,12 +245,63 @@ def test_derandomised_rounding_without_the_matrix_is_that_with_it():
     [
         (dict(seed=-1), "seed must be a whole number"),
         (dict(num_roundings=1.5), "num_roundings must be a whole number"),
-        (dict(tolerance="x"), "tolerance must be a positive number"),
-        (dict(tolerance=float("nan")), "tolerance must be a positive number"),
+        (dict(tolerance="x"), "tolerance must be a real number"),
+        (dict(tolerance=float("nan")), "tolerance must be finite"),
+        (dict(tolerance=float("inf")), "tolerance must be a positive number"),
         (dict(tolerance=-1.0), "tolerance must be a positive number"),
+        (dict(scale="free"), "scale must be a real number, got 'free'"),
+        (dict(momentum="a"), "momentum must be a real number"),
+        (dict(momentum=1.0), "momentum must be ≥ 0 and < 1"),
+        (dict(cuts=1.5), "cuts must be a whole number"),
+        (dict(time_limit="a"), "time_limit must be a real number"),
+        (dict(time_limit=-1), "time_limit must be ≥ 0"),
+        (dict(time_limit=float("nan")), "time_limit must be finite"),
     ],
 )
 @pytest.mark.parametrize("method", ["low-rank", "exact", "residual"])
 def test_options_of_a_wrong_kind_are_refused(method, options, message):
     with pytest.raises(InputError, match=message):
         binary_least_squares(np.eye(3), np.ones(3), method=method, **options)
+
+
+def test_time_without_end_is_a_limit():
+    assert binary_least_squares(np.eye(3), np.ones(3), method="exact", time_limit=float("inf")).gap == 0
+
+
+TOO_LARGE = 2**53 + 1
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        np.array([[0, TOO_LARGE], [TOO_LARGE, 0]]),
+        [[0, TOO_LARGE], [TOO_LARGE, 0]],
+        [[0, 10**30 + 1], [10**30 + 1, 0]],
+        torch.tensor([[0, TOO_LARGE], [TOO_LARGE, 0]]),
+        np.full((2, 2), np.longdouble(1) / 3),
+    ],
+    ids=["int64", "list", "beyond int64", "tensor", "longdouble"],
+)
+def test_what_float64_would_round_is_refused(entry):
+    """With it rounded, the bound "proved" for it lay above the optimum."""
+    if np.asarray(entry).dtype == np.float64:
+        pytest.skip("longdouble is float64 here")
+    with pytest.raises(InputError, match="numbers that float64 cannot hold"):
+        quadratic(entry)
+
+
+def test_tensors_and_whole_numbers_are_taken_as_they_are():
+    want = quadratic(np.array([[1.0, 2.0], [2.0, 1.0]]), constant=3.0)
+    for given in (
+        torch.tensor([[1.0, 2.0], [2.0, 1.0]], requires_grad=True),
+        torch.tensor([[1, 2], [2, 1]], dtype=torch.bfloat16),
+        [[1, 2], [2, 1]],
+        np.array([[1, 2], [2, 1]], dtype=object),
+    ):
+        found = quadratic(given, constant=torch.tensor(3.0))
+        assert found.objective == want.objective
+    assert quadratic([[0, 2**60], [2**60, 0]]).objective == -(2.0**61)
+    with pytest.raises(InputError, match="real numbers"):
+        quadratic(torch.eye(2, dtype=torch.complex64))
+    with pytest.raises(InputError, match="the constant must be a real number"):
+        quadratic(np.eye(2), constant="much")

@@ -197,7 +197,10 @@ class NormalisedAverage(Filter):
         if group["bias_correction"] == "released":
             corrections = [(gamma, sigma)] * len(states)
         elif group["bias_correction"] == "adam":
-            corrections = [(state["weight"][0], state["weight_sq"][0]) for state in states]
+            # at lr = 0 no gradient has been given any weight, and the average is 0
+            given = [state["weight"][0] for state in states]
+            given = [torch.where(weight == 0, 1.0, weight) for weight in given]
+            corrections = list(zip(given, [state["weight_sq"][0] for state in states], strict=True))
         every = zip(first, second, corrections, strict=True)
         return [quotient(m, v, c1, c2, self.eps) for m, v, (c1, c2) in every]
 
@@ -205,7 +208,7 @@ class NormalisedAverage(Filter):
         gamma, sigma = group["lr"] * group["gamma"], group["sigma"]
         c1, c2 = (gamma, sigma) if group["bias_correction"] == "released" else (1.0, 1.0)
         if group["bias_correction"] == "adam":
-            c1, c2 = float(state["weight"]), float(state["weight_sq"])
+            c1, c2 = float(state["weight"]) or 1.0, float(state["weight_sq"])
         return _compiled_quotient(gamma, sigma, c1, c2, self.eps)
 
 

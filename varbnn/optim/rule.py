@@ -21,7 +21,7 @@ from varbnn.optim.fused import step_fused
 from varbnn.optim.parts import Group, OneOf, check_types, chosen, must_be, plain
 from varbnn.optim.precision import full, narrow_, restore_wide, widened
 from varbnn.optim.real import check_real, step_real
-from varbnn.optim.whole import refuse_foreign
+from varbnn.optim.whole import refuse_foreign, refuse_other_shapes
 from varbnn.posteriors import Posterior, belief_of
 
 Params = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
@@ -286,6 +286,7 @@ class Rule(torch.optim.Optimizer):
         """
         if not self._optimizer_load_state_dict_pre_hooks:  # which may yet make a state of this rule of it
             refuse_foreign(state_dict["param_groups"], self)
+            refuse_other_shapes(state_dict, self)
         super().load_state_dict(state_dict)
         restore_wide(self, state_dict)
 

@@ -23,7 +23,8 @@ class StraightThrough(Rule):
         lr: of the latents.
         base: ``"adam"`` or ``"sgd"``.
         betas, eps: of Adam.
-        momentum, dampening: of SGD; the velocity starts at 0.
+        momentum, dampening: of SGD; the velocity starts at 0. ``OneCycleLR`` moves Adam's `betas` whatever the base:
+            give it ``cycle_momentum=False``, and move the momentum by `varbnn.optim.Scheduler`.
         weight_decay: added to the gradient, as in torch's SGD and Adam.
         decoupled_weight_decay: apply it to the latents and not through the filter, as in AdamW.
         clip: box for the latents, or None. The published baseline clips at 1.

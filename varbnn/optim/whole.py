@@ -80,3 +80,20 @@ def refuse_foreign(saved: list[Group], optimizer: Optimizer) -> None:
                 f"group {index} of the saved state {found}: it is no state of this {type(optimizer).__name__}; build "
                 "the optimizer as it was when the state was saved"
             )
+
+
+ONE_NUMBER = ("step", "weight", "weight_sq")
+"""States that count, and have no shape of their own."""
+
+
+def refuse_other_shapes(saved: dict[str, Any], optimizer: Optimizer) -> None:
+    """Raise InputError where a saved tensor is not shaped like the parameter whose state it would become."""
+    for there, here in zip(saved["param_groups"], optimizer.param_groups, strict=False):
+        for index, p in zip(there["params"], here["params"], strict=False):
+            for name, value in saved["state"].get(index, {}).items():
+                if isinstance(value, Tensor) and name not in ONE_NUMBER and value.shape != p.shape:
+                    raise InputError(
+                        f"the saved {name} of parameter {index} has shape {tuple(value.shape)}, the parameter "
+                        f"{tuple(p.shape)}: it is the state of another model; build the optimizer as it was when the "
+                        "state was saved"
+                    )

@@ -70,7 +70,9 @@ class Gaussian(Posterior):
         return self._with_precision(torch.empty_like(weight).normal_(generator=generator) * self.init_scale)
 
     def from_weight(self, weight: Tensor, strength: float) -> tuple[Tensor, ...]:
-        return self._with_precision(in_units_of_strength(weight, strength))
+        # confidence is that of a = m / σ, and 1 / σ² the precision
+        deviation = self.init_precision**-0.5 if self.form == "learned" else 1.0
+        return self._with_precision(in_units_of_strength(weight, strength * deviation))
 
     def _with_precision(self, location: Tensor) -> tuple[Tensor, ...]:
         learned = self.form == "learned"
@@ -122,12 +124,13 @@ def log_odds(a: Tensor) -> Tensor:
     >>> log_odds(torch.tensor([0.0, 1e-8, -1000.0]))
     tensor([ 0.0000e+00,  1.5958e-08, -5.0001e+05])
     """
+    kind, a = a.dtype, a.to(torch.promote_types(a.dtype, torch.float32))  # erfcx knows no half precision
     # near 0 the two logarithms cancel, and the sign of the smallest a would be lost
     inner = 2 * torch.atanh(torch.erf(a.clamp(-1, 1) / math.sqrt(2)))
     size, half_square = a.abs(), a.square() / 2
     scaled = torch.special.erfcx(size / math.sqrt(2)) / 2  # Φ(-|a|) exp(a²/2); two log_ndtr take twice as long
     outer = torch.log1p(-scaled * torch.exp(-half_square)) - torch.log(scaled) + half_square
-    return torch.where(size < 1, inner, torch.copysign(outer, a))
+    return torch.where(size < 1, inner, torch.copysign(outer, a)).to(kind)
 
 
 def natural_window(u: Tensor) -> Tensor:
@@ -139,5 +142,5 @@ def natural_window(u: Tensor) -> Tensor:
     >>> natural_window(torch.tensor([0.0, 3.0, 1e6]))
     tensor([1.2533e+00, 6.0836e-01, 2.0000e-06])
     """
-    u = u.abs()
-    return torch.special.ndtr(u) * torch.special.erfcx(u / math.sqrt(2)) * math.sqrt(2 * math.pi)
+    kind, u = u.dtype, u.abs().to(torch.promote_types(u.dtype, torch.float32))
+    return (torch.special.ndtr(u) * torch.special.erfcx(u / math.sqrt(2)) * math.sqrt(2 * math.pi)).to(kind)

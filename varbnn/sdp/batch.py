@@ -16,8 +16,9 @@ from numpy.typing import ArrayLike
 from tqdm.auto import tqdm
 
 from varbnn.errors import InputError
+from varbnn.sdp.arguments import Array, finite, require_draws
 from varbnn.sdp.neuron import best_of, relaxed, rounded
-from varbnn.sdp.problem import UNDERFLOW, UNIT, Array, finite, require_draws
+from varbnn.sdp.problem import UNDERFLOW, UNIT
 from varbnn.sdp.rounding import signs
 from varbnn.sdp.shared import Design, Neuron
 from varbnn.sdp.solution import Solution
@@ -180,7 +181,7 @@ def solve_one(
     first = signs(shared.values.T @ target)
     guess = abs(scale) if scale is not None else _guess(shared, target, first)
     if guess == 0 or not shared.size:
-        return _trivial(shared, target, 0.0 if scale is None else scale, first, began)
+        return _trivial(shared, target, scale, first, began)
     neuron = Neuron.of(shared, sign * target, guess)
     square = neuron.inner(guess) ** 2
     candidates = [sign * first[None]] if start is None else [sign * first[None], start[None]]
@@ -227,12 +228,13 @@ def _objective(shared: Design, target: Array, scale: float, weights: Array) -> f
         return float(residual @ residual)
 
 
-def _trivial(shared: Design, target: Array, scale: float, weights: Array, began: float) -> Solution:
+def _trivial(shared: Design, target: Array, scale: float | None, weights: Array, began: float) -> Solution:
     """Without inputs or with scale 0 all weights are as good as each other; without Xᵀy no scale beats 0."""
+    given, scale = scale is not None, scale or 0.0
     value = _objective(shared, target, scale, weights)
     if not math.isfinite(value):
         raise InputError(f"the squares of numbers like {float(np.abs(target).max()):.1g} are out of range; rescale Y")
-    known = not shared.size or (scale == 0 and not target.any())
+    known = not shared.size or given or not target.any()
     bound = max(value * (1 - 4 * (len(target) + 4) * UNIT) - (len(target) + 1) * UNDERFLOW, 0.0) if known else 0.0
     return Solution(_whole(shared, weights), value, bound, 0, time.perf_counter() - began, "closed form", scale)
 
@@ -248,9 +250,9 @@ def _scales(scale: float | ArrayLike | Literal["free"], count: int) -> Array | N
         if scale != "free":
             raise InputError(f"scale must be a number, one for each neuron, or 'free', got {scale!r}")
         return None
-    values = np.asarray(scale, dtype=np.float64)
-    if values.shape not in ((), (count,)) or not np.isfinite(values).all():
-        raise InputError(f"scale must be finite, one number or {count}, got shape {values.shape}")
+    values = finite("scale", scale, 0, 1)
+    if values.shape not in ((), (count,)):
+        raise InputError(f"scale must be one number or {count}, got shape {values.shape}")
     return np.broadcast_to(values, (count,))
 
 

@@ -14,8 +14,9 @@ import math
 import numpy as np
 from scipy import linalg
 
+from varbnn.sdp.arguments import Array
 from varbnn.sdp.cuts import Cuts
-from varbnn.sdp.problem import UNDERFLOW, UNIT, Array, Problem
+from varbnn.sdp.problem import UNDERFLOW, UNIT, Problem, gamma
 
 
 def proved_eigenvalue(matrix: Array) -> float:
@@ -49,8 +50,8 @@ def _shifted(matrix: Array, shift: float) -> float | None:
         return None
     if not np.isfinite(factor).all():
         return None
-    gamma = (size + 8) * UNIT / (1 - (size + 8) * UNIT)
-    factorised = gamma / (1 - gamma) * math.fsum(diagonal) * (1 + 16 * UNIT) + UNDERFLOW
+    error = gamma(size + 8)
+    factorised = error / (1 - error) * math.fsum(diagonal) * (1 + 16 * UNIT) + UNDERFLOW
     subtracted = UNIT * float(np.abs(diagonal).max()) * (1 + 4 * UNIT)  # each diagonal entry was rounded once
     return math.nextafter(math.fsum([shift, -factorised, -subtracted]), -math.inf)
 

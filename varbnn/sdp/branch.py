@@ -10,11 +10,12 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from varbnn.sdp.arguments import Array
 from varbnn.sdp.bound import bound_in_units
 from varbnn.sdp.cuts import Cuts
 from varbnn.sdp.exact import shor
 from varbnn.sdp.low_rank import relax
-from varbnn.sdp.problem import UNIT, Array, Problem
+from varbnn.sdp.problem import UNIT, Problem
 from varbnn.sdp.rounding import polished, rounded
 
 ENUMERATED = 24

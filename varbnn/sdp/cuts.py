@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from varbnn.sdp.problem import UNDERFLOW, UNIT, Array
+from varbnn.sdp.arguments import Array
+from varbnn.sdp.problem import UNDERFLOW, UNIT
 
 PENTAGONS = 45
 """The largest N for which all sets of five are looked at."""

@@ -16,11 +16,12 @@ import numpy as np
 from scipy import linalg, sparse
 
 from varbnn.errors import BackendError, import_extra
+from varbnn.sdp.arguments import Array
 from varbnn.sdp.bound import bound_in_units
 from varbnn.sdp.cuts import Cuts, violated
 from varbnn.sdp.low_rank import Relaxed
 from varbnn.sdp.newton import unit_rows
-from varbnn.sdp.problem import Array, Problem
+from varbnn.sdp.problem import Problem
 
 OPTIONS: dict[str, dict[str, Any]] = {"clarabel": {}, "scs": {"eps_abs": 1e-5, "eps_rel": 1e-5, "max_iters": 50_000}}
 """What each solver is called with."""

@@ -20,9 +20,10 @@ from numpy.typing import ArrayLike
 from scipy import optimize, special
 
 from varbnn.errors import BackendError, InputError, import_extra
+from varbnn.sdp.arguments import Array, finite, positive, real
 from varbnn.sdp.branch import all_signs
 from varbnn.sdp.exact import guarded_solve
-from varbnn.sdp.problem import UNDERFLOW, UNIT, Array, finite
+from varbnn.sdp.problem import UNDERFLOW, UNIT
 from varbnn.sdp.rounding import signs
 from varbnn.sdp.solution import Solution
 
@@ -90,10 +91,8 @@ def binary_hinge(
     rows = _rows(design, labels, scale)
     if loss not in LOSSES:
         raise InputError(f"loss must be one of {LOSSES}, got {loss!r}")
-    if not (math.isfinite(margin) and gap_limit >= 0 and time_limit > 0):
-        raise InputError(
-            f"margin must be finite, gap_limit ≥ 0 and time_limit > 0: {margin}, {gap_limit}, {time_limit}"
-        )
+    margin, gap_limit = real("margin", margin), real("gap_limit", gap_limit, 0)
+    time_limit = positive("time_limit", time_limit)
     began = time.perf_counter()
     smooth = loss == "logistic"
     exponent = 0 if smooth else _unit(rows, margin)

@@ -15,11 +15,12 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import linalg
 
+from varbnn.sdp.arguments import Array
 from varbnn.sdp.bound import bound_in_units, dual_of
 from varbnn.sdp.cuts import Cuts
 from varbnn.sdp.mixing import start, sweep
 from varbnn.sdp.newton import newton, unit_rows
-from varbnn.sdp.problem import Array, Problem
+from varbnn.sdp.problem import Problem
 
 SWEEPS = 60
 """Of the mixing method, before Newton's."""

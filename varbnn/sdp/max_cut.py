@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from varbnn.errors import InputError
-from varbnn.sdp.problem import UNIT, Array, finite
+from varbnn.sdp.arguments import Array, finite
+from varbnn.sdp.problem import UNIT
 from varbnn.sdp.solution import Solution
 from varbnn.sdp.solve import quadratic
 

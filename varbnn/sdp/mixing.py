@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from varbnn.kernels import native
 from varbnn.kernels.backend import REFERENCE, active_backend
-from varbnn.sdp.problem import Array
+from varbnn.sdp.arguments import Array
 
 SMALLEST = 1e-300
 """A vector on which the others act less than this stays where it is."""

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from varbnn.sdp.arguments import Array
 from varbnn.sdp.interior import far_out, follow
 from varbnn.sdp.mixing import start, sweep
-from varbnn.sdp.problem import Array
 from varbnn.sdp.rounding import signs
 from varbnn.sdp.shared import Neuron
 

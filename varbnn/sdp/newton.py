@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from varbnn.sdp.problem import Array
+from varbnn.sdp.arguments import Array
 
 INNER = 200
 """Conjugate-gradient steps for one Newton step, at most."""

@@ -6,16 +6,13 @@ import math
 import sys
 from dataclasses import dataclass
 from functools import cached_property
-from numbers import Real
-from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from varbnn.errors import InputError
+from varbnn.sdp.arguments import Array, finite, real
 from varbnn.sdp.lattice import Lattice, integers_of, lattice_of
-
-Array = NDArray[np.float64]
 
 UNIT = 2.0**-53
 """Largest relative error of one float64 operation."""
@@ -103,9 +100,8 @@ def quadratic_problem(matrix: ArrayLike, linear: ArrayLike | None = None, consta
     b = np.zeros(len(a)) if linear is None else finite("the linear part", linear, 1)
     if b.shape != (len(a),):
         raise InputError(f"the linear part must have {len(a)} entries, got shape {b.shape}")
-    if not math.isfinite(constant):
-        raise InputError(f"the constant must be finite, got {constant}")
-    exponent = max((_exponent(part) for part in (a, b) if part.any()), default=0)
+    constant = real("the constant", constant)
+    exponent = max((exponent_of(part) for part in (a, b) if part.any()), default=0)
     if exponent + 2 * math.log2(len(a) + 1) > 1023:
         raise InputError(f"the sum of {len(a)}² numbers like 2**{exponent} is out of range; rescale the matrix")
     full = np.zeros((len(a) + 1, len(a) + 1))
@@ -145,22 +141,21 @@ def scaled(design: ArrayLike, target: ArrayLike, scale: float = 1.0, weight: Arr
         raise InputError(f"X must have at least one row and one column, got shape {x.shape}")
     if y.shape != (len(x),):
         raise InputError(f"y must have one entry for each of the {len(x)} rows of X, got shape {y.shape}")
-    if not math.isfinite(scale):
-        raise InputError(f"scale must be finite, got {scale}")
+    scale = real("scale", scale)
     # through mantissas and exponents: x · scale itself may overflow although the problem does not
     mantissa, exponent = math.frexp(scale)
-    own, others, of_root, root = _exponent(x), _exponent(y), 0, np.ones(1)
+    own, others, of_root, root = exponent_of(x), exponent_of(y), 0, np.ones(1)
     values, goal = np.ldexp(x, -own), np.ldexp(y, -others)
     exact = np.array_equal(np.ldexp(values, own), x) and np.array_equal(np.ldexp(goal, others), y)
     exact = exact and abs(mantissa) in (0.0, 0.5)  # a product with a power of two
     values = values * mantissa
     if weight is not None:
         root = np.sqrt(_row_weights(weight, len(x)))
-        of_root = _exponent(root)
+        of_root = exponent_of(root)
         root = np.ldexp(root, -of_root)
         values, goal, exact = values * root[:, None], goal * root, False
     parts = [(values, own + exponent + of_root), (goal, others + of_root)]
-    largest = max((_exponent(part) + e for part, e in parts if part.any()), default=0)
+    largest = max((exponent_of(part) + e for part, e in parts if part.any()), default=0)
     if largest < LOWEST or 2 * largest + 2 * math.log2(x.shape[1] + 1) + math.log2(len(x)) > 1023:
         raise InputError(f"the squares of numbers like 2**{largest} are out of range; rescale X and y")
     moved = [np.ldexp(part, e - largest) for part, e in parts]
@@ -205,43 +200,15 @@ def _slack(full: Array, exact: bool) -> float:
         whole = np.abs(found[0]).sum(1) / max(common & -common, 1)  # in units of the largest power of two
         if float((whole * whole).sum()) < 2.0**51:
             return 0.0  # every product and sum is an integer that float64 holds
-    return 2 * _gamma(len(full) + full.shape[1] + 4) * total
+    return 2 * gamma(len(full) + full.shape[1] + 4) * total
 
 
-def finite(what: str, values: Any, dimensions: int) -> Array:
-    """`values` as a float64 array.
-
-    Raises:
-        InputError: another number of dimensions, or NaN or infinite entries.
-    """
-    if np.iscomplexobj(values):
-        raise InputError(f"{what} must be an array of real numbers, got complex ones")
-    try:
-        array = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{what} must be an array of real numbers ({error})") from None
-    if array.ndim != dimensions:
-        raise InputError(f"{what} must have {dimensions} dimension{'s' * (dimensions > 1)}, got shape {array.shape}")
-    if not np.isfinite(array).all():
-        raise InputError(f"{what} has NaN or infinite entries")
-    return array
-
-
-def require_draws(num_roundings: Any, seed: Any, tolerance: Any) -> None:
-    """Raise InputError unless these are options of a relaxation that is rounded."""
-    for name, value, least in (("num_roundings", num_roundings, 1), ("seed", seed, 0)):
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-            raise InputError(f"{name} must be a whole number ≥ {least}, got {value!r}")
-    if isinstance(tolerance, bool) or not isinstance(tolerance, Real) or not 0 < float(tolerance) < math.inf:
-        raise InputError(f"tolerance must be a positive number, got {tolerance!r}")
-
-
-def _exponent(array: Array) -> int:
+def exponent_of(array: Array) -> int:
     """The least e with all magnitudes below 2^e; 0 where all is 0."""
     largest = float(np.abs(array).max(initial=0.0))
     return math.frexp(largest)[1] if largest > 0 else 0
 
 
-def _gamma(count: int) -> float:
-    """Relative error of `count` operations in a row (Higham 2002, lemma 3.1)."""
+def gamma(count: int) -> float:
+    """Largest relative error of `count` operations in a row (Higham 2002, lemma 3.1)."""
     return count * UNIT / (1 - count * UNIT)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from varbnn.sdp.problem import Array
+from varbnn.sdp.arguments import Array
 
 
 @dataclass(frozen=True)

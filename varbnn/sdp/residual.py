@@ -12,9 +12,10 @@ import time
 
 import numpy as np
 
+from varbnn.sdp.arguments import Array
 from varbnn.sdp.low_rank import full_rank
 from varbnn.sdp.mixing import SMALLEST, start
-from varbnn.sdp.problem import UNIT, Array
+from varbnn.sdp.problem import UNIT
 from varbnn.sdp.rounding import rounded
 from varbnn.sdp.solution import Solution
 

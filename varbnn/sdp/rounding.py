@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from varbnn.errors import InputError
-from varbnn.sdp.problem import Array, Problem
+from varbnn.sdp.arguments import Array
+from varbnn.sdp.problem import Problem
 
 ROUNDINGS = ("homogeneous", "mean", "derandomised")
 

@@ -22,8 +22,9 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from varbnn.errors import InputError
+from varbnn.sdp.arguments import Array, finite
 from varbnn.sdp.interior import Inside, far_out, follow, less
-from varbnn.sdp.problem import UNDERFLOW, UNIT, Array, finite
+from varbnn.sdp.problem import UNDERFLOW, UNIT, exponent_of, gamma
 
 RANGE = 480
 """Powers of two beyond which a square could leave the range of numbers."""
@@ -47,7 +48,7 @@ class Design:
         self.columns = given.shape[1]
         self.alive = np.flatnonzero(np.abs(given).max(0) > 0)
         kept = given[:, self.alive]
-        largest = _exponent(kept)
+        largest = exponent_of(kept)
         scaled = np.ldexp(kept, -largest)
         typical = math.sqrt(float((scaled * scaled).sum()) / max(len(self.alive), 1)) if len(self.alive) else 1.0
         self.exponent = largest + math.frexp(typical)[1]
@@ -104,9 +105,9 @@ class Neuron:
             InputError: squares of y are out of range.
         """
         exponent = _power(scale) + design.exponent
-        if abs(exponent) > RANGE or _exponent(target) - exponent > RANGE:
+        if abs(exponent) > RANGE or exponent_of(target) - exponent > RANGE:
             raise InputError(
-                f"y of size 2**{_exponent(target)} and scale · X of size 2**{exponent} are out of range; rescale them"
+                f"y of size 2**{exponent_of(target)} and scale · X of size 2**{exponent} are out of range; rescale them"
             )
         y = np.ldexp(target, -exponent)
         matrix = np.empty((design.size + 1, design.size + 1))
@@ -163,12 +164,11 @@ class Neuron:
 
     def _rounding(self) -> tuple[float, float]:
         """e and f with |zᵀ C z - objective| ≤ e + α² f: each entry of C is a sum of m products, rounded."""
-        count = len(self.target) + 8
-        gamma = 2 * count * UNIT / (1 - count * UNIT)
+        twice = 2 * gamma(len(self.target) + 8)
         size = np.abs(self.target)
-        mixed = gamma * float(self.design.rows @ size)  # 2 α |b| ≤ |b| + α² |b|
-        own = gamma * float(size @ size)
-        return own + mixed + UNDERFLOW, mixed + gamma * float(self.design.rows @ self.design.rows) + UNDERFLOW
+        mixed = twice * float(self.design.rows @ size)  # 2 α |b| ≤ |b| + α² |b|
+        own = twice * float(size @ size)
+        return own + mixed + UNDERFLOW, mixed + twice * float(self.design.rows @ self.design.rows) + UNDERFLOW
 
 
 def proved_eigenvalue(matrix: Tensor, shift: float) -> float | None:
@@ -184,15 +184,10 @@ def proved_eigenvalue(matrix: Tensor, shift: float) -> float | None:
     found, failed = torch.linalg.cholesky_ex(moved)
     if failed or not bool(torch.isfinite(found).all()):
         return None
-    gamma = (len(matrix) + 8) * UNIT / (1 - (len(matrix) + 8) * UNIT)
-    factorised = gamma / (1 - gamma) * math.fsum(diagonal.tolist()) * (1 + 16 * UNIT) + UNDERFLOW
+    error = gamma(len(matrix) + 8)
+    factorised = error / (1 - error) * math.fsum(diagonal.tolist()) * (1 + 16 * UNIT) + UNDERFLOW
     rounded = 2 * UNIT * float((diagonal.abs() + shift).max()) * (1 + 4 * UNIT)  # C - Diag d and + shift
     return math.nextafter(math.fsum([-shift, -factorised, -rounded]), -math.inf)
-
-
-def _exponent(array: Array) -> int:
-    largest = float(np.abs(array).max(initial=0.0))
-    return math.frexp(largest)[1] if largest > 0 else 0
 
 
 def _power(value: float) -> int:

@@ -52,24 +52,25 @@ def with_sign_layers(model: nn.Module) -> nn.Module:
     ('BinaryLinear', [1.0, 1.0, -1.0], [0.5, 2.0])
     """
     model = copy.deepcopy(model)
-    owners, found = parameter_owners(model), False
-    for name, module in list(model.named_modules()):
+    owners, pairs = parameter_owners(model), dict[nn.Module, nn.Module]()
+    for module in list(model.modules()):
         if reason_to_stay_real(module, owners) is not None or isinstance(module, BinaryLayer):
             continue
         weight = module.get_parameter("weight")
         magnitudes = weight.detach().reshape(len(weight), -1).abs()
         if weight.numel() == 0 or not bool((magnitudes == magnitudes[:, :1]).all()):
             continue
-        found = True
         bias = module._parameters.get("bias")
         scale = Scale(magnitudes[:, 0], bias, weight.dim() - 2)
         module.register_parameter("bias", None)
         TWINS[type(module)].adopt(module, Point())
-        pair = nn.Sequential(module, scale).train(module.training)
-        if not name:
-            return pair
-        parent, _, own = name.rpartition(".")
-        setattr(model.get_submodule(parent), own, pair)
-    if not found:
+        pairs[module] = nn.Sequential(module, scale).train(module.training)
+    if not pairs:
         raise InputError("no layer of the model has weights of one magnitude per row; call binarize_layerwise first")
+    if model in pairs:
+        return pairs[model]
+    for name, module in list(model.named_modules(remove_duplicate=False)):  # a layer may have several places
+        if module in pairs:
+            parent, _, own = name.rpartition(".")
+            setattr(model.get_submodule(parent), own, pairs[module])
     return model

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from varbnn.sdp.problem import Array
+from varbnn.sdp.arguments import Array
 
 
 @dataclass(frozen=True)

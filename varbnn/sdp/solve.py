@@ -11,19 +11,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from varbnn.errors import InputError
+from varbnn.sdp.arguments import Array, finite, real, require_draws, whole
 from varbnn.sdp.bound import lower_bound
 from varbnn.sdp.branch import ENUMERATED, Search, enumerated
 from varbnn.sdp.exact import shor
 from varbnn.sdp.low_rank import Relaxed, relax
-from varbnn.sdp.problem import (
-    Array,
-    Problem,
-    finite,
-    least_squares_problem,
-    quadratic_problem,
-    require_draws,
-    scaled,
-)
+from varbnn.sdp.problem import Problem, least_squares_problem, quadratic_problem, scaled
 from varbnn.sdp.residual import solve_by_residual
 from varbnn.sdp.rounding import ROUNDINGS, derandomised, polished, rounded
 from varbnn.sdp.solution import Solution
@@ -120,7 +113,7 @@ def binary_least_squares(
         method = "residual" if size > MANY_WEIGHTS and size > 4 * rows else "low-rank"
     if method != "residual":
         return minimise(least_squares_problem(design, target, scale, weight), method, scale=scale, **options)
-    _check_options("low-rank", rounding, cuts, momentum)
+    _check_options("low-rank", rounding, cuts, momentum, time_limit)
     require_draws(num_roundings, seed, tolerance)
     data = scaled(design, target, scale, weight)
     return solve_by_residual(
@@ -184,7 +177,7 @@ def minimise(
     scale: float = 1.0,
 ) -> Solution:
     """What the public functions share; `scale` is only reported."""
-    _check_options(method, rounding, cuts, momentum)
+    _check_options(method, rounding, cuts, momentum, time_limit)
     require_draws(num_roundings, seed, tolerance)
     began = time.perf_counter()
     if method == "exact":
@@ -209,15 +202,16 @@ def minimise(
     )  # fmt: skip
 
 
-def _check_options(method: str, rounding: str, cuts: int, momentum: float) -> None:
+def _check_options(method: str, rounding: str, cuts: int, momentum: float, time_limit: float) -> None:
     if method not in METHODS:
         raise InputError(f"method must be one of {METHODS}, got {method!r}")
     if rounding not in ROUNDINGS:
         raise InputError(f"rounding must be one of {ROUNDINGS}, got {rounding!r}")
-    if cuts < 0 or (cuts and method not in SOLVERS):
+    if whole("cuts", cuts, 0) and method not in SOLVERS:
         raise InputError(f"cuts are rounds of inequalities for the methods {SOLVERS}, got {cuts}, {method!r}")
-    if not 0 <= momentum < 1:
-        raise InputError(f"momentum must be in [0, 1), got {momentum}")
+    real("momentum", momentum, 0, 1)
+    if time_limit != math.inf:
+        real("time_limit", time_limit, 0)
 
 
 def _exactly(problem: Problem, tolerance: float, began: float, time_limit: float, scale: float) -> Solution:

@@ -1,0 +1,109 @@
+"""What the functions take as numbers: all of it as float64, nothing of it rounded on the way."""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from varbnn.errors import InputError
+
+Array = NDArray[np.float64]
+
+EXACT = 2.0**53
+"""Up to here float64 holds every whole number."""
+
+
+def finite(what: str, values: Any, *dimensions: int) -> Array:
+    """`values` as a float64 array.
+
+    Args:
+        what: for messages.
+        values: an array, a tensor, a nested list.
+        *dimensions: how many it may have.
+
+    Raises:
+        InputError: another number of dimensions, NaN, infinite or complex entries, or numbers that float64 cannot hold:
+            a bound that is proved for rounded ones is none for those given.
+    """
+    try:
+        if isinstance(values, torch.Tensor):
+            values = values.detach().cpu()
+            values = values.double() if values.is_floating_point() else values
+        given = np.asarray(values)
+        if np.iscomplexobj(given):
+            raise TypeError("complex ones")
+        array = np.asarray(given, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+        raise InputError(f"{what} must be an array of real numbers ({error})") from None
+    if array.ndim not in dimensions:
+        allowed = " or ".join(map(str, dimensions))
+        raise InputError(f"{what} must have {allowed} dimension{'s' * (dimensions != (1,))}, got shape {array.shape}")
+    if not np.isfinite(array).all():
+        raise InputError(f"{what} has NaN or infinite entries")
+    if _rounded(given, array):
+        raise InputError(
+            f"{what} has numbers that float64 cannot hold, such as whole ones beyond 2**53; round them first"
+        )
+    return array
+
+
+def _rounded(given: NDArray[Any], array: Array) -> bool:
+    if given.dtype.kind in "iu":
+        large = np.abs(array) >= EXACT
+        return given[large].tolist() != [int(number) for number in array[large].tolist()]
+    if given.dtype.kind == "O":
+        return bool(given.ravel().tolist() != array.ravel().tolist())
+    return given.dtype.itemsize > 8 and bool((given != array).any())
+
+
+def real(what: str, value: Any, least: float = -math.inf, below: float = math.inf) -> float:
+    """`value` as a finite number, ≥ `least` and < `below`.
+
+    Raises:
+        InputError: it is none.
+    """
+    try:
+        if isinstance(value, str | bytes | bool):
+            raise TypeError
+        number = float(value)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        raise InputError(f"{what} must be a real number, got {value!r}") from None
+    if not (math.isfinite(number) and least <= number < below):
+        lower = "finite" if least == -math.inf else f"≥ {least:g}"
+        raise InputError(f"{what} must be {lower}{'' if below == math.inf else f' and < {below:g}'}, got {value!r}")
+    return number
+
+
+def positive(what: str, value: Any, most: float = math.inf) -> float:
+    """`value` as a positive number, ≤ `most`.
+
+    Raises:
+        InputError: it is none.
+    """
+    number = math.inf if isinstance(value, float) and value == math.inf else real(what, value)
+    if not 0 < number <= most:
+        raise InputError(f"{what} must be a positive number, got {value!r}")
+    return number
+
+
+def whole(what: str, value: Any, least: int) -> int:
+    """`value` as a whole number ≥ `least`.
+
+    Raises:
+        InputError: it is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise InputError(f"{what} must be a whole number ≥ {least}, got {value!r}")
+    return int(value)
+
+
+def require_draws(num_roundings: Any, seed: Any, tolerance: Any) -> None:
+    """Raise InputError unless these are options of a relaxation that is rounded."""
+    whole("num_roundings", num_roundings, 1)
+    whole("seed", seed, 0)
+    positive("tolerance", tolerance, sys.float_info.max)
