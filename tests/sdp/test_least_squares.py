@@ -255,7 +255,7 @@ def test_derandomised_rounding_without_the_matrix_is_that_with_it():
         (dict(cuts=1.5), "cuts must be a whole number"),
         (dict(time_limit="a"), "time_limit must be a real number"),
         (dict(time_limit=-1), "time_limit must be ≥ 0"),
-        (dict(time_limit=float("nan")), "time_limit must be finite"),
+        (dict(time_limit=float("nan")), "time_limit must be ≥ 0"),
     ],
 )
 @pytest.mark.parametrize("method", ["low-rank", "exact", "residual"])
