@@ -192,7 +192,7 @@ def test_bench_compares_with_float(folder, capsys, monkeypatch):
         ("predict a.vbnn x.npz --key z", "x.npz holds x_test, y; 'z' is none of them"),
         ("predict a.vbnn x.npy --key z", "x.npy holds one array without a name; leave --key out"),
         ("predict a.vbnn nan.npy", "the inputs hold NaN or inf"),
-        ("predict a.vbnn wide.npy", "activations must be float32 (1 or 5, M, 4)"),
+        ("predict a.vbnn wide.npy", "these networks take inputs of shape N × 4, got 2 × 5"),
         ("predict a.vbnn x.npy --out p.txt", "--out must end in .npz or .csv, got p.txt"),
         ("predict a.vbnn x.npy --out no/p.csv", "cannot write no/p.csv: no such file or directory"),
         ("predict a.vbnn x.npy --reduce none --out p.csv", "write them with --out FILE.npz"),

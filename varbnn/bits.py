@@ -89,8 +89,8 @@ def unpack(packed: Tensor, length: int, dtype: torch.dtype = torch.float32) -> T
     """
     if packed.dtype != torch.int32:
         raise InputError(f"packed words are int32, got {packed.dtype}")
-    if packed.shape[-1] != words(length):
-        raise InputError(f"{length} bits take {words(length)} words, got {packed.shape[-1]}")
+    if packed.dim() == 0 or length < 0 or packed.shape[-1] != words(length):
+        raise InputError(f"{length} bits take {words(max(length, 0))} words, got shape {tuple(packed.shape)}")
     if packed.device.type != "cpu":
         shifted = packed.unsqueeze(-1) >> torch.arange(WORD, dtype=torch.int32, device=packed.device)
         return (shifted & 1).flatten(-2)[..., :length].to(dtype).mul_(2).sub_(1)

@@ -5,13 +5,50 @@ from __future__ import annotations
 import copy
 import os
 import pickle
-from collections.abc import Mapping
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
 from varbnn.errors import CheckpointError
+
+
+@contextmanager
+def whole(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """A file to write that appears at `path` whole or not at all; what was there stays until then. Links are followed.
+
+    Raises:
+        OSError: it cannot be written, or something that is no file is there.
+        ValueError: no file can have such a name.
+    """
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file():  # a device or a pipe would be replaced by a file
+        raise OSError(f"{target} is there and is no regular file")
+    draft = target.with_name(f".{target.name[:100]}.{secrets.token_hex(4)}.draft")
+    try:
+        with open(draft, "xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, target)
+    except BaseException:
+        with suppress(OSError):  # the first error is the one to report
+            draft.unlink()
+        raise
+    _sync_folder(target.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "nt":
+        return  # its folders cannot be opened; the rename is durable without
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def save(path: Path, state: Mapping[str, Any]) -> None:
@@ -20,12 +57,10 @@ def save(path: Path, state: Mapping[str, Any]) -> None:
     Raises:
         CheckpointError: it cannot be written.
     """
-    temporary = path.with_name(path.name + ".part")
     try:
-        torch.save(dict(state), temporary)
-        os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:  # torch's own writer says RuntimeError where a disk is full
-        temporary.unlink(missing_ok=True)
+        with whole(path) as file:
+            torch.save(dict(state), file)
+    except (OSError, RuntimeError, ValueError) as error:  # torch's own writer says RuntimeError where a disk is full
         kept = "the last complete state is still there" if path.exists() else "nothing was written"
         raise CheckpointError(f"{path} cannot be written ({error}); {kept}") from error
 
@@ -62,7 +97,7 @@ def restore(path: Path, items: Mapping[str, Any], state: Mapping[str, Any]) -> N
     try:
         for name, item in items.items():
             item.load_state_dict(state[name])
-    except (RuntimeError, ValueError, KeyError) as error:
+    except Exception as error:  # whatever a state of something else makes it stumble over
         for name, item in items.items():
             item.load_state_dict(before[name])
         raise CheckpointError(f"{path} belongs to another model or optimizer: {error}") from error
@@ -80,4 +115,5 @@ def set_random_state(state: Mapping[str, Any]) -> None:
     """Put torch's global generators where `random_state` saw them."""
     torch.set_rng_state(state["rng"])
     if "cuda_rng" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda_rng"])
+        for device, own in zip(range(torch.cuda.device_count()), state["cuda_rng"], strict=False):
+            torch.cuda.set_rng_state(own, device)

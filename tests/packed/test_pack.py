@@ -373,7 +373,7 @@ def test_beliefs_with_nan_are_refused():
         (X.int(), "floating tensor"),
         (torch.tensor(1.0), "floating tensor"),
         (X.numpy(), "floating tensor"),
-        (X[:, :19], "must be float32"),
+        (X[:, :19], f"inputs of shape N × 20, got {len(X)} × 19"),
     ],
 )
 def test_inputs_that_mean_nothing_are_refused(inputs, message):

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from varbnn.data.files import reason_of
 from varbnn.errors import InputError
+from varbnn.saving import whole
 
 LARGEST_SEED = 2**63 - 1
 USUAL_NAMES = ("inputs", "x", "x_test", "x_train", "X")
@@ -124,12 +125,8 @@ def written(path: str, content: bytes) -> None:
     Raises:
         InputError: it cannot be written.
     """
-    draft = f"{path}.part"
     try:
-        with open(draft, "wb") as file:
+        with whole(path) as file:
             file.write(content)
-        os.replace(draft, path)
-    except OSError as error:
-        if os.path.isfile(draft):
-            os.unlink(draft)
-        raise InputError(f"cannot write {path}: {(error.strerror or str(error)).lower()}") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot write {path}: {(getattr(error, 'strerror', None) or str(error)).lower()}") from None

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
 import varbnn as vb
 from varbnn.cli.arguments import at_least, inputs
@@ -82,6 +82,8 @@ def _load(model: nn.Module, path: str) -> None:
         raise CheckpointError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from None
     except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError, SafetensorError) as error:
         reason = str(error).splitlines()[0][:100] if str(error) else type(error).__name__
+        if isinstance(error, pickle.UnpicklingError):
+            reason = "it holds more than tensors, or is damaged; save model.state_dict() with torch.save"
         raise CheckpointError(f"{path} is no checkpoint of torch or safetensors: {reason}") from None
     for key in ("model", "state_dict"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
@@ -93,6 +95,8 @@ def _load(model: nn.Module, path: str) -> None:
         if names:
             raise CheckpointError(f"{path} {what} {', '.join(sorted(map(str, names))[:3])}; is it of another model?")
     for key, tensor in own.items():
+        if not isinstance(state[key], Tensor):
+            raise CheckpointError(f"{path}: {key} is a {type(state[key]).__name__}, expected a tensor")
         if state[key].shape != tensor.shape:
             raise CheckpointError(
                 f"{path}: {key} has shape {tuple(state[key].shape)}, that of the model has {tuple(tensor.shape)}"

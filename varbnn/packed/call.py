@@ -96,6 +96,7 @@ class Call(nn.Module):
             known = self.target in _NAMES and (self.target is not getattr or self.args[1] in ATTRIBUTES)
         if not known:
             raise InputError(f"the model calls {name}, which a packed file cannot hold; it runs packed in memory only")
+        _refuse_truncation(self.kwargs)
         return name
 
     @classmethod
@@ -105,6 +106,7 @@ class Call(nn.Module):
         Raises:
             InputError: no such function may be called from a file.
         """
+        _refuse_truncation(kwargs)
         kind, _, method = name.partition(".")
         if kind == "method" and method in METHODS:
             return cls(method, args, kwargs)
@@ -122,6 +124,12 @@ class Call(nn.Module):
     def extra_repr(self) -> str:
         name = self.target if isinstance(self.target, str) else getattr(self.target, "__name__", repr(self.target))
         return f"{name}, {self.args[1:]}" + (f", {self.kwargs}" if self.kwargs else "")
+
+
+def _refuse_truncation(options: dict[str, Any]) -> None:
+    # a processor ends a process that divides the smallest integer by -1; torch looks after all roundings but this one
+    if options.get("rounding_mode") == "trunc":
+        raise InputError("a packed file cannot hold a division with rounding_mode='trunc'")
 
 
 def filled(template: Any, values: Sequence[Any]) -> Any:

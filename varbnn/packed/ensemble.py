@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -85,6 +86,7 @@ class PackedEnsemble(nn.Module):
             inputs = inputs.float()
             if torch.compiler.is_compiling() or torch.compiler.is_exporting():
                 return self._answer(inputs, reduce)
+            self._require_width(inputs)
             if not bool(inputs.isfinite().all()):
                 raise InputError("the inputs hold NaN or inf; clean or drop those rows")
             if len(inputs) == 0:  # one made up and left out: a reshape of nothing to (0, -1) has no answer
@@ -95,6 +97,19 @@ class PackedEnsemble(nn.Module):
         if reduce is None:
             return torch.cat(parts, 1)  # type: ignore[arg-type]
         return AveragePrediction(torch.cat([p.mean for p in parts]), torch.cat([p.aleatoric for p in parts]))  # type: ignore[misc, union-attr]
+
+    def _require_width(self, inputs: Tensor) -> None:
+        takes = self.program.takes()
+        if takes is None:
+            return
+        if "features" in takes:
+            fits, wanted = inputs.shape[1:] and inputs.shape[-1] == takes["features"], f"N × {takes['features']}"
+        else:
+            space = takes["space"]
+            fits = inputs.dim() == space + 2 and inputs.shape[1] == takes["channels"]
+            wanted = f"N × {takes['channels']}{' × size' * space}"
+        if not fits:
+            raise InputError(f"these networks take inputs of shape {wanted}, got {' × '.join(map(str, inputs.shape))}")
 
     def _parts(self, inputs: Tensor) -> list[Tensor]:
         if self._row_bytes == 0 and (problem := self.examine(inputs)) is not None:
@@ -146,11 +161,15 @@ class PackedEnsemble(nn.Module):
 
         return super()._apply(moved, recurse)
 
+    def train(self, mode: bool = True) -> Self:
+        """Stays in eval mode, also as a part of a module that is trained: nothing in it learns."""
+        return super().train(False)
+
     def member(self, s: int) -> nn.Module:
-        """Network `s` as a plain float module with ±1 weights."""
-        if not 0 <= s < self.num_samples:
-            raise InputError(f"this ensemble has networks 0 … {self.num_samples - 1}, got {s}")
-        return self.program.member(s)
+        """Network `s` as a plain float module with ±1 weights, with memory of its own."""
+        if isinstance(s, bool) or not isinstance(s, int) or not 0 <= s < self.num_samples:
+            raise InputError(f"this ensemble has networks 0 … {self.num_samples - 1}, got {s!r}")
+        return copy.deepcopy(self.program.member(s))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the networks to a file that `varbnn.load_packed` and `varbnn.Predictor` open, usually ``*.vbnn``.

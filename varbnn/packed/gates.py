@@ -82,5 +82,5 @@ def read_shut(step: PackedProduct, gate: Gate) -> None:
 
 def weight_sums(step: PackedLinear) -> Tensor:
     """The sum of the weights of each output, (S, N)."""
-    ones = torch.ones(1, 1, step.in_features, device=step.weight.device)
+    ones = torch.ones(1, 1, step.in_features, dtype=torch.float32, device=step.weight.device)
     return ops.linear(ops.pack_signs(ones)[0], step.weight, step.in_features, step.out_features).squeeze(1)

@@ -131,15 +131,18 @@ def _uses_weight() -> InputError:
 def _refuse_own_code(model: nn.Module) -> None:
     if _global_forward_hooks or _global_forward_pre_hooks:
         raise InputError("torch has forward hooks on all modules, which packing would leave out; remove them first")
+    root = getattr(model, "_orig_mod", model)  # of which torch.fx reads the forward of the class alone
     for name, module in model.named_modules():
         where = f"{name or 'the model'} ({type(module).__name__})"
         known = next((kind for kind in KNOWN if isinstance(module, kind)), None)
         if known is not None and not isinstance(module, nn.SyncBatchNorm) and (name := own_code(module, known)):
             raise InputError(f"{where} has a {name} of its own, which packing would leave out")
         replaced = known is not None or isinstance(module, (nn.ReLU, *SKIPPED))
-        if replaced and "forward" in module.__dict__:
+        if (replaced or module is root) and "forward" in module.__dict__:
             raise InputError(f"{where} has a forward of its own, which packing would leave out")
-        if (replaced or module is model) and any(_foreign_hooks(module)):
+        if module is root and type(module).__call__ is not nn.Module.__call__:
+            raise InputError(f"{where} has a __call__ of its own, which packing would leave out; override forward")
+        if (replaced or module in (model, root)) and any(_foreign_hooks(module)):
             raise InputError(f"{where} has a forward hook, which packing would leave out; remove the hook first")
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from varbnn.packed.steps import PackedConv, PackedLinear
 from varbnn.packed.trace import Plan
 
 
@@ -44,6 +45,20 @@ class Program(nn.Module):
                 if value != wanted:
                     del values[value]
         return values[wanted]
+
+    def takes(self) -> dict[str, int] | None:
+        """The features of the input's last dimension, or its channels and dimensions of space; None where no step says.
+
+        >>> import torch
+        >>> Program([PackedLinear(torch.zeros(1, 1, 1, 16, dtype=torch.int32), 5, 3)], [(0,)], 1).takes()
+        {'features': 5}
+        """
+        for step, wire in zip(self.steps, self.wires, strict=True):
+            if 0 in wire and isinstance(step, PackedLinear):
+                return {"features": step.in_features}
+            if 0 in wire and isinstance(step, PackedConv):
+                return {"channels": step.channels[0], "space": len(step.kernel)}
+        return None
 
     def member(self, s: int) -> nn.Module:
         """Network `s` in plain torch modules: a `torch.nn.Sequential` where each step follows the one before."""

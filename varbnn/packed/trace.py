@@ -156,7 +156,7 @@ def batchnorm(module: _BatchNorm, statistics: tuple[Tensor, Tensor] | None, name
 
 def _bias(module: BinaryLayer) -> Tensor | None:
     bias = module.bias
-    return None if bias is None else bias.detach().float().reshape(1, -1)  # type: ignore[operator]
+    return None if bias is None else bias.detach().float().reshape(1, -1).clone()  # type: ignore[operator]
 
 
 def _packed_linear(module: BinaryLinear, weight: Tensor) -> PackedLinear:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-from contextlib import suppress
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialized
 from torch import Tensor
 
 from varbnn.errors import CheckpointError
+from varbnn.saving import whole
 
 FORMAT = "varbnn layerwise 1"
 
@@ -24,15 +23,12 @@ def save(path: Path, belongs_to: str, layers: dict[str, dict[str, Tensor]]) -> N
         CheckpointError: it cannot be written.
     """
     tensors = {f"{i}.{key}": t.contiguous() for i, layer in enumerate(layers.values()) for key, t in layer.items()}
-    part = path.with_name(path.name + ".part")
     metadata = {"format": FORMAT, "belongs_to": belongs_to, "layers": json.dumps(list(layers))}
     try:
-        part.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, part, metadata=metadata)
-        os.replace(part, path)
-    except (OSError, SafetensorError) as error:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole(path) as file:
+            file.write(serialized(tensors, metadata=metadata))
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be written ({error}); choose another state=") from error
 
 

@@ -41,7 +41,10 @@ def key(*parts: str | bytes) -> str:
 
 def get(name: str, make: Callable[[], bytes]) -> bytes:
     """What is kept under `name`; made, and kept if the folder takes it, where there is nothing sound."""
-    path = folder() / f"{name}.cubin"
+    try:
+        path = folder() / f"{name}.cubin"
+    except RuntimeError:  # a user without a home
+        return make()
     kept = _read(path)
     if kept is None:
         kept = make()

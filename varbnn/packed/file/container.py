@@ -11,12 +11,9 @@ import json
 import math
 import mmap
 import os
-import secrets
 import struct
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, Any
 
 import torch
@@ -24,6 +21,7 @@ from torch import Tensor
 
 from varbnn.errors import CheckpointError, InputError
 from varbnn.packed.file.values import Fields, parse, require, shown
+from varbnn.saving import whole
 
 LONGEST_HEADER = 2**26
 """Bytes; a program of thousands of steps takes less than one hundredth."""
@@ -197,21 +195,10 @@ def write(path: str | os.PathLike[str], metadata: Mapping[str, str], tensors: Ma
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-(8 + len(text)) % ALIGNMENT)
     try:
-        target = Path(os.path.realpath(path))
-        draft = target.with_name(f".{target.name[:100]}.{secrets.token_hex(4)}.draft")
-        try:
-            with open(draft, "xb") as file:
-                file.write(struct.pack("<Q", len(text)) + text)
-                for _, tensor in ordered:
-                    file.write(content(tensor))
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(draft, target)
-        except BaseException:
-            with suppress(OSError):  # the first error is the one to report
-                draft.unlink()
-            raise
-        _sync_folder(target.parent)
+        with whole(path) as file:
+            file.write(struct.pack("<Q", len(text)) + text)
+            for _, tensor in ordered:
+                file.write(content(tensor))
     except (OSError, ValueError) as error:  # the latter of names that no file can have
         raise InputError(
             f"cannot write {os.fspath(path)}: {_reason(error)}; a file that was there is as it was"
@@ -226,16 +213,6 @@ def _alignment(tensor: Tensor) -> int:
     """The largest power of two, at most that of a cache line, that divides the tensor's bytes."""
     count = tensor.numel() * tensor.element_size()
     return min(count & -count, ALIGNMENT) if count else tensor.element_size()
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name == "nt":
-        return  # its folders cannot be opened; the rename is durable without
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def opened(path: str | os.PathLike[str]) -> IO[bytes]:

@@ -17,7 +17,6 @@ from varbnn.packed.file.container import DTYPES, NAMES, Container, content
 from varbnn.packed.file.kinds import KINDS, Scope
 from varbnn.packed.file.values import LARGEST, LONGEST_TEXT, Fields, parse, require, shown
 from varbnn.packed.program import Program
-from varbnn.packed.steps import PackedConv, PackedLinear
 
 FORMAT = "vbnn"
 VERSION = 1
@@ -85,24 +84,12 @@ def describe(program: Program, num_samples: int) -> tuple[dict[str, Any], dict[s
         "varbnn": version("varbnn"),
         "layout": LAYOUT,
         "num_samples": num_samples,
-        "input": input_of(program),
+        "input": program.takes(),
         "steps": steps,
         "output": program.output,
         "tensors": tensors,
     }
     return document, names.tensors
-
-
-def input_of(program: Program) -> dict[str, Any] | None:
-    """What the program says about its input: features of its last dimension, or channels and dimensions of space."""
-    for step, wire in zip(program.steps, program.wires, strict=True):
-        if 0 not in wire:
-            continue
-        if isinstance(step, PackedLinear):
-            return {"features": step.in_features}
-        if isinstance(step, PackedConv):
-            return {"channels": step.channels[0], "space": len(step.kernel)}
-    return None
 
 
 def metadata_of(document: dict[str, Any]) -> dict[str, str]:
@@ -191,9 +178,7 @@ def program_of(document: dict[str, Any], tensors: Mapping[str, Tensor]) -> tuple
     unused = sorted(named.tensors.keys() - named.used)
     require(not unused, f"no step uses tensor {shown(unused[0]) if unused else ''}")
     program = Program(steps, wires, output)
-    require(
-        stated == input_of(program), f"its input is described as {shown(stated)}, its steps take {input_of(program)}"
-    )
+    require(stated == program.takes(), f"its input is described as {shown(stated)}, its steps take {program.takes()}")
     return program, num_samples
 
 

@@ -157,6 +157,8 @@ def options_of(module: nn.Module) -> dict[str, Any]:
         )
     if module._forward_hooks or module._forward_pre_hooks:
         raise InputError(f"the {name} of the model has hooks, which a packed file cannot hold; remove them")
+    if "forward" in module.__dict__:
+        raise InputError(f"the {name} of the model has a forward of its own, which a packed file cannot hold")
     options = {}
     for option, fits in CLASSES[name][1].items():
         value = getattr(module, option)

@@ -1,0 +1,183 @@
+"""A packed ensemble is a thing of its own: it shares no memory with the model, and its members none with it."""
+
+from __future__ import annotations
+
+import os
+import stat
+import types
+
+import pytest
+import torch
+from torch import nn
+
+import varbnn as vb
+from tests.packed.models import ZOO, built
+from varbnn.errors import CheckpointError, InputError
+from varbnn.packed.call import Call, Constant, Ref
+from varbnn.packed.file import save
+from varbnn.packed.program import Program
+from varbnn.saving import restore, whole
+
+
+def storages(module: nn.Module) -> set[int]:
+    tensors = [*module.parameters(), *module.buffers()]
+    return {t.untyped_storage().data_ptr() for t in tensors if t.numel()}
+
+
+@pytest.mark.filterwarnings("ignore:Using padding=.same. with even kernel lengths")
+@pytest.mark.parametrize("name", ZOO)
+def test_ensemble_model_and_members_share_no_memory(name):
+    model, inputs = built(name)
+    packed = vb.pack(model, 3)
+    assert not storages(packed) & storages(model)
+    members = [packed.member(s) for s in range(3)]
+    before = packed(inputs)
+    for member in members:
+        assert not storages(packed) & storages(member)
+        for tensor in (*member.parameters(), *member.buffers()):
+            tensor.data.zero_()
+        member.double()
+    assert torch.equal(packed(inputs), before)
+
+
+def test_training_on_after_packing_leaves_the_networks_as_drawn():
+    torch.manual_seed(0)
+    x = torch.randn(5, 4)
+    model = vb.binarize(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)))
+    optimizer = vb.optim.BayesBiNN(model.parameters(), lr=0.1, dataset_size=100, real_lr=0.1)
+    packed = vb.pack(model, 4)
+    before = packed(x)
+    for _ in range(3):
+        nn.functional.cross_entropy(model(torch.randn(50, 4)), torch.randint(3, (50,))).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert torch.equal(packed(x), before)
+
+
+def test_an_ensemble_inside_of_a_module_that_trains_stays_in_eval():
+    packed = vb.pack(vb.binarize(nn.Sequential(nn.Linear(4, 8), nn.RReLU(), nn.Linear(8, 3))), 2)
+    x = torch.randn(5, 4)
+    before = packed(x)
+    nn.ModuleDict({"teacher": packed}).train()
+    assert not packed.training
+    assert torch.equal(packed(x), before)
+    assert packed.train() is packed
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.layer(x)
+
+
+class Called(Net):
+    def __call__(self, x):
+        return super().__call__(x) * 100
+
+
+def with_forward():
+    net = Net()
+    net.forward = types.MethodType(lambda self, x: self.layer(x) * 100, net)
+    return net
+
+
+@pytest.mark.parametrize(("made", "words"), [(with_forward, "forward of its own"), (Called, "__call__ of its own")])
+def test_code_put_into_the_model_itself_is_refused_and_predict_runs_it(made, words):
+    model = vb.binarize(made())
+    with pytest.raises(InputError, match=words):
+        vb.pack(model, 2)
+    x = torch.randn(6, 4)
+    logits = model.eval()(x)
+    torch.testing.assert_close(vb.predict(model, x, 0).probs[0], logits.softmax(-1))
+
+
+def test_a_real_layer_with_a_forward_of_its_own_is_packed_and_not_saved(tmp_path):
+    act = nn.Tanh()
+    act.forward = lambda value: torch.tanh(value) * 100
+    model = vb.binarize(nn.Sequential(nn.Linear(4, 8), act, nn.Linear(8, 3)))
+    packed, x = vb.pack(model, 0), torch.randn(5, 4)
+    torch.testing.assert_close(packed(x)[0], model.eval()(x), rtol=1e-4, atol=1e-3)
+    with pytest.raises(InputError, match="Tanh of the model has a forward of its own"):
+        packed.save(tmp_path / "own.vbnn")
+    assert not list(tmp_path.iterdir())
+
+
+def test_divisions_that_can_end_the_process_are_neither_written_nor_read(tmp_path):
+    divided = Call(torch.div, (Ref(0), -1), {"rounding_mode": "trunc"})
+    program = Program([Constant(torch.tensor([-(2**63)])), divided, Call(torch.add, (Ref(0), Ref(1)), {})],
+                      [(), (1,), (0, 2)], 3)  # fmt: skip
+    with pytest.raises(InputError, match="rounding_mode='trunc'"):
+        save(program, 1, tmp_path / "forged.vbnn")
+    with pytest.raises(InputError, match="rounding_mode='trunc'"):
+        Call.named("method.div", (Ref(0), -1), {"rounding_mode": "trunc"})
+    floored = Call(torch.div, (Ref(0), 2.0), {"rounding_mode": "floor"})
+    steps = [floored, Constant(torch.tensor([1.0])), Call(torch.add, (Ref(0), Ref(1)), {})]
+    save(Program(steps, [(0,), (), (1, 2)], 3), 1, tmp_path / "floor.vbnn")
+    assert vb.load_packed(tmp_path / "floor.vbnn")(torch.tensor([[5.0]])).item() == 3
+
+
+def test_gates_pack_whatever_the_default_dtype():
+    before = torch.get_default_dtype()
+    model = vb.binarize(nn.Sequential(nn.Linear(64, 64), vb.nn.Gate("bits"), nn.Linear(64, 3)))
+    try:
+        torch.set_default_dtype(torch.float64)
+        packed = vb.pack(model, 2)
+    finally:
+        torch.set_default_dtype(before)
+    x = torch.randn(5, 64)
+    torch.testing.assert_close(packed(x)[1], packed.member(1)(x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root makes devices")
+def test_a_device_is_not_replaced_by_a_file(tmp_path):
+    device = tmp_path / "null"
+    try:
+        os.mknod(device, 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+    except PermissionError:
+        pytest.skip("no devices here")
+    with pytest.raises(InputError, match="no regular file"):
+        vb.pack(vb.binarize(nn.Sequential(nn.Linear(4, 3))), 2).save(device)
+    assert stat.S_ISCHR(os.stat(device).st_mode)
+
+
+def test_a_pipe_is_not_replaced_and_links_are_followed(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="no regular file"), whole(tmp_path / "pipe"):
+        pass
+    (tmp_path / "store").mkdir()
+    (tmp_path / "last.pt").symlink_to(tmp_path / "store" / "run.pt")
+    with whole(tmp_path / "last.pt") as file:
+        file.write(b"state")
+    assert (tmp_path / "last.pt").is_symlink()
+    assert (tmp_path / "store" / "run.pt").read_bytes() == b"state"
+    with pytest.raises(ZeroDivisionError), whole(tmp_path / "last.pt") as file:
+        file.write(bytes([1 // 0]))
+    assert (tmp_path / "last.pt").read_bytes() == b"state"
+    assert [path.name for path in (tmp_path / "store").iterdir()] == ["run.pt"]
+
+
+@pytest.mark.parametrize("broken", [{"state": None, "param_groups": None}, None, []])
+def test_a_state_that_cannot_be_loaded_leaves_everything_as_it_was(broken, tmp_path):
+    model = nn.Linear(2, 2)
+    optimizer = torch.optim.Adam(model.parameters())
+    before = model.weight.detach().clone()
+    state = {"model": {key: value + 1 for key, value in model.state_dict().items()}, "optimizer": broken}
+    with pytest.raises(CheckpointError, match="another model or optimizer"):
+        restore(tmp_path / "state.pt", {"model": model, "optimizer": optimizer}, state)
+    assert torch.equal(model.weight, before)
+
+
+@pytest.mark.parametrize("number", [1.5, True, -1, 2])
+def test_members_are_counted_in_whole_numbers(number):
+    with pytest.raises(InputError, match="networks 0 … 1"):
+        vb.pack(vb.binarize(nn.Linear(4, 3)), 2).member(number)
+
+
+def test_convolutions_say_what_they_take():
+    packed = vb.pack(vb.binarize(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(16, 2))), 2)
+    with pytest.raises(InputError, match="inputs of shape N × 3 × size × size, got 2 × 1 × 4 × 4"):
+        packed(torch.randn(2, 1, 4, 4))
+    assert packed(torch.randn(2, 3, 4, 4)).shape == (2, 2, 2)
