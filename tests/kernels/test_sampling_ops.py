@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.tolerance import assert_within_standard_errors
 from varbnn.bits import unpack_blocks
 from varbnn.errors import InputError
-from varbnn.kernels import ops, philox, plain, using_backend
+from varbnn.kernels import checks, ops, philox, plain, using_backend
 from varbnn.kernels.backend import REFERENCE, usable_backends
 
 LEVELS = [name for name in usable_backends() if name != REFERENCE]
@@ -115,3 +115,18 @@ def test_nan_beliefs_are_refused_as_bits_and_kept_as_floats(level):
     assert signs.isnan().nonzero().tolist() == [[17, 140]]
     expected = plain.draw(torch.zeros(20, 150), SEED, 0, 0)
     assert torch.equal(signs[~natural.isnan()], expected[~natural.isnan()])
+
+
+def test_dimensions_beyond_what_the_backends_count_are_refused():
+    """They count those of one dimension in 32 bits; on the meta device nothing is allocated."""
+    rows = torch.empty(1, 2**31 + 64, device="meta")
+    with pytest.raises(InputError, match="too large"):
+        checks.signs(rows)
+    seed = torch.empty((), dtype=torch.int64, device="meta")
+    for natural in (rows, rows.T):
+        with pytest.raises(InputError, match="too large"):
+            checks.sampling(natural, seed, 0, 0, 1)
+    taps = torch.empty(1, 1, 1, 2**16, 2**16, device="meta")
+    weight = torch.empty(1, 1, 1, 16, dtype=torch.int32, device="meta")
+    with pytest.raises(InputError, match="too many"):
+        checks.product("conv", taps, weight, 2**16, 1, [1, 2**16], [1, 1], [0] * 4, [1, 1], 1, None, None, "none")

@@ -28,6 +28,7 @@ def sampling(natural: Tensor, seed: Tensor, layer: int, first: int, count: int) 
         f"beliefs must be float32 of shape (outputs, inputs), got {natural.dtype} of shape {tuple(natural.shape)}",
     )
     _seed(seed, natural)
+    _countable("beliefs", *natural.shape)
     require(0 <= layer < 2**31, f"layer must be at least 0 and below 2**31, got {layer}")
     require(
         first >= 0 and count >= 0 and first + count <= 2**32,
@@ -48,11 +49,18 @@ def _seed(seed: Tensor, natural: Tensor) -> None:
     )
 
 
+def _countable(what: str, *sizes: int) -> None:
+    # rounded up to whole words and tiles of up to 128 they must fit into 32 bits
+    if max(sizes) > LARGEST - 127:
+        raise InputError(f"{what} of shape {sizes} are too large for one operation")
+
+
 def signs(values: Tensor) -> None:
     require(
         values.dtype == torch.float32 and values.dim() > 0,
         f"activations must be float32 with at least one dimension, got {values.dtype} of shape {tuple(values.shape)}",
     )
+    _countable("rows of activations", values.shape[-1])
 
 
 def result(
@@ -87,6 +95,8 @@ def product(name: str, values: Tensor, weight: Tensor, inputs: int, outputs: int
     if not (0 < inputs <= LARGEST and 0 <= outputs <= LARGEST):
         raise InputError(f"cannot multiply {inputs} inputs, {outputs} outputs")
     fan_in = inputs // groups * math.prod(kernel)
+    if fan_in > LARGEST - 127:
+        raise InputError(f"{fan_in} inputs of one output are too many for one operation")
     shape = (groups * blocks(outputs // groups), words(fan_in), BLOCK)
     own = weight.shape
     if not (weight.dtype == torch.int32 and len(own) == 4 and own[1:] == shape):
@@ -178,4 +188,5 @@ def _conv(
     for d, size in enumerate(space):
         reach = dilation[d] * (kernel[d] - 1) + 1
         room = size + padding[2 * d] + padding[2 * d + 1]
+        require(room <= LARGEST, f"dimension {d} is too large for one operation, {room} places with its padding")
         require(reach <= room, f"the kernel reaches over {reach} places of dimension {d}, the padded input has {room}")

@@ -45,7 +45,8 @@ def pack(
         num_samples: S; 0 packs the mode of the posterior, as one network.
         refresh_bn: training inputs from which batch-norm statistics are re-estimated for each network, as in
             `varbnn.predict`. One pass is made for all networks together.
-        generator: source of the draws, on the model's device. The same state gives the same bits on every machine.
+        generator: source of the draws, on the model's device. The same state gives the same bits on every machine
+            for `Bernoulli`; where λ is computed first, as for `Gaussian`, a weight in some billions may differ.
         int8: round the real inputs of linear layers to 8 bits, each row by its largest magnitude: faster, and wrong by
             0.7 to 0.8 % of a layer's output. Batch-norm statistics are estimated without rounding.
         progress: show a bar while statistics are estimated.

@@ -6,7 +6,6 @@
 struct Flat {
     typedef Product Arguments;
     struct Row {};
-    static constexpr int ROW_WORDS = 0;
     static INLINE const Product& product(const Arguments& p) { return p; }
     static INLINE void prepare(Row*, int, const Arguments&, const Tile&) {}
 
@@ -37,7 +36,6 @@ struct Patch {
         const float* image;
         int at[3], present;
     };
-    static constexpr int ROW_WORDS = sizeof(Row) / 4;
     static INLINE const Product& product(const Arguments& p) { return p.product; }
 
     // The corners of the tile's patches, divided out once and kept in shared memory.
