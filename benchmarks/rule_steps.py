@@ -30,6 +30,7 @@ from varbnn.optim import (
     BiMU,
     Bop,
     Bop2ndOrder,
+    FollowingPrior,
     GaussianBLR,
     GradientFilter,
     Metaplastic,
@@ -62,6 +63,7 @@ RULES: dict[str, tuple[Posterior, type[Rule], dict[str, Any]]] = {
     "VISPA, rank 2, unit": (LowRankGaussian(rank=2, constraint="unit"), VISPA, {"weight_decay": 1e-5}),
     "WindowedBayes, plain": (Bernoulli(), WindowedBayes, {**STREAM, "decay": "plain"}),
     "WindowedBayes, variance": (Bernoulli(), WindowedBayes, STREAM),
+    "FollowingPrior": (Bernoulli(), FollowingPrior, {**STREAM, "settling": 100_000}),
     "BiMU": (Bernoulli(gradient="euclidean"), BiMU, {**BIMU, "batch_size": 50}),
     "Metaplastic": (Point(), Metaplastic, {}),
 }

@@ -14,17 +14,22 @@ from torch import Tensor, nn
 import varbnn as vb
 from varbnn.kernels import native, steps
 from varbnn.kernels.backend import REFERENCE, usable_backends, using_backend
+from varbnn.kernels.steps import COMBINED
 from varbnn.optim import (
     VISPA,
     BayesBiNN,
+    BiMU,
     Bop,
     Bop2ndOrder,
+    FollowingPrior,
     GaussianBLR,
     GradientFilter,
+    Metaplastic,
     Rule,
     StraightThrough,
     WindowedBayes,
 )
+from varbnn.optim.leaks import VarianceLeak
 from varbnn.posteriors import Bernoulli, Gaussian, LowRankGaussian, Point, Posterior
 
 LEVELS = [name for name in usable_backends() if name != REFERENCE]
@@ -71,6 +76,23 @@ RULES: dict[str, tuple[Posterior, type[Rule], dict[str, Any]]] = {
     "vispa, plain": (LowRankGaussian(rank=3), VISPA, {"lr": 0.1, "momentum": 0.0, "weight_decay": 0.1}),
     "vispa, dampened": (LowRankGaussian(rank=3), VISPA, {"lr": 0.1, "dampening": 0.9, "factor_lr_scale": 0.5}),
     "vispa, unit": (LowRankGaussian(rank=3, constraint="unit"), VISPA, {"lr": 0.1}),
+    "variance": (Bernoulli(), WindowedBayes, {"lr": 0.5, "window": 300, "batch_size": 50}),
+    "variance, prior": (Bernoulli(), WindowedBayes, {"lr": 0.5, "window": 300, "batch_size": 50, "prior": 0.7}),
+    "following": (Bernoulli(), FollowingPrior, {"lr": 0.5, "window": 300, "settling": 200, "batch_size": 50}),
+    "bimu": (
+        Bernoulli(gradient="euclidean"),
+        BiMU,
+        {
+            "lr": 4.9,
+            "likelihood_multiplier": 161.3,
+            "kl_multiplier": 3.76,
+            "lr_max": 0.3,
+            "memory": 70,
+            "batch_size": 5,
+        },
+    ),
+    "metaplastic": (Point(), Metaplastic, {"lr": 0.05}),
+    "metaplastic, decay": (Point(), Metaplastic, {"lr": 0.05, "metaplasticity": 3.0, "weight_decay": 0.1}),
     "natural, prior": (Gaussian(form="natural"), GaussianBLR, {**BAYES, "prior": 0.5, "prior_precision": 4.0}),
 }
 
@@ -100,7 +122,10 @@ def test_every_rule_steps_as_in_torch(name: str, level: str) -> None:
         torch.testing.assert_close(fast, slow, rtol=2e-5, atol=2e-6 * float(slow.abs().max()))
 
 
-@pytest.mark.parametrize("name", ["bayesbinn", "bayesbinn, momentum", "window", "fixed", "learned", "natural, prior"])
+@pytest.mark.parametrize(
+    "name",
+    ["bayesbinn", "bayesbinn, momentum", "window", "variance", "following", "fixed", "learned", "natural, prior"],
+)
 def test_a_prior_for_every_weight(name: str) -> None:
     for fast, slow in zip(trained(name, LEVELS[-1], prior=True), trained(name, REFERENCE, prior=True), strict=True):
         torch.testing.assert_close(fast, slow, rtol=2e-5, atol=2e-6 * float(slow.abs().max()))
@@ -208,6 +233,64 @@ def test_one_bad_entry_anywhere_is_found(level: str, value: float) -> None:
                 assert steps.all_finite(tensor) is False
                 tensor[place] = -3e38
         assert steps.all_finite(tensor.double()) is None
+
+
+@pytest.mark.parametrize("name", sorted(RULES.keys() - {"vispa, unit", "vispa, dampened"}))
+def test_the_step_is_a_compiled_one(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise the tests above compare torch with itself."""
+    taken: list[str] = []
+    for function in ("step", "step_pair"):
+        real = getattr(steps, function)
+        monkeypatch.setattr(steps, function, lambda *given, real=real: (taken.append("compiled"), real(*given)))
+    trained(name, LEVELS[-1])
+    assert len(taken) >= 12
+
+
+def test_parts_that_the_library_knows_with_others_only_take_the_path_through_torch() -> None:
+    class Slow(Bop):
+        forgetting = VarianceLeak()
+
+    steps_of = {}
+    for backend in (LEVELS[-1], REFERENCE):
+        layer = vb.binarize(nn.Linear(5, 6, bias=False), Point())
+        (belief,) = layer.parameters()
+        belief.grad = torch.linspace(-1, 1, 30).reshape(6, 5)
+        belief.data = torch.linspace(-2, 2, 30).reshape(6, 5)
+        optimizer = Slow([belief], gamma=1.0, threshold=0.0)
+        optimizer.param_groups[0].update(batch_size=50, window=300, prior=0.5)
+        with using_backend(backend):
+            optimizer.step()
+        steps_of[backend] = belief.detach().clone()
+    assert torch.equal(*steps_of.values())
+
+
+def test_every_choice_of_the_library_is_one_that_a_rule_makes() -> None:
+    known = {name for choices in COMBINED.values() for name in choices}
+    assert all(f in steps.FILTERS and p in steps.PULLS and d in steps.DECISIONS for f, p, d in known)
+    assert not steps.combine("average", "variance", "descend")
+    assert not steps.combine("identity", "none", "wary")
+    assert not steps.combine("identity", "paced", "descend")
+    assert steps.combine("average", "coupled", "flip")
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_saturated_beliefs_step_as_in_torch(level: str) -> None:
+    """Far out e^(-2 |λ|) underflows: the paces must end where those of torch do."""
+    start = torch.cat([torch.logspace(-30, 3, 500), -torch.logspace(-30, 3, 500), torch.zeros(3)])
+    for name in ("variance", "following", "bimu", "metaplastic"):
+        posterior, rule, settings = RULES[name]
+        found = []
+        for backend in (level, REFERENCE):
+            layer = vb.binarize(nn.Linear(len(start), 1, bias=False), posterior)
+            (belief,) = layer.parameters()
+            optimizer = rule([belief], **settings)
+            with using_backend(backend):
+                for sign in (1.0, -1.0):
+                    belief.data = start.clone().reshape(1, -1)
+                    belief.grad = torch.full_like(belief, 1e-3 * sign)
+                    optimizer.step()
+            found.append(belief.detach().clone())
+        torch.testing.assert_close(*found, rtol=2e-5, atol=1e-30)
 
 
 def test_a_part_without_a_compiled_form_still_steps() -> None:

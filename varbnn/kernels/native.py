@@ -11,7 +11,7 @@ from torch import Tensor
 
 from varbnn.errors import BackendError, InputError
 
-ABI = 8
+ABI = 9
 """The library's interface that these modules are written for; `ABI` in `cpu/level.h` must be the same."""
 
 LEVELS = {"baseline": 0, "avx2": 1, "avx512": 2, "neon": 3}

@@ -14,9 +14,18 @@ from varbnn.kernels import native
 from varbnn.kernels.backend import REFERENCE, active_backend
 
 FILTERS = {"identity": 0, "average": 1, "heavy-ball": 2, "quotient": 3, "cascade": 4}
-PULLS = {"none": 0, "coupled": 1, "at-step": 2, "coin": 3}
-DECISIONS = {"descend": 0, "box": 1, "flip": 2, "flip-larq": 3}
+PULLS = {"none": 0, "coupled": 1, "at-step": 2, "coin": 3, "variance": 4, "settling": 5, "paced": 6}
+DECISIONS = {"descend": 0, "box": 1, "flip": 2, "flip-larq": 3, "wary": 4, "consolidating": 5}
 """Names of the choices, and their numbers in `cpu/steps.h`."""
+
+COMBINED = {
+    "variance": {("identity", "variance", "descend")},
+    "settling": {("identity", "settling", "descend")},
+    "paced": {("identity", "paced", "wary")},
+    "wary": {("identity", "paced", "wary")},
+    "consolidating": {("quotient", "none", "consolidating"), ("quotient", "coupled", "consolidating")},
+}
+"""Choices that the library knows with these others only (filter, pull, decision)."""
 
 
 class Settings(ctypes.Structure):
@@ -27,7 +36,7 @@ class Settings(ctypes.Structure):
         *(
             (name, ctypes.c_float)
             for name in (
-                "gain strength prior rate rate2 divisor scale eps lr low high threshold".split()  # noqa: SIM905
+                "gain strength prior rate rate2 divisor scale eps lr low high threshold kept caution least".split()  # noqa: SIM905
             )
         ),
     ]
@@ -52,6 +61,12 @@ class Memory:
     def pointers(self) -> _Tensors:
         first, second = (*self.states, None, None)[:2]
         return _Tensors(*(native.pointer(t) for t in (self.belief, self.gradient, first, second, self.prior)))
+
+
+def combine(filter: str, pull: str, decision: str) -> bool:
+    """Whether the compiled library knows these three together."""
+    chosen = (filter, pull, decision)
+    return all(chosen in COMBINED[name] for name in chosen if name in COMBINED)
 
 
 def all_finite(tensor: Tensor) -> bool | None:
@@ -99,4 +114,5 @@ def step_pair(how: Settings, location: Memory, precision: Memory) -> None:
 
 def _changed(memory: Memory) -> None:
     # so that autograd notices a belief that changed between forward and backward, as after any in-place operation
-    torch.autograd.graph.increment_version([memory.belief, *memory.states])
+    moved = [memory.belief, *memory.states]
+    torch.autograd.graph.increment_version(moved if memory.prior is None else [*moved, memory.prior])

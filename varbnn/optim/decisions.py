@@ -55,7 +55,9 @@ class DescendAtPace(Descend):
         self.formula = f"{pace.formula};  {letter} ← {letter} - lr · P d"
 
     def compiled(self, group: Group) -> Compiled | None:
-        return None
+        assert self.pace is not None
+        own = self.pace.compiled(group)
+        return None if own is None else Compiled({**own.settings, "lr": group["lr"]})
 
 
 class DescendInBox(Descend):

@@ -41,7 +41,8 @@ def step_fused(
     if pull is None or decided is None or pull.pair != decided.pair:
         return False
     filtered = [Compiled({"filter": "identity"}) if skip else filter.compiled(state, group) for state in states]
-    if None in filtered:
+    pulled, decides = pull.settings["pull"], decided.settings["decision"]
+    if not all(own is not None and steps.combine(own.settings["filter"], pulled, decides) for own in filtered):
         return False
     names = () if skip else filter.names(group)
     memories = [

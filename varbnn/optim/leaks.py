@@ -35,7 +35,7 @@ class VarianceLeak(Leak):
             belief.addcmul_(sech2(belief), belief - prior, value=-share)
 
     def compiled(self, group: Group, coupled: bool) -> Compiled | None:
-        return None
+        return Compiled({"pull": "variance", "strength": self.share(group), "prior": group["prior"]}, prior=True)
 
 
 class Settling(Leak):
@@ -51,7 +51,8 @@ class Settling(Leak):
             state["prior"].add_(moved).mul_(kept)
 
     def compiled(self, group: Group, coupled: bool) -> Compiled | None:
-        return None
+        rate, kept = group["batch_size"] / group["settling"], 1 - self.share(group)
+        return Compiled({"pull": "settling", "strength": rate, "kept": kept}, prior=True)
 
 
 class PacedLeak(Leak):
@@ -69,4 +70,4 @@ class PacedLeak(Leak):
             belief.addcmul_(sech2(belief).mul_(pace), belief, value=-share)
 
     def compiled(self, group: Group, coupled: bool) -> Compiled | None:
-        return None
+        return Compiled({"pull": "paced", "strength": self.share(group)})

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from varbnn.kernels.reference import sech2
-from varbnn.optim.parts import Group
+from varbnn.optim.parts import Compiled, Group
 
 
 class Pace:
@@ -21,6 +21,10 @@ class Pace:
     def __call__(self, beliefs: list[Tensor], directions: list[Tensor], group: Group) -> list[Tensor]:
         """Multipliers of `directions`, which stay as they are, at `beliefs` before any forgetting."""
         raise NotImplementedError
+
+    def compiled(self, group: Group) -> Compiled | None:
+        """The step at this pace for the compiled step, where it knows how."""
+        return None
 
 
 class Wary(Pace):
@@ -41,6 +45,9 @@ class Wary(Pace):
             paces.append(inverse.reciprocal_())
         return paces
 
+    def compiled(self, group: Group) -> Compiled | None:
+        return Compiled({"decision": "wary", "caution": group["kl_multiplier"], "least": 1 / group["lr_max"]})
+
 
 class Consolidating(Pace):
     """sech²(m |r|) for a step that shrinks |r|, else 1; m = group["metaplasticity"] (Laborieux et al. 2021)."""
@@ -50,3 +57,6 @@ class Consolidating(Pace):
     def __call__(self, beliefs: list[Tensor], directions: list[Tensor], group: Group) -> list[Tensor]:
         resisted = (torch.sign(d).mul_(r).clamp_(min=0) for r, d in zip(beliefs, directions, strict=True))
         return [sech2(size.mul_(group["metaplasticity"])) for size in resisted]
+
+    def compiled(self, group: Group) -> Compiled | None:
+        return Compiled({"decision": "consolidating", "caution": group["metaplasticity"]})

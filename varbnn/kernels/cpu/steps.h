@@ -8,8 +8,8 @@
 namespace varbnn {
 
 enum Filter : int { IDENTITY = 0, AVERAGE = 1, HEAVY_BALL = 2, QUOTIENT = 3, CASCADE = 4 };
-enum Pull : int { KEEP = 0, COUPLED = 1, AT_STEP = 2, COIN = 3, FAIR_COIN_NEAR = 4 };  // the last is chosen in here
-enum Decision : int { DESCEND = 0, BOX = 1, FLIP = 2, FLIP_LARQ = 3 };
+enum Pull : int { KEEP = 0, COUPLED = 1, AT_STEP = 2, COIN = 3, VARIANCE = 4, SETTLING = 5, PACED = 6, FAIR_COIN_NEAR = 7 };  // the last is chosen in here
+enum Decision : int { DESCEND = 0, BOX = 1, FLIP = 2, FLIP_LARQ = 3, WARY = 4, CONSOLIDATING = 5 };
 
 // Mirrors `Settings` in varbnn/kernels/steps.py.
 struct Settings {
@@ -19,13 +19,15 @@ struct Settings {
   float rate, rate2, divisor; // of the averages; what the average is divided by
   float scale, eps;           // quotient: m / (sqrt(v) * scale + eps)
   float lr, low, high, threshold;
+  float kept;                 // of the prior, where belief and prior approach each other
+  float caution, least;       // paces: c sech^2(b) + 4 |d| sigmoid(± 2 b) + least, or sech^2(c |b|)
 };
 
 struct Tensors {
   float* belief;
   const float* gradient;
   float *first, *second;
-  const float* prior;  // null where the number holds
+  float* prior;  // null where the number holds
 };
 
 // Both work on entries `begin` to `end`. A pair is a location and its precision, which share their settings.

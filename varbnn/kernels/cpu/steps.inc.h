@@ -16,6 +16,18 @@ VARBNN_INLINE float sign_of(float value) {
   return std::copysign(1.0f, bounded) + 0.0f * bounded;
 }
 
+// sech(x)^2 by e = exp(-2 |x|).
+VARBNN_INLINE float sech2_of(float e) {
+  const float share = 1.0f / (1.0f + e);
+  return 4.0f * e * share * share;
+}
+
+// 4 |d| / (1 + exp(-2 b)) for d > 0, with exp(2 b) for d < 0: large for a step that would take b back to 0.
+VARBNN_INLINE float against(float b, float d, float e) {
+  const float share = 1.0f / (1.0f + e);
+  return 4.0f * std::fabs(d) * (b * d < 0.0f ? e * share : share);
+}
+
 template <int FILTER, int PULL, int DECISION, bool PRIOR>
 void loop(const Settings& given, const Tensors& t, int64_t begin, int64_t end) {
   const Settings s = given;
@@ -23,7 +35,7 @@ void loop(const Settings& given, const Tensors& t, int64_t begin, int64_t end) {
   const float* __restrict gradient = t.gradient;
   float* __restrict first = t.first;
   float* __restrict second = t.second;
-  const float* __restrict prior = t.prior;
+  float* __restrict prior = t.prior;
   const float centre_odds = PULL == COIN && !PRIOR ? coin(s.prior * s.strength).log_odds : 0.0f;
 #pragma omp simd
   for (int64_t i = begin; i < end; ++i) {
@@ -31,6 +43,12 @@ void loop(const Settings& given, const Tensors& t, int64_t begin, int64_t end) {
     const float centre = PRIOR ? prior[i] : s.prior;
     if (PULL == COUPLED) g = g + s.strength * (b - centre);
     if (PULL == AT_STEP) b = b * (1.0f - s.strength) + s.strength * centre;
+    if (PULL == VARIANCE) b = b - s.strength * sech2_of(exp_of_negative(-2.0f * std::fabs(b))) * (b - centre);
+    if (PULL == SETTLING) {
+      const float moved = s.strength * (b - centre);
+      b = b - moved;
+      prior[i] = (centre + moved) * s.kept;
+    }
     if (PULL == COIN) {
       const Coin own = coin(b);
       g = g + 0.5f * own.window * (own.log_odds - (PRIOR ? coin(centre * s.strength).log_odds : centre_odds));
@@ -55,7 +73,14 @@ void loop(const Settings& given, const Tensors& t, int64_t begin, int64_t end) {
       d = lerp(second[i], fast, s.rate2);
       second[i] = d;
     }
-    if (DECISION == DESCEND) {
+    if (DECISION == WARY) {  // with PACED: the pace is that of the belief before it forgets
+      const float e = exp_of_negative(-2.0f * std::fabs(b)), spread = sech2_of(e);
+      const float pace = 1.0f / (against(b, d, e) + s.caution * spread + s.least);
+      b = b - s.strength * spread * pace * b - s.lr * pace * d;
+    } else if (DECISION == CONSOLIDATING) {
+      const float resisted = b * d > 0.0f ? std::fabs(b) : 0.0f;
+      b = b - s.lr * sech2_of(exp_of_negative(-2.0f * s.caution * resisted)) * d;
+    } else if (DECISION == DESCEND) {
       b = b - s.lr * d;
     } else if (DECISION == BOX) {
       b = b - s.lr * d;
@@ -115,6 +140,12 @@ void with_pull(const Settings& s, const Tensors& t, int64_t begin, int64_t end) 
 }
 
 void step(const Settings& s, const Tensors& t, int64_t begin, int64_t end) {
+  // what goes with one choice of the others only, see COMBINED in steps.py
+  if (s.decision == WARY) return loop<IDENTITY, PACED, WARY, false>(s, t, begin, end);
+  if (s.decision == CONSOLIDATING && s.pull == KEEP) return loop<QUOTIENT, KEEP, CONSOLIDATING, false>(s, t, begin, end);
+  if (s.decision == CONSOLIDATING) return with_prior<QUOTIENT, COUPLED, CONSOLIDATING>(s, t, begin, end);
+  if (s.pull == VARIANCE) return with_prior<IDENTITY, VARIANCE, DESCEND>(s, t, begin, end);
+  if (s.pull == SETTLING) return loop<IDENTITY, SETTLING, DESCEND, true>(s, t, begin, end);
   switch (s.filter) {
     case AVERAGE: return with_pull<AVERAGE>(s, t, begin, end);
     case HEAVY_BALL: return with_pull<HEAVY_BALL>(s, t, begin, end);
