@@ -118,8 +118,8 @@ def test_weights_and_factors_have_their_law():
         (torch.zeros(3, dtype=torch.float64), SEED, 0.1, "float32"),
         (torch.zeros(3), SEED.to(torch.int32), 0.1, "seed must be one int64"),
         (torch.zeros(3), torch.tensor([1, 2]), 0.1, "seed must be one int64"),
-        (torch.zeros(3), SEED, 0.0, "relaxation must be positive"),
-        (torch.zeros(3), SEED, math.nan, "relaxation must be positive"),
+        (torch.zeros(3), SEED, 1e-31, "relaxation must be between"),
+        (torch.zeros(3), SEED, math.nan, "relaxation must be between"),
     ],
 )
 def test_arguments_that_do_not_fit(natural, seed, relaxation, words):
@@ -156,3 +156,14 @@ def test_calls_that_vmap_makes_one_of_draw_for_themselves():
     assert not torch.equal(different[0], different[1])
     same = torch.vmap(weight, randomness="same")(natural)
     assert torch.equal(same[0], same[1])
+
+
+@pytest.mark.parametrize("relaxation", [1e-300, 1e-40, 1e-30, 1e-10, 1e30, 1e32])
+def test_relaxations_out_of_any_use_give_signs_and_finite_factors(relaxation):
+    natural = torch.linspace(-5, 5, 2000)
+    torch.manual_seed(0)
+    weight, factor = draw_relaxed(natural, relaxation)
+    assert bool(weight.isfinite().all())
+    assert bool(factor.isfinite().all())
+    if relaxation < 1:
+        assert bool((weight.abs() == 1).all())

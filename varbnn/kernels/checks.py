@@ -39,7 +39,7 @@ def sampling(natural: Tensor, seed: Tensor, layer: int, first: int, count: int) 
 def relaxing(natural: Tensor, seed: Tensor, relaxation: float) -> None:
     require(natural.dtype == torch.float32, f"beliefs must be float32, got {natural.dtype}")
     _seed(seed, natural)
-    require(0 < relaxation < math.inf, f"relaxation must be positive and finite, got {relaxation}")
+    require(1e-30 <= relaxation <= 1e30, f"relaxation must be between 1e-30 and 1e30, got {relaxation}")
 
 
 def _seed(seed: Tensor, natural: Tensor) -> None:

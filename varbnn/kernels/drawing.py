@@ -56,14 +56,14 @@ def relax(natural: Tensor, seed: Tensor, relaxation: float, euclidean: bool = Fa
     Args:
         natural: λ, ``float32``, any shape.
         seed: ``int64``, one element, on the device of `natural`.
-        relaxation: positive.
+        relaxation: between 1e-30 and 1e30.
         euclidean: which gradient the factor is for.
 
     Returns:
         Weights in [-1, 1] and factors, ``float32``, shaped like `natural`; NaN where the belief is.
 
     Raises:
-        InputError: `natural` is not float32, `seed` is no int64, `relaxation` is not positive.
+        InputError: `natural` is not float32, `seed` is no int64, `relaxation` is out of range.
 
     >>> weight, factor = relax(torch.full((3,), 50.0), torch.tensor(7), 0.5)
     >>> weight

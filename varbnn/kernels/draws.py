@@ -14,6 +14,9 @@ from varbnn.kernels.registry import LIBRARY
 LEAST = 1024
 """Weights from which on the compiled draw is the faster one; below, calling it costs as much as torch's passes."""
 
+LEAST_RELAXATION = 1e-30
+"""Below, and above its inverse, float32 cannot hold what the compiled draw multiplies by."""
+
 SEEDS = 1 << 62
 """Seeds are drawn below this: the largest power of two that every generator takes."""
 
@@ -64,7 +67,7 @@ def draw_relaxed(
     tensor([-1.,  1.])
     """
     natural = natural.detach()
-    if noise is None and _pays(natural):
+    if noise is None and LEAST_RELAXATION <= relaxation <= 1 / LEAST_RELAXATION and _pays(natural):
         return drawing.relax(natural, _seed(natural, generator), relaxation, euclidean)
     return reference.draw_relaxed(natural, relaxation, euclidean, noise, generator)
 
