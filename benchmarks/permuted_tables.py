@@ -6,7 +6,7 @@ import statistics
 from typing import Any
 
 from permuted_methods import METHODS
-from record import RESULTS, read
+from record import RESULTS, no_options, read
 
 Row = dict[str, Any]
 NAMES = {"batch": "batch norm, ReLU", "layer": "layer norm, tails"}
@@ -229,5 +229,6 @@ def permuted_tables() -> dict[str, str]:
 
 
 if __name__ == "__main__":
+    no_options(__doc__)
     for marker, table in permuted_tables().items():
         print(f"{marker}\n{table}\n")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from record import RESULTS, read
+from record import RESULTS, no_options, read
 from uncertainty_tables import FIGURES, SHARPNESS, grid
 
 if TYPE_CHECKING:
@@ -96,6 +96,7 @@ def tables() -> dict[str, str]:
 
 
 if __name__ == "__main__":
+    no_options(__doc__)
     for data, file in FILES.items():
         picture = ablation_figure(read(RESULTS / f"{file}.json"))
         picture.savefig(FIGURES / f"posterior_ablation_{data}.png", dpi=SHARPNESS)

@@ -10,7 +10,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from record import RESULTS, read
+from record import RESULTS, no_options, read
 from wide_tables import wide_table
 
 if TYPE_CHECKING:
@@ -281,6 +281,7 @@ def tables() -> dict[str, str]:
 
 
 if __name__ == "__main__":
+    no_options(__doc__)
     pictures = {
         "uncertainty_scores": scores_figure(read(RESULTS / "uncertainty-fashion-small.json")),
         "uncertainty_foreign": foreign_figure(read(RESULTS / "uncertainty-fashion-small.json")),
