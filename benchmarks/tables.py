@@ -131,8 +131,9 @@ def reference_table(results: dict[str, Any]) -> str:
         rows.append(f"| {key} | {means} | {distances} | {exact:.4f} |")
     seeds = len(results["reference"]["runs"])
     head = (
-        f"| | the authors' optimizer and layers, 3 seeds | their loop transcribed, {seeds} seeds | `reference`, {seeds} seeds "
-        f"| standard errors from the authors' | from transcribed | `exact`, {seeds} seeds |"
+        f"| | the authors' optimizer and layers, 3 seeds | their loop transcribed, {seeds} seeds "
+        f"| `reference`, {seeds} seeds | standard errors from the authors' | from transcribed "
+        f"| `exact`, {seeds} seeds |"
     )
     return "\n".join([head, "|---|---:|---:|---:|---:|---:|---:|", *rows])
 
