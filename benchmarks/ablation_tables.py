@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from record import RESULTS, read
+from record import RESULTS, no_options, read
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "ablations.md"
 
@@ -233,4 +233,5 @@ def filled(text: str) -> str:
 
 
 if __name__ == "__main__":
+    no_options(__doc__)
     PAGE.write_text(filled(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

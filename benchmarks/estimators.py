@@ -1,6 +1,6 @@
 """The scikit-learn estimators as they come beside scikit-learn's networks as they come, on its own small data sets.
 
-    python benchmarks/estimators.py
+    python benchmarks/estimators.py [--out FILE.json]
 
 Five-fold cross-validation (shuffled, seed 0; classes stratified), every estimator with its defaults and fold by fold
 the same random state; scikit-learn's networks get a StandardScaler in front, its regressor also one for the target, as
@@ -10,10 +10,12 @@ chosen on other folds of the same data sets (seed 7). A fold that is there alrea
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import time
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,7 +33,6 @@ from sklearn.preprocessing import StandardScaler
 import varbnn as vb
 from varbnn.bridges.sklearn import VariationalBNNClassifier, VariationalBNNRegressor
 
-PATH = RESULTS / "estimators.json"
 CLASSES = ("iris", "wine", "breast_cancer", "digits")
 CLASSIFIERS: dict[str, Callable[[int], Any]] = {
     "VariationalBNNClassifier": lambda seed: VariationalBNNClassifier(random_state=seed),
@@ -67,8 +68,11 @@ def regress(estimator: Any, X: Any, y: Any, train: Any, test: Any) -> dict[str, 
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=RESULTS / "estimators.json")
+    path = parser.parse_args().out
     torch.set_num_threads(1)
-    results = read(PATH) or {"runs": {}}
+    results = read(path) or {"runs": {}}
     for name in (*CLASSES, "diabetes"):
         X, y = getattr(datasets, f"load_{name}")(return_X_y=True)
         folds = (StratifiedKFold if name in CLASSES else KFold)(5, shuffle=True, random_state=0)
@@ -81,7 +85,8 @@ def main() -> None:
                     found = (classify if name in CLASSES else regress)(make(fold), X, y, train, test)
                 done.append({**found, "seconds": time.process_time() - begun})
                 say(name, title, done[-1])
-                write(PATH, results | {"machine": machine()})
+                results["machine"] = machine()
+                write(path, results)
     results["table"] = {
         name: {
             title: {
@@ -92,7 +97,7 @@ def main() -> None:
         }
         for name, rows in results["runs"].items()
     }
-    write(PATH, results | {"machine": machine()})
+    write(path, results)
 
 
 if __name__ == "__main__":

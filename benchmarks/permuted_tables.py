@@ -6,7 +6,7 @@ import statistics
 from typing import Any
 
 from permuted_methods import METHODS
-from record import RESULTS, read
+from record import RESULTS, no_options, read
 
 Row = dict[str, Any]
 NAMES = {"batch": "batch norm, ReLU", "layer": "layer norm, tails"}
@@ -101,7 +101,8 @@ def ten(made: dict[str, Any]) -> str:
 
 
 def long(made: dict[str, Any]) -> str:
-    head = ["100 tasks of one epoch", "last 5, %", "last 20, %", "all 100, %", "when new: first 5", "last 5", "bits"]
+    ended_at = ["last 5, %", "last 20, %", "all 100, %"]
+    head = ["100 tasks of one epoch", "seeds", *ended_at, "when new: first 5", "last 5", "bits"]
     rows = []
     for name, runs in made.get("long", {}).items():
         if not runs:
@@ -111,6 +112,7 @@ def long(made: dict[str, Any]) -> str:
         rows.append(
             [
                 titled(name, runs),
+                str(len(runs)),
                 *(spread([ended(run, "task", last=last) for run in runs]) for last in (5, 20, None)),
                 spread([statistics.fmean(values[:5]) for values in new]),
                 spread([statistics.fmean(values[-5:]) for values in new]),
@@ -229,5 +231,6 @@ def permuted_tables() -> dict[str, str]:
 
 
 if __name__ == "__main__":
+    no_options(__doc__)
     for marker, table in permuted_tables().items():
         print(f"{marker}\n{table}\n")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from record import RESULTS, read
+from record import RESULTS, no_options, read
 from uncertainty_tables import FIGURES, SHARPNESS, grid
 
 if TYPE_CHECKING:
@@ -55,21 +55,22 @@ def ablation_figure(results: dict[str, Any]) -> Figure:
     """NLL and ECE by temperature, and NLL by draws."""
     from varbnn.predict.style import COLOURS, MARKERS, legend_above, new_panels
 
-    figure, panels = new_panels(None, 3, columns=3, figsize=(11, 3.6))
+    figure, panels = new_panels(None, 3, columns=3, figsize=(12, 3.6))
     lines = [(name, "re-estimated", "-") for name in dict.fromkeys(row["estimator"] for row in results["table"])]
     lines.append(("straight-through", "of training", ":"))
     for place, (estimator, norm, style) in enumerate(lines):
         rows = [row for row in results["table"] if row["estimator"] == estimator]
         for panel, key in zip(panels, ("nll", "ece"), strict=False):
+            scale = SHOWN[key][1]
             found = [row[norm]["16"][key] for row in rows]
             label = estimator if norm == "re-estimated" else f"{estimator}, statistics of training"
             look = dict(color=COLOURS[place % 3], marker=MARKERS[place], linestyle=style, markersize=4, capsize=2)
-            means, errors = ([point[which] for point in found] for which in ("mean", "error"))
+            means, errors = ([scale * point[which] for point in found] for which in ("mean", "error"))
             panel.errorbar([1 / row["cold"] for row in rows], means, errors, label=label, **look)
-    for panel, key in zip(panels, ("NLL, 16 draws", "ECE, 16 draws"), strict=False):
+    for panel, key in zip(panels, ("NLL, 16 draws", "ECE, %, 16 draws"), strict=False):
         panel.set(xscale="log", xlabel="temperature", ylabel=key)
         colds = sorted({row["cold"] for row in results["table"]})
-        panel.set_xticks([1 / cold for cold in colds], [f"1/{cold}" for cold in colds])
+        panel.set_xticks([1 / cold for cold in colds], [f"1/{cold}" for cold in colds], fontsize=8.5)
         panel.minorticks_off()
     panels[1].set_ylim(0, None)
     legend_above(panels[0], columns=1)
@@ -96,6 +97,7 @@ def tables() -> dict[str, str]:
 
 
 if __name__ == "__main__":
+    no_options(__doc__)
     for data, file in FILES.items():
         picture = ablation_figure(read(RESULTS / f"{file}.json"))
         picture.savefig(FIGURES / f"posterior_ablation_{data}.png", dpi=SHARPNESS)

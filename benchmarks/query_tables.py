@@ -5,7 +5,7 @@ from __future__ import annotations
 from record import RESULTS, read
 from shift_tables import number, table
 
-NAMES = {"variation_ratio": "by disagreement", "random": "at random", "all": "all"}
+NAMES = {"variation_ratio": "by variation ratio", "random": "at random", "all": "all"}
 
 
 def title(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -58,6 +59,11 @@ def read(path: Path) -> dict[str, Any]:
         return {}
     content: dict[str, Any] = json.loads(path.read_text())
     return content
+
+
+def no_options(about: str | None) -> None:
+    """Answer --help and refuse anything else, for a script that has nothing to choose."""
+    argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
 
 
 def say(*words: object) -> None:

@@ -5,8 +5,10 @@
 The settings are those published for MNIST (relaxation 1e-10, λ = ±10, lr 1e-4, one draw per step): 64-256-256-10 with
 batch norm without scale after every layer, 100 epochs of batches of 100, cosine to 1e-16 stepped at the start of an
 epoch, prior 0, the last epoch's network, running batch-norm statistics. PUBLISHED holds what the authors' optimizer and
-layers gave under this protocol, per seed. Beside it: the published loop transcribed here with nothing of varbnn in it,
-which shows what of a difference is the harness, and exact numerics with the same settings.
+layers gave when they were run once under this protocol, per seed; they are not in this repository, so these twelve
+numbers cannot be made again here, and they are no figures of the paper. Beside them: the published loop transcribed
+here with nothing of varbnn in it, which shows what of a difference is the harness, and exact numerics with the same
+settings.
 """
 
 from __future__ import annotations

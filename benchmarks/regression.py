@@ -19,6 +19,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,7 +32,6 @@ import varbnn as vb
 from varbnn.bridges.tabular import KINDS, network
 from varbnn.data import RegressionDataset, batches, load
 
-PATH = RESULTS / "regression.json"
 SETS = ("yacht", "boston", "energy", "concrete", "wine-red")
 STEPS, BATCH, LR, SAMPLES, KNOTS = 1000, 32, 1e-2, 64, 8
 
@@ -154,9 +154,10 @@ def main() -> None:
     parser.add_argument("--data-dir", required=True)
     parser.add_argument("--splits", type=int, default=5)
     parser.add_argument("--sets", nargs="+", default=SETS)
+    parser.add_argument("--out", type=Path, default=RESULTS / "regression.json")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    results = read(PATH) or {"runs": {}}
+    results = read(args.out) or {"runs": {}}
     results |= {"steps": STEPS, "batch": BATCH, "samples": SAMPLES}
     results["choices"] = {title: method.choices for title, method in METHODS.items()}
     for split in range(args.splits):
@@ -168,8 +169,9 @@ def main() -> None:
                     continue
                 done.append(one(method, name, args.data_dir, split))
                 say(name, title, done[-1])
+                results["machine"] = machine()
             results["table"] = summarised(results["runs"])
-            write(PATH, results | {"machine": machine()})
+            write(args.out, results)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Binary least squares with proved bounds: how often right, how fast, and how it grows.
 
-python benchmarks/sdp.py [--part NAME ...]
+python benchmarks/sdp.py [--part NAME ...] [--out FILE.json]
 
 Times are processor seconds of one thread, so that another program on the machine changes them little. The baseline is
 the mixing method as one writes it first, in numpy: sweeps over coordinates, a product of one row with V for each.
@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,8 +30,6 @@ from varbnn.sdp.exact import shor
 from varbnn.sdp.low_rank import full_rank, relax
 from varbnn.sdp.problem import Problem, least_squares_problem, quadratic_problem
 from varbnn.sdp.solve import minimise
-
-PATH = RESULTS / "sdp.json"
 
 
 def planted(n: int, rng: np.random.Generator) -> Problem:
@@ -192,15 +191,17 @@ PARTS: dict[str, Callable[[], Any]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", nargs="*", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--out", type=Path, default=RESULTS / "sdp.json")
+    args = parser.parse_args()
     if os.environ.get("OMP_NUM_THREADS") != "1":  # to be said before numpy starts; its threads would count as time
         alone = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | alone)
     torch.set_num_threads(1)
-    for part in parser.parse_args().part:
+    for part in args.part:
         found: dict[str, Array] = PARTS[part]()
         versions = {name: metadata.version(name) for name in ("scipy", "cvxpy", "clarabel", "scs")}
-        results = read(PATH) | {part: found, "machine": machine() | versions}
-        write(PATH, results)
+        results = read(args.out) | {part: found, "machine": machine() | versions}
+        write(args.out, results)
 
 
 if __name__ == "__main__":

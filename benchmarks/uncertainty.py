@@ -2,9 +2,9 @@
 
     python benchmarks/uncertainty.py --data-dir DIR                   (10,000 images, 784-200-200-10, 20 epochs)
     python benchmarks/uncertainty.py --data-dir DIR --scale medium --stages 1 2     (the same, 40 epochs)
-    python benchmarks/uncertainty.py --data-dir DIR --scale long                    (the same, 80 epochs)
+    python benchmarks/uncertainty.py --data-dir DIR --scale long --stages 1 3       (the same, 80 epochs)
     python benchmarks/uncertainty.py --data-dir DIR --scale full --stages 1 2       (50,000 images, 784-400-400-10)
-    python benchmarks/uncertainty.py --data-dir DIR --scale conv --stages 1 2   (50,000 images, convolutions in front)
+    python benchmarks/uncertainty.py --data-dir DIR --scale conv --stages 1 2       (50,000 images, convolutions)
 
 Batches of 100, the same epochs, batches, start and cosine for every method. 10,000 other training images are kept aside
 throughout: settings are chosen by their NLL, and calibration temperatures and the prior

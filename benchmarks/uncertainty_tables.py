@@ -10,7 +10,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from record import RESULTS, read
+from record import RESULTS, no_options, read
 from wide_tables import wide_table
 
 if TYPE_CHECKING:
@@ -194,13 +194,13 @@ def scores_figure(results: dict[str, Any]) -> Figure:
     """NLL against ECE, a point per way, with the standard deviation over the seeds."""
     from varbnn.predict.style import COLOURS, MARKERS, PALE, VERMILION, new_panels
 
-    figure, panels = new_panels(None, 2, columns=2, figsize=(10.5, 4.4))
+    figure, panels = new_panels(None, 2, columns=2, figsize=(12.5, 4.4))
     colours = [colour for colour in COLOURS[:7] if colour != VERMILION]
     for panel, kind in zip(panels, ("raw", "scaled"), strict=True):
-        for place, (name, (_, row)) in enumerate(ways(results).items()):
+        for place, (name, (title, row)) in enumerate(ways(results).items()):
             nll, ece = row[kind]["nll"], row[kind]["ece"]
             colour = VERMILION if name == "posterior" else colours[place % len(colours)]
-            look = dict(color=colour, marker=MARKERS[place % len(MARKERS)], linestyle="", label=name)
+            look = dict(color=colour, marker=MARKERS[place % len(MARKERS)], linestyle="", label=title.replace("*", ""))
             panel.errorbar(nll["mean"], 100 * ece["mean"], 100 * ece["sd"], nll["sd"], **look)
         panel.set(xlabel="NLL", ylabel="ECE, %", title="as trained" if kind == "raw" else "calibrated", ylim=(0, None))
         panel.grid(color=PALE, alpha=0.2)
@@ -281,6 +281,7 @@ def tables() -> dict[str, str]:
 
 
 if __name__ == "__main__":
+    no_options(__doc__)
     pictures = {
         "uncertainty_scores": scores_figure(read(RESULTS / "uncertainty-fashion-small.json")),
         "uncertainty_foreign": foreign_figure(read(RESULTS / "uncertainty-fashion-small.json")),

@@ -33,6 +33,14 @@ def test_varbnn_has_no(check, varbnn_tree):
         pytest.fail("\n".join(violations), pytrace=False)
 
 
+def test_the_floors_that_the_docs_show_are_those_that_are_checked(varbnn_tree):
+    page = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d) \| ([^|]*) \|", page, re.MULTILINE)
+    shown = {part: int(floor) for floor, parts in rows for part in re.findall(r"`(\w+)`", parts)}
+    there = {module.part for module in varbnn_tree.modules.values()} - {"", "__main__"}
+    assert shown == {part: architecture.FLOORS[part] for part in there}
+
+
 def test_importing_varbnn_imports_no_optional_and_no_slow_package():
     program = f"import sys, varbnn; print(*[name for name in {LATE + SLOW} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)

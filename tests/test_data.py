@@ -197,8 +197,10 @@ def test_files_of_one_set_are_never_taken_for_the_other(tmp_path):
 
 
 def test_mnist_needs_a_directory(tmp_path):
-    with pytest.raises(InputError, match="--data-dir"):
+    with pytest.raises(InputError, match=r"--data-dir.*; download=True fetches them"):
         load("mnist")
+    with pytest.raises(InputError, match=r"--data-dir.*; none is downloaded"):
+        load("notmnist")
     with pytest.raises(InputError, match=r"cannot read the data directory .*: no such file"):
         load("mnist", tmp_path / "nowhere")
     (tmp_path / "file").touch()

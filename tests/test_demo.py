@@ -109,6 +109,7 @@ def test_moons_come_with_a_map_of_each_method(tmp_path, capsys):
     for text in ("2-64-64-2", "1,000 points on a far ring", "BinaryLinear", "OOD AUROC ↑", "Next:", "Written to"):
         assert text in captured.out
     assert "posterior: 100%" in captured.err
+    assert "sampled networks" not in captured.err  # a bar that is wiped at its end belongs on a terminal
 
 
 def test_one_method_alone_is_possible(tmp_path, capsys):
@@ -169,6 +170,7 @@ def test_the_table_of_all_methods_fits_a_terminal_and_its_columns_end_together()
 def test_the_reading_compares_those_that_draw_with_those_that_do_not(losses, sentences):
     text = reading(load("moons"), {name: {**ALL[name], "nll": nll} for name, nll in losses.items()}, 8)
     assert all(sentence in text for sentence in sentences)
+    assert text.endswith("One seed, 1,000 test inputs: another seed may say otherwise; see Results in the README.")
 
 
 @pytest.mark.parametrize("name", ["bop", "moments"])

@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
+SCRIPTS = [p for p in sorted((ROOT / "benchmarks").glob("*.py")) if "__main__" in p.read_text(encoding="utf-8")]
 
 
 def test_the_tables_of_readme_and_docs_are_those_of_the_results(monkeypatch):
@@ -25,6 +26,13 @@ def test_the_numbers_of_the_ablations_are_those_of_the_results(monkeypatch):
     tables = pytest.importorskip("ablation_tables", reason="benchmarks/ablation_tables.py")
     page = (ROOT / "docs" / "ablations.md").read_text(encoding="utf-8")
     assert tables.filled(page) == page, "run python benchmarks/ablation_tables.py"
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+def test_every_script_answers_help_before_it_measures_and_is_in_the_readme(path):
+    text = path.read_text(encoding="utf-8")
+    assert "parse_args()" in text or "no_options(__doc__)" in text
+    assert path.stem in (path.parent / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)

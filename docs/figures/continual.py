@@ -49,12 +49,12 @@ def main() -> None:
     stream = continual.permuted(data.load("digits"), tasks=5)
     batch = learned(stream, "prior", "batch").accuracy
     matrices = {
-        "fine-tuning": learned(stream, "finetune", "layer").accuracy["task"],
-        "posterior as prior": learned(stream, "prior", "layer").accuracy["task"],
-        "batch norm of the newest task": batch["newest"],
+        "fine-tuning, layer norm": learned(stream, "finetune", "layer").accuracy["task"],
+        "posterior as prior, layer norm": learned(stream, "prior", "layer").accuracy["task"],
+        "posterior as prior, batch norm,\nnewest task's statistics": batch["newest"],
     }
-    for name, matrix in {**matrices, "batch norm, re-estimated": batch["task"]}.items():
-        print(f"{name}: {continual.average_accuracy(matrix):.1%}")
+    for name, matrix in {**matrices, "posterior as prior, batch norm, re-estimated": batch["task"]}.items():
+        print(f"{' '.join(name.split())}: {continual.average_accuracy(matrix):.1%}")
     save(continual.plots.heat_map(matrices), "continual_heat_map.png")
     save(continual.plots.forgetting_curves(matrices), "continual_forgetting.png")
 

@@ -28,13 +28,16 @@ def traded(results: dict[str, Any]) -> Any:
     """What is learned against what is kept: the posterior's strength and temperature, and the springs of EWC."""
     springs = [t for t in results["tuning"]["online ewc"] if t["settings"]["norm"] == "layer"]
     springs = [t for t in springs if t["settings"]["strength"] < 100]  # far to the left of the others
-    return trade_off(
+    figure = trade_off(
         {
             "posterior as prior, strength": along("strength", results["curve"]),
             "posterior as prior, temperature": along("temperature", results["curve"]),
             "online EWC, strength": along("strength", springs),
         }
     )
+    (crowded,) = (text for text in figure.axes[0].texts if text.get_text() == "0.2")
+    crowded.set(position=(6, -3), ha="left")  # to the left of its point another setting is written
+    return figure
 
 
 if __name__ == "__main__":

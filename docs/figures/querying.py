@@ -13,7 +13,7 @@ from shift import RESULTS, save
 from varbnn.predict.style import COLOURS, legend_above, new_panels
 from varbnn.predict.training_plots import LINES
 
-WAYS = {"variation_ratio": "by disagreement", "random": "at random"}
+WAYS = {"variation_ratio": "by variation ratio", "random": "at random"}
 
 
 def curves(table: dict[str, Any]) -> Any:

@@ -115,9 +115,8 @@ def load(
     if name == "moons":
         return prepare(moons.generate(seed), validation, seed)
     if data_dir is None:
-        raise InputError(
-            f"{name} is read from files: say where they are with data_dir= (--data-dir); none is downloaded"
-        )
+        fetched = "download=True fetches them into it" if name in openml.SOURCES else "none is downloaded"
+        raise InputError(f"{name} is read from files: say where they are with data_dir= (--data-dir); {fetched}")
     if download:
         _download(name, Path(data_dir))
     raw = cifar.read(Path(data_dir), ood) if name == "cifar10" else images.read(name, Path(data_dir), ood)

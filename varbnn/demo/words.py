@@ -82,6 +82,9 @@ def reading(data: Dataset, measures: Mapping[str, Mapping[str, float | None]], n
             lines.append(f"Against one network the posterior's NLL is {by}.")
         else:
             lines.append(f"The best NLL of those that draw ({many}) is {by} than that of those that do not ({one}).")
+        lines.append(
+            f"One seed, {len(data.test_x):,} test inputs: another seed may say otherwise; see Results in the README."
+        )
     return "\n".join(lines)
 
 
