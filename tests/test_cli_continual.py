@@ -227,7 +227,7 @@ def test_a_torn_state_is_named(own, capsys):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        (SMALL.replace("own.npz", "nowhere.npz"), "no file or folder nowhere.npz"),
+        (SMALL.replace("own.npz", "nowhere.npz"), "cannot read nowhere.npz: no such file"),
         (SMALL.replace("own.npz", "mnist"), "say where they are"),
         (f"{SMALL} --stream split-class", "3 tasks cannot share the 4 classes of own evenly; give one of 1, 2, 4"),
         (f"{SMALL} --stream drifting", "invalid choice: 'drifting'"),

@@ -309,9 +309,9 @@ def test_data_that_nothing_can_be_learnt_from_are_refused_before_training(change
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("train cut.npz", "cut.npz is not a readable .npz archive"),
+        ("train cut.npz", "cut.npz is not a readable .npy or .npz file"),
         ("train far.npy", "is a single array"),
-        ("train nowhere.npz", "no file or folder nowhere.npz"),
+        ("train nowhere.npz", "cannot read nowhere.npz: no such file"),
         ("train empty", "must hold train-images-idx3-ubyte"),
         ("train cut", "get the file again"),
         ("train mnist", "say where they are"),

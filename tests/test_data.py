@@ -286,13 +286,13 @@ def real_archive(arrays, path):
 @pytest.mark.parametrize(
     "write, message",
     [
-        (lambda arrays, path: path.write_bytes(b"nothing of the kind"), "not a readable .npz archive"),
-        (lambda arrays, path: path.write_bytes(b""), "not a readable .npz archive"),
-        (corrupt_archive, "not a readable .npz archive"),
+        (lambda arrays, path: path.write_bytes(b"nothing of the kind"), "not a readable .npy or .npz file"),
+        (lambda arrays, path: path.write_bytes(b""), "not a readable .npy or .npz file"),
+        (corrupt_archive, "not a readable .npy or .npz file"),
         (incomplete_archive, "has no array y_train"),
-        (pickled_archive, "not a readable .npz archive"),
+        (pickled_archive, "not a readable .npy or .npz file"),
         (real_archive, "unsigned bytes .*got 40×28×28 float64"),
-        (lambda arrays, path: path.mkdir(), "not a readable .npz archive .is a directory"),
+        (lambda arrays, path: path.mkdir(), "cannot read .*: is a directory"),
     ],
     ids=["text", "empty", "corrupt", "incomplete", "pickled", "floating", "directory"],
 )
@@ -367,7 +367,7 @@ def test_the_foreign_set_can_be_chosen_and_letters_like_digits_left_out(tmp_path
     unlike = load("mnist", tmp_path, ood="emnist-unlike-digits")
     kept = [i for i in range(20) if chr(ord("a") + i) not in "bgiloqsz"]
     assert torch.equal(unlike.ood_x, every.ood_x[kept])
-    with pytest.raises(InputError, match=r"has no array x_train; .* it has x_test, y_test"):
+    with pytest.raises(InputError, match=r"has no array x_train; it has x_test, y_test"):
         load("notmnist", tmp_path)
 
 

@@ -117,7 +117,7 @@ BROKEN_ARCHIVES = {
     "words": (dict(x=YACHT_X.astype(str), y=YACHT_Y), "x should be numbers in 2 dimension"),
     "flat": (dict(x=YACHT_X.ravel(), y=YACHT_Y), "2 dimension.*got 1848 float64"),
     "constant targets": (dict(x=YACHT_X, y=np.zeros(308)), "targets are constant"),
-    "objects": (dict(x=YACHT_X.astype(object), y=YACHT_Y), "not a readable .npz archive"),
+    "objects": (dict(x=YACHT_X.astype(object), y=YACHT_Y), "not a readable .npy or .npz file"),
 }
 
 
@@ -147,7 +147,7 @@ def test_a_truncated_file_is_refused(folder):
     whole = (folder / "yacht.npz").read_bytes()
     for size in (0, 10, len(whole) // 2, len(whole) - 30):
         (folder / "yacht.npz").write_bytes(whole[:size])
-        with pytest.raises(InputError, match=r"not a readable \.npz archive"):
+        with pytest.raises(InputError, match=r"not a readable \.npy or \.npz file"):
             load("uci-yacht", folder)
     (folder / "yacht.npz").unlink()
     (folder / "yacht.txt").write_bytes(b"\xff\xfe\x00")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ import torch
 from torch import Tensor
 
 from varbnn.data.dataset import Array, Dataset, set_aside
-from varbnn.data.files import find, list_directory, read_idx, reason_of
+from varbnn.data.files import find, list_directory, opened, read_idx
 from varbnn.data.images import MNIST_FILES
 from varbnn.errors import InputError
 
@@ -69,18 +67,10 @@ def archive_of(path: Path, keys: Sequence[str]) -> dict[str, Array]:
     Raises:
         InputError: the file cannot be read, or is no such archive.
     """
-    try:
-        with path.open("rb") as file:
-            archive = np.load(file, allow_pickle=False)
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise InputError(f"{path} is a single array; expected an .npz with {', '.join(keys)}")
-            return {key: np.asarray(archive[key]) for key in keys if key in archive.files}
-    except FileNotFoundError:
-        raise InputError(f"there is no file or folder {path}") from None
-    except (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path} is not a readable .npz archive ({reason_of(error)}); get the file again") from None
+    with opened(path) as held:
+        if isinstance(held, np.ndarray):
+            raise InputError(f"{path} is a single array; expected an .npz with {', '.join(keys)}")
+        return {key: np.asarray(held[key]) for key in keys if key in held.files}
 
 
 def labels(array: Array, count: int, where: str) -> Array:
