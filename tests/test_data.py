@@ -582,3 +582,48 @@ def test_float32_keeps_statistics_of_float32(tmp_path):
     far = data.from_files(tmp_path / "c.npz")
     assert far.mean.dtype == torch.float64
     torch.testing.assert_close(far.train_x, data.from_files(tmp_path / "b.npz").train_x, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "part, kind, values, expected",
+    [
+        ("train", np.float64, [1e160, -1e160], "x_train"),  # squares are infinite
+        ("train", np.float64, [1.7e308, -1.7e308], "x_train"),
+        ("train", np.float32, [3.3e38, 3.3e38, 3.3e38, -3.3e38], "x_train"),  # their distances are
+        ("test", np.float64, [1e300, 0.0], "x_test"),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_inputs_too_large_to_be_standardised_are_refused_by_their_part(tmp_path, part, kind, values, expected):
+    parts = {"train": table(), "test": table()}
+    x, _ = parts[part]
+    x[:, 0] = np.resize(values, len(x))
+    arrays = {f"{axis}_{name}": array for name, pair in parts.items() for axis, array in zip("xy", pair, strict=True)}
+    np.savez(tmp_path / "a.npz", **{key: array.astype(kind) for key, array in arrays.items()})
+    with pytest.raises(InputError, match=f"{expected}: there are NaN or numbers too large, or too far"):
+        data.from_files(tmp_path / "a.npz")
+
+
+def test_a_column_whose_deviation_float32_rounds_to_0_is_constant(tmp_path):
+    x, y = table(c1=lambda c: 1e-45 * (np.arange(120) == 7))
+    np.savez(tmp_path / "a.npz", x_train=x.astype(np.float32), y_train=y)
+    found = data.from_files(tmp_path / "a.npz", validation=False)
+    assert found.std[1] == 1
+    assert found.train_x[:, 1].abs().max() <= 2e-45
+
+
+def test_images_that_do_not_come_out_finite_are_refused():
+    moons = data.load("moons")
+    for value in (np.nan, np.inf, 1e300):
+        with pytest.raises(InputError, match="images for moons: there are NaN or numbers too large"):
+            moons.standardise(torch.full((3, 2), value, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("label", [np.uint64(2**63), np.uint64(2**64 - 1), 1e19])
+def test_labels_that_no_integer_holds_are_refused_with_their_number(tmp_path, label):
+    x, y = table()
+    wrong = y.astype(type(label) if isinstance(label, np.generic) else float)
+    wrong[5] = label
+    np.savez(tmp_path / "a.npz", x_train=x, y_train=wrong)
+    with pytest.raises(InputError, match=f"classes from 0 on, got {int(label)}"):
+        data.from_files(tmp_path / "a.npz")
