@@ -99,7 +99,8 @@ def test_predict_writes_probabilities_and_uncertainty(inputs, folder, capsys):
     assert set(found.files) == set(expected)
     for name, values in expected.items():
         np.testing.assert_array_equal(found[name], values.numpy())
-    run(capsys, f"predict a.vbnn {inputs} --out p.csv")
+    out = run(capsys, f"predict a.vbnn {inputs} --out p.csv")
+    assert out.endswith("p.csv: input, class, total, aleatoric, epistemic, p0, p1, p2\n")
     with open("p.csv", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["input", "class", "total", "aleatoric", "epistemic", "p0", "p1", "p2"]

@@ -156,6 +156,7 @@ def test_an_unknown_name_and_a_bad_seed_are_refused():
     for seed in (-1, 0.5, True):
         with pytest.raises(InputError, match="seed must be an integer ≥ 0"):
             load("moons", seed=seed)
+    assert torch.equal(load("moons", seed=np.int64(3)).train_x, load("moons", seed=3).train_x)
     assert NAMES == ("digits", "moons", "mnist", "fashion", "notmnist", "emnist-letters", "cifar10")
 
 
@@ -492,6 +493,17 @@ def test_without_shuffling_the_order_is_kept_and_nothing_is_copied():
     x = torch.arange(10.0)
     (first, _), *_ = batches(x, x, 4, shuffle=False)
     assert first.data_ptr() == x.data_ptr()
+
+
+def test_a_batch_size_of_numpy_is_one():
+    sizes = [len(y) for _, y in batches(torch.zeros(7, 2), torch.zeros(7), np.int64(3), shuffle=False)]
+    assert sizes == [3, 4]
+
+
+@pytest.mark.parametrize("name", ["digits", "moons"])
+def test_what_needs_no_files_cannot_be_downloaded(name):
+    with pytest.raises(InputError, match="nothing to download"):
+        load(name, download=True)
 
 
 @pytest.mark.parametrize(

@@ -133,6 +133,10 @@ BROKEN_TABLES = {
     "ragged": ("1 2 3\n1 2\n", r"2 rows of \[2, 3\] columns"),
     "words": ("1 2\n3 four\n", "should be a table of numbers"),
     "a name alone": ("x,y\n", "got 0 rows"),
+    "empty cells": ("a,b,c\n1,,2\n3,,4\n", "could not convert string to float: ''"),
+    "empty cells in some rows": ("a,b,c\n1,,2\n3,4,5\n", "could not convert string to float: ''"),
+    "an empty first cell": (",2\n3,4\n", "could not convert string to float: ''"),
+    "commas for points": ('"1,5","2,5"\n"3,5","4,5"\n', "should be a table of numbers"),
 }
 
 
@@ -141,6 +145,22 @@ def test_a_broken_table_is_refused_by_name(tmp_path, text, message):
     (tmp_path / "yacht.csv").write_text(text)
     with pytest.raises(InputError, match=message):
         load("uci-yacht", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\ufeff1,2\n3,4\n",
+        '\ufeff"a";"b"\n1;2\n3;4\n',
+        '"1.0","2"\n"3","4"\n',
+        "a, b\n1 ,2\n3, 4\n",
+        " 1 2\n3\t4 \n",
+        "1,2,\n3,4,\n,,\n",
+    ],
+)
+def test_marks_quotes_and_separators_at_the_end_are_no_part_of_the_numbers(tmp_path, text):
+    (tmp_path / "a.csv").write_text(text, encoding="utf-8")
+    assert read_table(tmp_path / "a.csv").tolist() == [[1, 2], [3, 4]]
 
 
 def test_a_truncated_file_is_refused(folder):

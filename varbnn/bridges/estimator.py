@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from varbnn.bridges.tabular import KINDS, Loss, network, positive, train, whole_number
+from varbnn.bridges.tabular import KINDS, Loss, network, positive, train
+from varbnn.data.checks import whole_number
 from varbnn.errors import InputError, import_extra
 
 base: Any = import_extra("sklearn.base", "sklearn")
