@@ -227,7 +227,7 @@ def test_a_torn_state_is_named(own, capsys):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        (SMALL.replace("own.npz", "nowhere.npz"), "no file or folder nowhere.npz"),
+        (SMALL.replace("own.npz", "nowhere.npz"), "cannot read nowhere.npz: no such file"),
         (SMALL.replace("own.npz", "mnist"), "say where they are"),
         (f"{SMALL} --stream split-class", "3 tasks cannot share the 4 classes of own evenly; give one of 1, 2, 4"),
         (f"{SMALL} --stream drifting", "invalid choice: 'drifting'"),
@@ -290,3 +290,20 @@ def test_settings_out_of_range_leave_nothing_behind(own, capsys, wrong):
 def test_a_finished_run_of_points_is_shown_again(own, capsys):
     run(capsys, f"{SMALL} --method replay")
     assert "it is finished" in run(capsys, f"{SMALL} --method replay")
+
+
+def test_files_of_the_users_own_are_not_said_to_be_written(own, capsys):
+    Path("run").mkdir()
+    Path("run/thesis.tex").write_text("")
+    told = run(capsys, SMALL)
+    assert "Written to run: entropy.png, forgetting.png, heat_map.png, model.pt, report.json\n" in told
+
+
+def test_a_run_is_shown_again_and_goes_on_from_any_folder(own, tmp_path, capsys, monkeypatch):
+    run(capsys, SMALL)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    line = SMALL.replace("own.npz", "../own.npz").replace("--out run", "--out ../run")
+    assert "it is finished" in run(capsys, line)
+    Path("../run/report.json").unlink()
+    assert "going on from ../run/stream.pt" in run(capsys, line)

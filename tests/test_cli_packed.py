@@ -99,7 +99,8 @@ def test_predict_writes_probabilities_and_uncertainty(inputs, folder, capsys):
     assert set(found.files) == set(expected)
     for name, values in expected.items():
         np.testing.assert_array_equal(found[name], values.numpy())
-    run(capsys, f"predict a.vbnn {inputs} --out p.csv")
+    out = run(capsys, f"predict a.vbnn {inputs} --out p.csv")
+    assert out.endswith("p.csv: input, class, total, aleatoric, epistemic, p0, p1, p2\n")
     with open("p.csv", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["input", "class", "total", "aleatoric", "epistemic", "p0", "p1", "p2"]
@@ -186,8 +187,8 @@ def test_bench_compares_with_float(folder, capsys, monkeypatch):
         ("pack mine:model model.pt", "the following arguments are required: --out"),
         ("pack mine:model model.pt --out b --refresh-bn two.npz", "two.npz holds a, b; choose one with --key"),
         ("predict a.vbnn absent.npy", "cannot read absent.npy: no such file or directory"),
-        ("predict a.vbnn mine.py", "mine.py is no .npy or .npz file of numbers"),
-        ("predict a.vbnn objects.npy", "objects.npy is no .npy or .npz file of numbers"),
+        ("predict a.vbnn mine.py", "mine.py is not a readable .npy or .npz file"),
+        ("predict a.vbnn objects.npy", "objects.npy is not a readable .npy or .npz file"),
         ("predict a.vbnn words.npy", "words.npy must hold numbers"),
         ("predict a.vbnn x.npz --key z", "x.npz holds x_test, y; 'z' is none of them"),
         ("predict a.vbnn x.npy --key z", "x.npy holds one array without a name; leave --key out"),

@@ -309,9 +309,9 @@ def test_data_that_nothing_can_be_learnt_from_are_refused_before_training(change
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("train cut.npz", "cut.npz is not a readable .npz archive"),
+        ("train cut.npz", "cut.npz is not a readable .npy or .npz file"),
         ("train far.npy", "is a single array"),
-        ("train nowhere.npz", "no file or folder nowhere.npz"),
+        ("train nowhere.npz", "cannot read nowhere.npz: no such file"),
         ("train empty", "must hold train-images-idx3-ubyte"),
         ("train cut", "get the file again"),
         ("train mnist", "say where they are"),
@@ -479,3 +479,60 @@ def test_labels_may_be_a_column_or_say_yes_and_no(own, capsys, labels):
 def test_info_tells_of_the_networks_of_a_run(own, capsys):
     run(capsys, TRAIN)
     assert run(capsys, "info run") == run(capsys, "info run/model.vbnn")
+
+
+def test_evaluate_notices_that_what_it_judges_by_are_others(own, capsys):
+    run(capsys, TRAIN)
+    np.savez("own.npz", **{**own, "y_test": own["y_test"][::-1].copy()})
+    assert "own.npz holds other test data than when run was trained" in run(capsys, "evaluate run", 2)
+    run(capsys, TRAIN)  # what was learned is the same, so the run goes on, and judges anew
+    assert "test data of own.npz" in run(capsys, "evaluate run")
+
+
+def test_a_run_from_before_test_data_were_remembered_is_evaluated(own, capsys):
+    run(capsys, TRAIN)
+    report = json.loads(Path("run/report.json").read_text())
+    del report["judged"]
+    Path("run/report.json").write_text(json.dumps(report))
+    assert "test data of own.npz" in run(capsys, "evaluate run")
+
+
+def test_a_run_goes_on_from_any_folder(own, tmp_path, capsys, monkeypatch):
+    run(capsys, TRAIN)
+    whole = Path("run/model.vbnn").read_bytes()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    run(capsys, TRAIN.replace("own.npz", "../own.npz").replace("--out run", "--out ../run"))
+    assert Path("../run/model.vbnn").read_bytes() == whole
+
+
+def test_a_picture_that_cannot_be_written_is_one_line(own, capsys):
+    run(capsys, TRAIN)
+    Path("elsewhere/reliability.png").mkdir(parents=True)
+    assert "cannot write elsewhere/reliability.png" in run(capsys, "evaluate run --out elsewhere", 2)
+
+
+@pytest.mark.parametrize(
+    "arrays", [{"mean": np.zeros(4), "std": np.ones(4)}, {"mean": np.zeros(6), "std": np.array(["1"])}, {"std": 1.0}]
+)
+def test_standardisation_that_does_not_fit_is_no_run(own, capsys, arrays):
+    run(capsys, TRAIN)
+    np.savez("run/inputs.npz", **arrays)
+    assert "for inputs of 6 numbers; train again" in run(capsys, "evaluate run", 2)
+
+
+@pytest.mark.parametrize("key", ["num_classes", "shape", "temperature"])
+def test_a_report_without_what_is_asked_with_is_no_run(own, capsys, key):
+    run(capsys, TRAIN)
+    report = json.loads(Path("run/report.json").read_text())
+    del report[key]
+    Path("run/report.json").write_text(json.dumps(report))
+    assert "is of something else" in run(capsys, "evaluate run own.npz", 2)
+
+
+def test_a_test_input_too_far_from_the_others_is_named_before_training(own, tmp_path, capsys):
+    far = own["x_test"].copy()
+    far[3, 0, 0] = 1e300
+    np.savez("own.npz", **{**own, "x_test": far})
+    assert "own.npz: x_test: there are NaN or numbers too large, or too far" in run(capsys, TRAIN, 2)
+    assert not (tmp_path / "run").exists()

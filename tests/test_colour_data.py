@@ -305,12 +305,12 @@ def test_own_images_come_with_their_channels_first(tmp_path, array, shape):
         (np.zeros((0, 4, 4)), "got 0×4×4"),
         (np.array([["a"]])[None], "got 1×1×1 <U1"),
         (np.full((1, 2, 2), np.nan), "NaN or inf"),
-        (np.array([[[{}]]]), "not a readable .npz"),
+        (np.array([[[{}]]]), "save numbers, and labels as integers"),
     ],
 )
 def test_own_images_of_another_kind_are_refused(tmp_path, array, message):
     np.savez(tmp_path / "mine.npz", x_test=array)
     with pytest.raises(InputError, match=message):
         load_images(tmp_path / "mine.npz")
-    with pytest.raises(InputError, match=r"no array images; expected .*; it has x_test"):
+    with pytest.raises(InputError, match=r"no array images; it has x_test"):
         load_images(tmp_path / "mine.npz", "images")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -142,8 +143,12 @@ def test_one_image_does_not_depend_on_its_neighbours(kind):
         (torch.zeros(1, 2, 2), 0, (0, 1), "severity must be 1, 2, 3, 4 or 5, got 0"),
         (torch.zeros(1, 2, 2), True, (0, 1), "severity must be"),
         (torch.zeros(1, 2, 2), 1.5, (0, 1), "severity must be"),
+        (torch.zeros(1, 2, 2), 3.0, (0, 1), "severity must be 1, 2, 3, 4 or 5, got 3.0"),
         (torch.zeros(1, 2, 2), 1, (1, 1), "lowest, highest"),
         (torch.zeros(1, 2, 2), 1, (0, math.inf), "lowest, highest"),
+        (torch.zeros(1, 2, 2), 1, None, "lowest, highest.*got None"),
+        (torch.zeros(1, 2, 2), 1, (0,), "lowest, highest"),
+        (torch.zeros(1, 2, 2), 1, (0, "x"), "lowest, highest"),
         (torch.full((1, 2, 2), 255.0), 1, (0, 1), "must lie in value_range 0 … 1, got 255 … 255; undo"),
         (torch.full((1, 2, 2), math.nan), 1, (0, 1), "must lie in value_range"),
     ],
@@ -155,5 +160,6 @@ def test_what_cannot_be_corrupted_is_refused_with_a_reason(kind, images, severit
 
 
 def test_an_unknown_kind_is_refused():
-    with pytest.raises(InputError, match="noise, blur, rotation, contrast, got 'fog'"):
-        corrupt(torch.zeros(1, 2, 2), "fog", 1)
+    for kind in ("fog", ["blur"]):
+        with pytest.raises(InputError, match=re.escape(f"noise, blur, rotation, contrast, got {kind!r}")):
+            corrupt(torch.zeros(1, 2, 2), kind, 1)

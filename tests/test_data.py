@@ -156,6 +156,7 @@ def test_an_unknown_name_and_a_bad_seed_are_refused():
     for seed in (-1, 0.5, True):
         with pytest.raises(InputError, match="seed must be an integer ≥ 0"):
             load("moons", seed=seed)
+    assert torch.equal(load("moons", seed=np.int64(3)).train_x, load("moons", seed=3).train_x)
     assert NAMES == ("digits", "moons", "mnist", "fashion", "notmnist", "emnist-letters", "cifar10")
 
 
@@ -288,13 +289,13 @@ def real_archive(arrays, path):
 @pytest.mark.parametrize(
     "write, message",
     [
-        (lambda arrays, path: path.write_bytes(b"nothing of the kind"), "not a readable .npz archive"),
-        (lambda arrays, path: path.write_bytes(b""), "not a readable .npz archive"),
-        (corrupt_archive, "not a readable .npz archive"),
+        (lambda arrays, path: path.write_bytes(b"nothing of the kind"), "not a readable .npy or .npz file"),
+        (lambda arrays, path: path.write_bytes(b""), "not a readable .npy or .npz file"),
+        (corrupt_archive, "not a readable .npy or .npz file"),
         (incomplete_archive, "has no array y_train"),
-        (pickled_archive, "not a readable .npz archive"),
+        (pickled_archive, "not a readable .npy or .npz file"),
         (real_archive, "unsigned bytes .*got 40×28×28 float64"),
-        (lambda arrays, path: path.mkdir(), "not a readable .npz archive .is a directory"),
+        (lambda arrays, path: path.mkdir(), "cannot read .*: is a directory"),
     ],
     ids=["text", "empty", "corrupt", "incomplete", "pickled", "floating", "directory"],
 )
@@ -369,7 +370,7 @@ def test_the_foreign_set_can_be_chosen_and_letters_like_digits_left_out(tmp_path
     unlike = load("mnist", tmp_path, ood="emnist-unlike-digits")
     kept = [i for i in range(20) if chr(ord("a") + i) not in "bgiloqsz"]
     assert torch.equal(unlike.ood_x, every.ood_x[kept])
-    with pytest.raises(InputError, match=r"has no array x_train; .* it has x_test, y_test"):
+    with pytest.raises(InputError, match=r"has no array x_train; it has x_test, y_test"):
         load("notmnist", tmp_path)
 
 
@@ -496,6 +497,17 @@ def test_without_shuffling_the_order_is_kept_and_nothing_is_copied():
     assert first.data_ptr() == x.data_ptr()
 
 
+def test_a_batch_size_of_numpy_is_one():
+    sizes = [len(y) for _, y in batches(torch.zeros(7, 2), torch.zeros(7), np.int64(3), shuffle=False)]
+    assert sizes == [3, 4]
+
+
+@pytest.mark.parametrize("name", ["digits", "moons"])
+def test_what_needs_no_files_cannot_be_downloaded(name):
+    with pytest.raises(InputError, match="nothing to download"):
+        load(name, download=True)
+
+
 @pytest.mark.parametrize(
     "x, y, size, message",
     [
@@ -584,3 +596,48 @@ def test_float32_keeps_statistics_of_float32(tmp_path):
     far = data.from_files(tmp_path / "c.npz")
     assert far.mean.dtype == torch.float64
     torch.testing.assert_close(far.train_x, data.from_files(tmp_path / "b.npz").train_x, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "part, kind, values, expected",
+    [
+        ("train", np.float64, [1e160, -1e160], "x_train"),  # squares are infinite
+        ("train", np.float64, [1.7e308, -1.7e308], "x_train"),
+        ("train", np.float32, [3.3e38, 3.3e38, 3.3e38, -3.3e38], "x_train"),  # their distances are
+        ("test", np.float64, [1e300, 0.0], "x_test"),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_inputs_too_large_to_be_standardised_are_refused_by_their_part(tmp_path, part, kind, values, expected):
+    parts = {"train": table(), "test": table()}
+    x, _ = parts[part]
+    x[:, 0] = np.resize(values, len(x))
+    arrays = {f"{axis}_{name}": array for name, pair in parts.items() for axis, array in zip("xy", pair, strict=True)}
+    np.savez(tmp_path / "a.npz", **{key: array.astype(kind) for key, array in arrays.items()})
+    with pytest.raises(InputError, match=f"{expected}: there are NaN or numbers too large, or too far"):
+        data.from_files(tmp_path / "a.npz")
+
+
+def test_a_column_whose_deviation_float32_rounds_to_0_is_constant(tmp_path):
+    x, y = table(c1=lambda c: 1e-45 * (np.arange(120) == 7))
+    np.savez(tmp_path / "a.npz", x_train=x.astype(np.float32), y_train=y)
+    found = data.from_files(tmp_path / "a.npz", validation=False)
+    assert found.std[1] == 1
+    assert found.train_x[:, 1].abs().max() <= 2e-45
+
+
+def test_images_that_do_not_come_out_finite_are_refused():
+    moons = data.load("moons")
+    for value in (np.nan, np.inf, 1e300):
+        with pytest.raises(InputError, match="images for moons: there are NaN or numbers too large"):
+            moons.standardise(torch.full((3, 2), value, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("label", [np.uint64(2**63), np.uint64(2**64 - 1), 1e19])
+def test_labels_that_no_integer_holds_are_refused_with_their_number(tmp_path, label):
+    x, y = table()
+    wrong = y.astype(type(label) if isinstance(label, np.generic) else float)
+    wrong[5] = label
+    np.savez(tmp_path / "a.npz", x_train=x, y_train=wrong)
+    with pytest.raises(InputError, match=f"classes from 0 on, got {int(label)}"):
+        data.from_files(tmp_path / "a.npz")

@@ -117,7 +117,7 @@ BROKEN_ARCHIVES = {
     "words": (dict(x=YACHT_X.astype(str), y=YACHT_Y), "x should be numbers in 2 dimension"),
     "flat": (dict(x=YACHT_X.ravel(), y=YACHT_Y), "2 dimension.*got 1848 float64"),
     "constant targets": (dict(x=YACHT_X, y=np.zeros(308)), "targets are constant"),
-    "objects": (dict(x=YACHT_X.astype(object), y=YACHT_Y), "not a readable .npz archive"),
+    "objects": (dict(x=YACHT_X.astype(object), y=YACHT_Y), "not a readable .npy or .npz file"),
 }
 
 
@@ -133,6 +133,10 @@ BROKEN_TABLES = {
     "ragged": ("1 2 3\n1 2\n", r"2 rows of \[2, 3\] columns"),
     "words": ("1 2\n3 four\n", "should be a table of numbers"),
     "a name alone": ("x,y\n", "got 0 rows"),
+    "empty cells": ("a,b,c\n1,,2\n3,,4\n", "could not convert string to float: ''"),
+    "empty cells in some rows": ("a,b,c\n1,,2\n3,4,5\n", "could not convert string to float: ''"),
+    "an empty first cell": (",2\n3,4\n", "could not convert string to float: ''"),
+    "commas for points": ('"1,5","2,5"\n"3,5","4,5"\n', "should be a table of numbers"),
 }
 
 
@@ -143,11 +147,27 @@ def test_a_broken_table_is_refused_by_name(tmp_path, text, message):
         load("uci-yacht", tmp_path)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\ufeff1,2\n3,4\n",
+        '\ufeff"a";"b"\n1;2\n3;4\n',
+        '"1.0","2"\n"3","4"\n',
+        "a, b\n1 ,2\n3, 4\n",
+        " 1 2\n3\t4 \n",
+        "1,2,\n3,4,\n,,\n",
+    ],
+)
+def test_marks_quotes_and_separators_at_the_end_are_no_part_of_the_numbers(tmp_path, text):
+    (tmp_path / "a.csv").write_text(text, encoding="utf-8")
+    assert read_table(tmp_path / "a.csv").tolist() == [[1, 2], [3, 4]]
+
+
 def test_a_truncated_file_is_refused(folder):
     whole = (folder / "yacht.npz").read_bytes()
     for size in (0, 10, len(whole) // 2, len(whole) - 30):
         (folder / "yacht.npz").write_bytes(whole[:size])
-        with pytest.raises(InputError, match=r"not a readable \.npz archive"):
+        with pytest.raises(InputError, match=r"not a readable \.npy or \.npz file"):
             load("uci-yacht", folder)
     (folder / "yacht.npz").unlink()
     (folder / "yacht.txt").write_bytes(b"\xff\xfe\x00")

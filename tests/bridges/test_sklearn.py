@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import pickle
 import subprocess
 import sys
@@ -129,7 +128,9 @@ def test_units_do_not_matter(diabetes, factor):
 
 
 def test_its_network_can_be_packed(classifier, iris):
-    packed = vb.pack(copy.deepcopy(classifier.model_).float(), 64)
+    before = classifier.predict(iris[0])
+    packed = vb.pack(classifier.model_, 64)
+    assert_array_equal(classifier.predict(iris[0]), before)
     scaled = torch.from_numpy(classifier.scaler_.transform(iris[0])).float()
     assert (packed(scaled, reduce="mean").mean.argmax(1).numpy() == iris[1]).mean() > 0.9
 
@@ -230,6 +231,37 @@ def test_labels_may_be_words_and_features_have_names(iris):
     assert VariationalBNNClassifier(**QUICK).fit(frame, iris[1]).feature_names_in_.tolist() == list("abcd")
 
 
+@pytest.mark.parametrize("kind", BOTH)
+@pytest.mark.filterwarnings("error:X does not have valid feature names")
+def test_fit_asks_nothing_about_names_that_it_was_given(kind, iris, monkeypatch):
+    names = np.array(list("abcd"), dtype=object)
+    table = iris[0].tolist()  # stands for a data frame, whose library need not be here
+    monkeypatch.setattr("sklearn.utils.validation._get_feature_names", lambda X: names if isinstance(X, list) else None)
+    estimator = kind(**QUICK).fit(table, iris[1])
+    assert estimator.feature_names_in_.tolist() == list("abcd")
+    estimator.predict(table)
+
+
+@pytest.mark.parametrize("kind", BOTH)
+def test_what_is_set_after_fit_changes_no_answer_but_their_number_of_networks(kind, iris):
+    X, y = iris
+    estimator = kind(**QUICK).fit(X, y)
+    before = estimator.predict(X)
+    for posterior in ("point", "laplace"):
+        assert_array_equal(estimator.set_params(posterior=posterior).predict(X), before)
+    for number in (0, "x", 2.5):
+        with pytest.raises(ValueError, match="num_samples must be an integer ≥ 1"):
+            estimator.set_params(num_samples=number).predict(X)
+    assert estimator.set_params(num_samples=np.int64(3)).prediction(X[:2]).num_samples == 3
+
+
+def test_widths_may_be_an_array(iris):
+    by_array, by_tuple = (
+        VariationalBNNClassifier(**QUICK, hidden_layer_sizes=sizes).fit(*iris) for sizes in (np.array([4, 3]), (4, 3))
+    )
+    assert_array_equal(by_array.predict_proba(iris[0]), by_tuple.predict_proba(iris[0]))
+
+
 def test_verbose_shows_a_bar_and_nothing_else_does(iris, capfd):
     VariationalBNNClassifier(**QUICK).fit(*iris)
     assert capfd.readouterr() == ("", "")
@@ -283,14 +315,17 @@ def test_bad_data_are_refused_with_a_reason(kind, X, y, message):
 
 def test_bad_targets_are_refused_with_a_reason(iris):
     X = iris[0][:4]
-    with pytest.raises(ValueError, match="contains only one class"):
-        VariationalBNNClassifier(**QUICK).fit(X, ["a"] * 4)
+    for label in ("a", 0.0):
+        with pytest.raises(ValueError, match=f"contains only one class: {label!r}"):
+            VariationalBNNClassifier(**QUICK).fit(X, [label] * 4)
     with pytest.raises(ValueError, match="continuous"):
         VariationalBNNClassifier(**QUICK).fit(X, [0.1, 0.2, 0.3, 0.4])
     with pytest.raises(ValueError, match="NaN"):
         VariationalBNNRegressor(**QUICK).fit(X, [0.1, np.nan, 0.3, 0.4])
     with pytest.raises(ValueError, match="y is too large"):
         VariationalBNNRegressor(**QUICK).fit(X, [1e308, -1e308, 1e308, -1e308])
+    with pytest.raises(ValueError, match="y is too small"):
+        VariationalBNNRegressor(**QUICK).fit(X, np.arange(4) * 1e-170)
 
 
 @pytest.mark.parametrize(

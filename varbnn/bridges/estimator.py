@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from varbnn.bridges.tabular import KINDS, Loss, network, positive, train, whole_number
+from varbnn.bridges.tabular import KINDS, Loss, network, positive, train
+from varbnn.data.checks import whole_number
 from varbnn.errors import InputError, import_extra
 
 base: Any = import_extra("sklearn.base", "sklearn")
@@ -60,7 +61,8 @@ class Network(base.BaseEstimator):
 
     def _widths(self) -> tuple[int, ...]:
         given: Any = self.hidden_layer_sizes
-        widths = (given,) if whole_number(given, 1) else tuple(given) if isinstance(given, Sequence) else ()
+        several = isinstance(given, Sequence) or (isinstance(given, np.ndarray) and given.ndim == 1)
+        widths = (given,) if whole_number(given, 1) else tuple(given) if several else ()
         if not widths or not all(whole_number(width, 1) for width in widths):
             raise InputError(
                 f"hidden_layer_sizes must be a positive integer or several, got {given!r}; a network without a hidden "
@@ -76,11 +78,14 @@ class Network(base.BaseEstimator):
                 raise InputError(f"{name} must be a positive, finite number, got {getattr(self, name)!r}")
         if KINDS[self.posterior].draws and self.learning_rate_init > 1:
             raise InputError(f"learning_rate_init must be in (0, 1], got {self.learning_rate_init!r}")
-        for name in ("max_iter", "num_samples"):
-            if not whole_number(getattr(self, name), 1):
-                raise InputError(f"{name} must be an integer ≥ 1, got {getattr(self, name)!r}")
+        self._check_count("max_iter")
+        self._check_count("num_samples")
         if self.batch_size != "auto" and not whole_number(self.batch_size, 1):
             raise InputError(f"batch_size must be 'auto' or an integer ≥ 1, got {self.batch_size!r}")
+
+    def _check_count(self, name: str) -> None:
+        if not whole_number(getattr(self, name), 1):
+            raise InputError(f"{name} must be an integer ≥ 1, got {getattr(self, name)!r}")
 
     @property
     def _goes_on(self) -> bool:
@@ -88,7 +93,7 @@ class Network(base.BaseEstimator):
         return bool(self.warm_start) and hasattr(self, "model_")
 
     def _train(self, X: Array, y: torch.Tensor, outputs: int, tail: Sequence[nn.Module], loss: Loss) -> None:
-        """Set `model_` and what goes with it; when training fails, all of it stays as it was."""
+        """Set `model_` and what goes with it; when training fails, none of these changes."""
         kind, widths = KINDS[self.posterior], self._widths()
         shape = (self.posterior, X.shape[1], *widths, outputs)
         seed = int(validation.check_random_state(self.random_state).randint(2**31 - 1))
@@ -127,13 +132,18 @@ class Network(base.BaseEstimator):
         self.scaler_, self.seed_, self._shape = scaler, seed, shape
 
     def _question(self, X: Any) -> dict[str, Any]:
-        """Arguments of `varbnn.predict` for these rows: the same draws in every call."""
+        """What `_asked` says of rows that a user gives, in which nothing is checked yet."""
         validation.check_is_fitted(self)
-        X = validation.validate_data(self, X, dtype=np.float64, reset=False)
+        self._check_count("num_samples")  # the one option that may change between fit and here
+        return self._asked(validation.validate_data(self, X, dtype=np.float64, reset=False))
+
+    def _asked(self, X: Array) -> dict[str, Any]:
+        """Arguments of `varbnn.predict` for these rows: the same draws in every call."""
+        posterior = self._shape[0]
         return dict(
             model=self.model_,
             inputs=standardised(self.scaler_, X),
-            num_samples=int(self.num_samples) if KINDS[self.posterior].draws else 0,
+            num_samples=int(self.num_samples) if KINDS[posterior].draws else 0,
             generator=torch.Generator().manual_seed(self.seed_),
         )
 

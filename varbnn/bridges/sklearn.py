@@ -15,6 +15,9 @@ from varbnn.errors import InputError, import_extra
 multiclass: Any = import_extra("sklearn.utils.multiclass", "sklearn")
 utils: Any = import_extra("sklearn.utils", "sklearn")
 
+SMALLEST_SPREAD = 1e-150
+"""Of targets; squares of smaller numbers lose their digits in float64."""
+
 __all__ = ["VariationalBNNClassifier", "VariationalBNNRegressor"]
 
 
@@ -45,7 +48,7 @@ class VariationalBNNClassifier(base.ClassifierMixin, Network):
     Attributes:
         classes_, n_features_in_, feature_names_in_, n_iter_, loss_, loss_curve_: as everywhere in scikit-learn; the
             loss is the mean cross entropy of single draws, in nats.
-        model_: the network, float64, for all of varbnn: ``varbnn.pack(classifier.model_.float())``.
+        model_: the network, float64, for all of varbnn: ``varbnn.pack(classifier.model_)``.
         scaler_: scikit-learn's `StandardScaler` that its inputs have gone through.
 
     Raises:
@@ -71,7 +74,7 @@ class VariationalBNNClassifier(base.ClassifierMixin, Network):
         if len(classes) < 2:
             raise InputError(
                 f"{type(self).__name__} needs samples of at least 2 classes in the data, but the data contains only "
-                f"one class: {classes[0]!r}"
+                f"one class: {classes.tolist()[0]!r}"
             )
         known = getattr(self, "classes_", classes)
         if self.warm_start and not np.array_equal(known, classes):
@@ -153,22 +156,24 @@ class VariationalBNNRegressor(base.RegressorMixin, Network):
             center, spread = (self.target_mean_, self.target_scale_) if again else (float(y.mean()), float(y.std()))
         if not (np.isfinite(center) and np.isfinite(spread)):
             raise InputError("y is too large to be standardised; give it in larger units")
+        if spread < SMALLEST_SPREAD and y.min() < y.max():
+            raise InputError(f"y is too small to be standardised, its deviation {spread:g}; give it in smaller units")
         spread = spread or 1.0  # constant targets are met by the shift of the head
         targets = torch.from_numpy((y - center) / spread)[:, None]
         self._train(X, targets.float(), 1, (vb.nn.LearnedNoise(),), vb.nn.gaussian_nll)
         noise: Any = self.model_[-1]
         self.target_mean_, self.target_scale_, self.noise_factor_ = center, spread, 1.0
-        self.noise_factor_ = vb.NoiseScaling().fit(self._standard_prediction(X), targets).factor
+        self.noise_factor_ = vb.NoiseScaling().fit(self._standard_prediction(self._asked(X)), targets).factor
         self.noise_ = float(noise.variance[0].sqrt()) * self.noise_factor_**0.5 * spread
         return self
 
-    def _standard_prediction(self, X: Any) -> vb.RegressionPrediction:
-        found = vb.predict(**self._question(X), task="gaussian")
+    def _standard_prediction(self, question: dict[str, Any]) -> vb.RegressionPrediction:
+        found = vb.predict(**question, task="gaussian")
         return vb.NoiseScaling(self.noise_factor_)(found)
 
     def prediction(self, X: Any) -> vb.RegressionPrediction:
         """What each network says, S×n×1 in units of the target, for `varbnn.evaluate` and its `interval`."""
-        return self._standard_prediction(X).in_units(self.target_scale_, self.target_mean_)
+        return self._standard_prediction(self._question(X)).in_units(self.target_scale_, self.target_mean_)
 
     def predict(self, X: Any, return_std: bool = False) -> Any:
         """The mean of the networks, n; with `return_std` also the standard deviation of an observation, n."""

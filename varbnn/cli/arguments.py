@@ -5,15 +5,14 @@ from __future__ import annotations
 import argparse
 import math
 import os
-import zipfile
-from collections.abc import Callable
-from typing import Any, BinaryIO
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from varbnn.data.files import reason_of
+from varbnn.data.files import opened
 from varbnn.errors import InputError
 from varbnn.saving import whole
 
@@ -88,35 +87,27 @@ def inputs(path: str, name: str | None, dtype: Any = np.float32) -> Tensor:
     array = _array(path, name)
     if array.ndim == 0 or array.dtype.kind not in "fiub":
         raise InputError(f"{path} must hold numbers, inputs along the first axis; got {array.dtype} {array.shape}")
-    return torch.from_numpy(array.astype(dtype, order="C"))
+    with np.errstate(over="ignore", invalid="ignore"):  # who takes them refuses what is not finite
+        return torch.from_numpy(array.astype(dtype, order="C"))
 
 
 def _array(path: str, name: str | None) -> np.ndarray[Any, Any]:
-    try:
-        with open(path, "rb") as file:
-            return _in(file, path, name)
-    except InputError:
-        raise
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from None
-    except (ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} is no .npy or .npz file of numbers: {reason_of(error)}") from None
-
-
-def _in(file: BinaryIO, path: str, name: str | None) -> np.ndarray[Any, Any]:
-    loaded = np.load(file, allow_pickle=False)
-    if isinstance(loaded, np.ndarray):
+    with opened(path) as held:
+        if not isinstance(held, np.ndarray):
+            return np.asarray(held[_chosen(held.files, path, name)])
         if name is not None:
             raise InputError(f"{path} holds one array without a name; leave --key out")
-        return loaded
-    held = list(loaded.files)
+        return held
+
+
+def _chosen(held: Sequence[str], path: str, name: str | None) -> str:
     usual = [known for known in USUAL_NAMES if known in held]
     chosen = name or (held[0] if len(held) == 1 else usual[0] if usual else None)
     if chosen is None or chosen not in held:
         wanted = "choose one with --key" if name is None else f"{name!r} is none of them"
         names = ", ".join(held[:6]) + ("" if len(held) <= 6 else f" and {len(held) - 6} more")
         raise InputError(f"{path} holds {names or 'nothing'}; {wanted}")
-    return np.asarray(loaded[chosen])
+    return chosen
 
 
 def written(path: str, content: bytes) -> None:

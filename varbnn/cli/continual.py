@@ -17,7 +17,7 @@ from varbnn import continual
 from varbnn.cli.arguments import at_least, hidden, number_of, threads
 from varbnn.cli.lifelong import STREAMS, network
 from varbnn.cli.outcome import draw, found, scores
-from varbnn.cli.resuming import going_on
+from varbnn.cli.resuming import differing, going_on
 from varbnn.cli.strategies import METHODS, Asked
 from varbnn.cli.text import plural
 from varbnn.continual.evaluation import PROTOCOLS
@@ -139,10 +139,9 @@ def _run(chosen: argparse.Namespace) -> None:
         print(f"going on from {folder / STATE}", flush=True)
     with alone(chosen.threads):
         model, result = _learned(plan, stream, folder, chosen.quiet)
-    _publish(plan, model, result, folder)
+    files = ", ".join(_publish(plan, model, result, folder))
     print(found(result))
     other = "prior" if chosen.method == "finetune" else "finetune"
-    files = ", ".join(sorted(path.name for path in folder.iterdir()))
     print(f"\nWritten to {chosen.out}: {files}")
     print(f"Next: the same with --method {other} --out OTHER shows what the method is worth")
 
@@ -194,8 +193,9 @@ def _finished(folder: Path, plan: Plan) -> continual.Result | None:
     """What the run in `folder` came to; None if it has no report, or that of another run, or a torn one."""
     try:
         report = json.loads((folder / REPORT).read_text(encoding="utf-8"))
-        return continual.Result.from_dict(report["result"]) if report["plan"] == plan.written() else None
-    except (OSError, ValueError, KeyError, TypeError):
+        other = differing(report["plan"], plan.written())
+        return None if other else continual.Result.from_dict(report["result"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
@@ -217,7 +217,8 @@ def _learned(plan: Plan, stream: continual.Stream, folder: Path, quiet: bool) ->
         raise KeyboardInterrupt("interrupted; the same command goes on where the last state was saved") from None
 
 
-def _publish(plan: Plan, model: nn.Module, result: continual.Result, folder: Path) -> None:
+def _publish(plan: Plan, model: nn.Module, result: continual.Result, folder: Path) -> list[str]:
+    """Write everything; returns the names of the files."""
     report: dict[str, Any] = {"varbnn": vb.__version__, "torch": torch.__version__, "plan": plan.written()}
     report |= {"scores": {name: scores(result, name) for name in result.accuracy}, "result": result.as_dict()}
     report |= {"bytes_kept": int(result.history[-1]["bytes_kept"])}
@@ -226,7 +227,7 @@ def _publish(plan: Plan, model: nn.Module, result: continual.Result, folder: Pat
         torch.save(model.state_dict(), place.draft / MODEL)
         report["files"] = sorted(path.name for path in place.draft.iterdir())
         (place.draft / REPORT).write_text(as_json(report), encoding="utf-8")
-        place.publish()
+        return place.publish()
 
 
 def _opening(plan: Plan, stream: continual.Stream) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -15,7 +16,8 @@ from torch import Tensor
 import varbnn as vb
 from varbnn.cli.arguments import inputs, threads, written
 from varbnn.cli.text import plural
-from varbnn.cli.training import INPUTS, MODEL, PICTURE, answers, draw, fingerprint, measures, read
+from varbnn.cli.training import INPUTS, MODEL, PICTURE, answers, draw, fingerprint, judged, learned, measures, read
+from varbnn.data.dataset import standardised
 from varbnn.data.own import archive_of, below, labels
 from varbnn.demo.comparison import alone
 from varbnn.demo.output import REPORT, as_json
@@ -62,7 +64,8 @@ class Run:
         """Raises: InputError where it is no finished run."""
         try:
             report = json.loads((folder / REPORT).read_text(encoding="utf-8"))
-            shape, _ = tuple(report["shape"]), float(report["temperature"])
+            shape = tuple(map(int, report["shape"]))
+            float(report["temperature"]), int(report["num_classes"])
             if missing := {"data", "data_dir", "seed", "fingerprint"} - set(report["plan"]):
                 raise KeyError(*missing)
         except OSError as error:
@@ -71,19 +74,21 @@ class Run:
         except (ValueError, KeyError, TypeError):
             raise InputError(f"{folder} is no run of varbnn train: {REPORT} is of something else") from None
         arrays = archive_of(folder / INPUTS, ["mean", "std"])
-        if set(arrays) != {"mean", "std"}:
-            raise InputError(f"{folder / INPUTS} lacks mean or std; train again")
+        size = math.prod(shape)
+        for name in ("mean", "std"):
+            if name not in arrays or arrays[name].dtype.kind != "f" or arrays[name].shape not in ((), (size,)):
+                raise InputError(f"{folder / INPUTS} lacks {name} for inputs of {size} numbers; train again")
         return cls(folder, report, torch.from_numpy(arrays["mean"]), torch.from_numpy(arrays["std"]), shape)
 
     def prepared(self, x: Tensor, where: str) -> Tensor:
         """Inputs in their own units as the networks know them, N×D."""
-        size = int(np.prod(self.shape))
+        size = math.prod(self.shape)
         if x.ndim < 2 or len(x) == 0 or tuple(x.shape[1:]) not in (self.shape, (size,)):
             given, own = ("×".join(map(str, shape)) for shape in (x.shape, self.shape))
             raise InputError(f"{where} must be N×{own}, as in training, with N ≥ 1, got {given or 'a single number'}")
         if not bool(x.isfinite().all()):
             raise InputError(f"{where} has NaN or infinite entries; clean the data first")
-        return ((x.reshape(len(x), size).to(self.mean.dtype) - self.mean) / self.std).float()
+        return standardised(x.reshape(len(x), size), self.mean, self.std, where)
 
     def predict(self, x: Tensor) -> vb.Prediction:
         with vb.Predictor(self.folder / MODEL) as predictor:
@@ -130,15 +135,18 @@ def _labelled(run: Run, path: str | None) -> tuple[Tensor, Tensor, str]:
     if path is None:
         plan = run.report["plan"]
         data = read(_there(run, "data"), _there(run, "data_dir"), plan["seed"])
-        if fingerprint(data) != plan["fingerprint"]:  # the validation part would hold what was trained on
+        if fingerprint(*learned(data)) != plan["fingerprint"]:  # the validation part would hold what was trained on
             raise InputError(
                 f"{plan['data']} holds other training data than when {run.folder} was trained, or an earlier varbnn "
                 "trained it; give the data to judge by, or train again"
             )
-        assert data.val_x is not None
-        assert data.val_y is not None
-        part = (data.test_x, data.test_y) if len(data.test_x) else (data.val_x, data.val_y)
-        return *part, f"{'test' if len(data.test_x) else 'validation'} data of {plan['data']}"
+        part = "test" if len(data.test_x) else "validation"
+        if fingerprint(*judged(data)) != run.report.get("judged", fingerprint(*judged(data))):
+            raise InputError(
+                f"{plan['data']} holds other {part} data than when {run.folder} was trained; give the data to judge "
+                "by, or train again"
+            )
+        return *judged(data), f"{part} data of {plan['data']}"
     arrays = archive_of(Path(path), [name for pair in PAIRS for name in pair])
     names = next((pair for pair in PAIRS if set(pair) <= set(arrays)), None)
     if names is None:

@@ -71,7 +71,7 @@ def _run(chosen: argparse.Namespace) -> None:
         print(f"{about}\n\n{_shown(found)}")
         return
     written(chosen.out, _npz(found) if kind == "npz" else _csv(found))
-    print(f"{about}\n{chosen.out}: {', '.join(found)}")
+    print(f"{about}\n{chosen.out}: {', '.join(found if kind == 'npz' else _columns(found))}")
 
 
 def _asked(chosen: argparse.Namespace) -> tuple[Path, torch.Tensor, vb.TemperatureScaling | None]:
@@ -126,11 +126,17 @@ def _npz(found: dict[str, Array]) -> bytes:
     return buffer.getvalue()
 
 
+def _columns(found: dict[str, Array]) -> list[str]:
+    """Of a .csv file, which has one for each class where an .npz file has an array."""
+    names = [name for name in found if name != "probs"]
+    return ["input", *names, *(f"p{index}" for index in range(found["probs"].shape[1]))]
+
+
 def _csv(found: dict[str, Array]) -> bytes:
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     names = [name for name in found if name != "probs"]
-    rows.writerow(["input", *names, *(f"p{index}" for index in range(found["probs"].shape[1]))])
+    rows.writerow(_columns(found))
     for index, probs in enumerate(found["probs"]):
         numbers = [f"{found[name][index]:.9g}" for name in names]
         rows.writerow([index, *numbers, *(f"{value:.9g}" for value in probs)])

@@ -11,6 +11,14 @@ from varbnn.cli.arguments import written
 from varbnn.demo.output import as_json
 from varbnn.errors import InputError
 
+PLACES = ("data", "data_dir")
+"""Settings that say where the data lie, which differs from folder to folder; a fingerprint says what they are."""
+
+
+def differing(before: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
+    """Names of the settings that are others now."""
+    return [key for key, value in asked.items() if key not in PLACES and before.get(key) != value]
+
 
 def going_on(state: Path, settings: Path, asked: Mapping[str, Any], absent: Mapping[str, Any] | None = None) -> bool:
     """Compare what is `asked` with the file of `settings` of a run that left a `state`; without one write them down.
@@ -35,8 +43,7 @@ def going_on(state: Path, settings: Path, asked: Mapping[str, Any], absent: Mapp
             f"{settings} does not say what the run in {state.parent} was asked for ({error}); choose another --out, or "
             f"remove {state} to start afresh"
         ) from error
-    other = [key for key, value in asked.items() if before.get(key) != value]
-    if other:
+    if other := differing(before, asked):
         raise InputError(
             f"{state.parent} holds a run with another setting of {', '.join(other)}; choose another --out, or remove "
             f"{state} to start afresh"

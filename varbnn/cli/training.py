@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 import varbnn as vb
 from varbnn import demo, presets
-from varbnn.cli.arguments import at_least, hidden, threads
+from varbnn.cli.arguments import at_least, hidden, threads, written
 from varbnn.cli.resuming import going_on
 from varbnn.cli.text import percent, plural, table
 from varbnn.data import NAMES, Dataset, batches, from_files, load
@@ -119,6 +119,7 @@ def _made(chosen: argparse.Namespace, plan: Plan, data: Dataset, folder: Path) -
             report = {"varbnn": vb.__version__, "torch": torch.__version__, "plan": plan.written(), **found["report"]}
             report |= {"entropy_bits": vb.health(model, warn=False).entropy_bits}
             report |= {"num_classes": data.num_classes, "shape": list(data.shape), "history": history}
+            report["judged"] = fingerprint(*judged(data))
             report["where"] = {name: _absolute(getattr(plan, name)) for name in ("data", "data_dir")}
             packed.save(place.draft / MODEL)
             (place.draft / INPUTS).write_bytes(_archive(mean=data.mean.numpy(), std=data.std.numpy()))
@@ -151,18 +152,30 @@ def _plan(chosen: argparse.Namespace, data: Dataset) -> Plan:
         dropout=preset.dropout if chosen.method == "posterior" else 0.0,
         samples=chosen.samples,
         seed=chosen.seed,
-        fingerprint=fingerprint(data),
+        fingerprint=fingerprint(*learned(data)),
         channels=channels,
     )
 
 
-def fingerprint(data: Dataset) -> str:
-    """What tells these training data from others."""
-    code = 0
+def learned(data: Dataset) -> tuple[Tensor, ...]:
+    """What a run has learned from."""
     own = (data.mean, data.std) if data.mean.dtype == torch.float64 else ()  # standardised, moved tables are the same
-    for tensor in (data.train_x, data.train_y, *own):
+    return data.train_x, data.train_y, *own
+
+
+def judged(data: Dataset) -> tuple[Tensor, Tensor]:
+    """What a run is judged by: the test part, or the validation part of data without one."""
+    assert data.val_x is not None
+    assert data.val_y is not None
+    return (data.test_x, data.test_y) if len(data.test_x) else (data.val_x, data.val_y)
+
+
+def fingerprint(x: Tensor, *more: Tensor) -> str:
+    """What tells these data from others."""
+    code = 0
+    for tensor in (x, *more):
         code = zlib.crc32(tensor.contiguous().numpy().tobytes(), code)
-    return f"{len(data.train_x)} inputs, {code:08x}"
+    return f"{len(x)} inputs, {code:08x}"
 
 
 def _trained(plan: Plan, data: Dataset, folder: Path, quiet: bool) -> tuple[nn.Module, list[dict[str, float]]]:
@@ -220,9 +233,13 @@ def measures(columns: Mapping[str, Mapping[str, float]]) -> str:
 def draw(path: Path, prediction: vb.Prediction, targets: Tensor) -> None:
     """The reliability diagram, where matplotlib is installed."""
     try:
-        vb.plots.reliability_diagram(prediction, targets).savefig(path, dpi=SHARPNESS)
+        figure = vb.plots.reliability_diagram(prediction, targets)
     except MissingExtraError as error:
         print(f"No picture: {error}")
+        return
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=SHARPNESS)
+    written(str(path), picture.getvalue())
 
 
 def _opening(plan: Plan, data: Dataset) -> str:

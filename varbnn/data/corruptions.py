@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from varbnn.data.checks import whole_number
 from varbnn.errors import InputError
 
 __all__ = ["KINDS", "SEVERITIES", "Kind", "blur", "contrast", "corrupt", "noise", "rotation", "turn"]
@@ -171,7 +172,7 @@ def corrupt(
     >>> corrupt(torch.zeros(3, 8, 8), "rotation", 2).shape
     torch.Size([3, 8, 8])
     """
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise InputError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
     return KINDS[kind](images, severity, value_range=value_range, generator=generator)
 
@@ -183,9 +184,12 @@ def _checked(images: Tensor, severity: int, value_range: Range) -> Range:
         raise InputError(f"images must be a tensor N×H×W or N×C×H×W with N ≥ 1, got {shape}; one image is image[None]")
     if images.dtype not in (torch.float32, torch.float64):
         raise InputError(f"images must be float32 or float64, got {images.dtype}; call .float()")
-    if isinstance(severity, bool) or severity not in SEVERITIES:
+    if not whole_number(severity, 1) or severity not in SEVERITIES:
         raise InputError(f"severity must be 1, 2, 3, 4 or 5, got {severity!r}")
-    low, high = (float(end) for end in value_range)
+    try:
+        low, high = (float(end) for end in value_range)
+    except (TypeError, ValueError, OverflowError):
+        low = high = math.nan
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise InputError(f"value_range must be (lowest, highest), two finite numbers, got {value_range}")
     slack = 1e-4 * (high - low)  # what standardising and undoing it leave behind in float32

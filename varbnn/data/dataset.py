@@ -70,7 +70,7 @@ class Dataset:
         This is how images of another source, or corrupted ones, become inputs.
 
         Raises:
-            InputError: inputs of another shape than the training data's.
+            InputError: inputs of another shape than the training data's, or that do not come out finite.
 
         >>> from varbnn import data
         >>> moons = data.load("moons")
@@ -83,13 +83,28 @@ class Dataset:
             raise InputError(
                 f"{self.name} has inputs of {own}, got {given} for each; resize them, or take a set of this shape"
             )
-        return ((images.reshape(len(images), size).to(self.mean.dtype) - self.mean) / self.std).float()
+        return standardised(images.reshape(len(images), size), self.mean, self.std, f"these images for {self.name}")
 
     def __repr__(self) -> str:
         validation = "" if self.val_x is None else f"{len(self.val_x)} validation, "
         foreign = "" if self.ood_x is None else f", {len(self.ood_x)} {self.ood_name}"
         counts = f"{len(self.train_x)} train, {validation}{len(self.test_x)} test{foreign}"
         return f"Dataset({self.name}: {counts}; {'×'.join(map(str, self.shape))} inputs, {self.num_classes} classes)"
+
+
+def standardised(x: Tensor, mean: Tensor, std: Tensor, where: str) -> Tensor:
+    """Inputs in their own units, N×D, as (x - mean) / std in float32.
+
+    Raises:
+        InputError: what comes out is not finite, or nothing but zeros because the deviation is infinite.
+    """
+    result = ((x.to(mean.dtype) - mean) / std).float()
+    if not bool(result.isfinite().all() & std.isfinite().all()):
+        raise InputError(
+            f"{where}: there are NaN or numbers too large, or too far from the training inputs, to be standardised; "
+            "clean the data first, or train on larger units"
+        )
+    return result
 
 
 @dataclass(frozen=True)

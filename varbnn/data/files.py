@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import gzip
+import lzma
 import math
+import os
+import struct
+import tokenize
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +20,12 @@ from varbnn.data.dataset import Array
 from varbnn.errors import InputError
 
 UNSIGNED_BYTE = 0x08
+
+UNREADABLE = (
+    *(OSError, EOFError, ValueError, TypeError, KeyError, IndexError, RuntimeError, OverflowError, MemoryError),
+    *(SyntaxError, tokenize.TokenError, struct.error, zipfile.BadZipFile, zlib.error, lzma.LZMAError),
+)
+"""In one of these ends what numpy reads from a damaged file: headers are Python, archives zip files of any kind."""
 
 
 def list_directory(directory: Path) -> None:
@@ -69,25 +80,38 @@ def _array(path: Path, key: str, dimensions: int) -> Array:
     return from_archive(path, key) if path.suffix == ".npz" else read_idx(path, dimensions)
 
 
+@contextmanager
+def opened(path: str | os.PathLike[str]) -> Iterator[Array | np.lib.npyio.NpzFile]:
+    """A .npy file as its array, an .npz file to take arrays from; nothing in them is unpickled.
+
+    Raises:
+        InputError: the file cannot be read, also where the block finds out.
+    """
+    try:
+        with open(path, "rb") as file:
+            yield np.load(file, allow_pickle=False)
+    except InputError:
+        raise
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {reason_of(error)}") from None
+    except UNREADABLE as error:
+        objects = "Object arrays" in str(error)
+        todo = "save numbers, and labels as integers" if objects else "get the file again"
+        raise InputError(f"{path} is not a readable .npy or .npz file ({reason_of(error)}); {todo}") from None
+
+
 def from_archive(path: Path, key: str) -> Array:
     """The array `key` of an .npz archive, whatever it holds but objects.
 
     Raises:
         InputError: the file cannot be read, is something else, or has no such array.
     """
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile) or key not in archive.files:
-                held = f"; it has {', '.join(archive.files)}" if isinstance(archive, np.lib.npyio.NpzFile) else ""
-                raise InputError(
-                    f"{path} has no array {key}; expected an .npz with x_train, y_train, x_test, y_test{held}"
-                )
-            array: Array = archive[key]
-            return array
-    except (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path} is not a readable .npz archive ({reason_of(error)}); get the file again") from None
+    with opened(path) as held:
+        if isinstance(held, np.ndarray):
+            raise InputError(f"{path} is a single array; expected an .npz with {key}")
+        if key not in held.files:
+            raise InputError(f"{path} has no array {key}; it has {', '.join(held.files) or 'none'}")
+        return np.asarray(held[key])
 
 
 def read_idx(path: Path, dimensions: int) -> Array:

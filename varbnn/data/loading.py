@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from varbnn.data import cifar, digits, images, moons, openml
+from varbnn.data.checks import whole_number
 from varbnn.data.dataset import Dataset, prepare
 from varbnn.data.files import from_archive, shape_of
 from varbnn.data.real_targets import RegressionDataset, prepare_table
@@ -101,7 +102,7 @@ def load(
     """
     if name not in (*NAMES, *REGRESSION_NAMES):
         raise InputError(f"there is no data set {name!r}; known are {', '.join((*NAMES, *REGRESSION_NAMES))}")
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+    if not whole_number(seed, 0):
         raise InputError(f"seed must be an integer ≥ 0, got {seed!r}")
     if split != 0 and not name.startswith("uci-"):
         raise InputError(f"only the UCI data have splits; {name} has one, got split={split!r}")
@@ -110,10 +111,10 @@ def load(
             raise InputError(f"{name} has no foreign inputs and cannot be downloaded; leave ood= and download= out")
         return prepare_table(read_regression(name, data_dir, seed, split), validation, seed)
     _require_fitting(name, ood)
-    if name == "digits":
-        return prepare(digits.read(), validation, seed)
-    if name == "moons":
-        return prepare(moons.generate(seed), validation, seed)
+    if name in ("digits", "moons"):
+        if download:
+            raise InputError(f"{name} needs no files, so there is nothing to download; leave download= out")
+        return prepare(digits.read() if name == "digits" else moons.generate(seed), validation, seed)
     if data_dir is None:
         fetched = "download=True fetches them into it" if name in openml.SOURCES else "none is downloaded"
         raise InputError(f"{name} is read from files: say where they are with data_dir= (--data-dir); {fetched}")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from varbnn.data.dataset import Array, Dataset, set_aside
-from varbnn.data.files import find, list_directory, read_idx, reason_of
+from varbnn.data.dataset import Array, Dataset, set_aside, standardised
+from varbnn.data.files import find, list_directory, opened, read_idx
 from varbnn.data.images import MNIST_FILES
 from varbnn.errors import InputError
 
@@ -69,18 +67,10 @@ def archive_of(path: Path, keys: Sequence[str]) -> dict[str, Array]:
     Raises:
         InputError: the file cannot be read, or is no such archive.
     """
-    try:
-        with path.open("rb") as file:
-            archive = np.load(file, allow_pickle=False)
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise InputError(f"{path} is a single array; expected an .npz with {', '.join(keys)}")
-            return {key: np.asarray(archive[key]) for key in keys if key in archive.files}
-    except FileNotFoundError:
-        raise InputError(f"there is no file or folder {path}") from None
-    except (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path} is not a readable .npz archive ({reason_of(error)}); get the file again") from None
+    with opened(path) as held:
+        if isinstance(held, np.ndarray):
+            raise InputError(f"{path} is a single array; expected an .npz with {', '.join(keys)}")
+        return {key: np.asarray(held[key]) for key in keys if key in held.files}
 
 
 def labels(array: Array, count: int, where: str) -> Array:
@@ -96,8 +86,9 @@ def labels(array: Array, count: int, where: str) -> Array:
         raise InputError(f"{where} must be one label for each of {count} inputs, got {shape}")
     if array.dtype.kind not in "biuf" or not np.all(np.isfinite(array)) or np.any(array != np.floor(array)):
         raise InputError(f"{where} must be whole numbers, got {array.dtype}")
-    if count and array.min() < 0:
-        raise InputError(f"{where} must be classes from 0 on, got {int(array.min())}")
+    lowest, highest = (int(array.min()), int(array.max())) if count else (0, 0)
+    if lowest < 0 or highest >= 2**63:
+        raise InputError(f"{where} must be classes from 0 on, got {lowest if lowest < 0 else highest}")
     return array.astype(np.int64)
 
 
@@ -174,14 +165,17 @@ def _standardised(path: Path, x: dict[str, Array], y: dict[str, Array], num_clas
     image = len(shape) > 1 or x["train"].dtype == np.uint8
     flat = {part: array.reshape(len(array), -1) for part, array in x.items()}
     exact = _precision(flat["train"])
-    mean, std, varying = _statistics(flat["train"], None if image else 0, exact)
+    with np.errstate(over="ignore", invalid="ignore"):  # said where inputs are standardised
+        numbers, deviations, varying = _statistics(flat["train"], None if image else 0, exact)
+    varying = varying & (deviations.astype(exact) > 0)
     if not np.any(varying):
-        raise InputError(f"{path}: all inputs of x_train are equal; there is nothing to tell them apart by")
-    mean, std = mean.astype(exact), np.where(varying, std, 1).astype(exact)  # a column that never changes is exactly 0
+        raise InputError(f"{path}: all inputs of x_train are equal, or nearly; there is nothing to tell them apart by")
+    mean = torch.from_numpy(numbers.astype(exact))
+    std = torch.from_numpy(np.where(varying, deviations, 1).astype(exact))  # a column that never changes is exactly 0
 
     def inputs(part: str) -> Tensor:
         array = flat.get(part, flat["train"][:0])
-        return torch.from_numpy(((array.astype(exact) - mean) / std).astype(np.float32))
+        return standardised(torch.from_numpy(array.astype(exact)), mean, std, f"{path}: x_{part}")
 
     def classes(part: str) -> Tensor:
         return torch.from_numpy(y.get(part, y["train"][:0]))
@@ -198,8 +192,8 @@ def _standardised(path: Path, x: dict[str, Array], y: dict[str, Array], num_clas
         ood_name="",
         num_classes=num_classes,
         shape=shape,
-        mean=torch.from_numpy(mean),
-        std=torch.from_numpy(std),
+        mean=mean,
+        std=std,
         note="no foreign inputs are given",
     )
 
@@ -218,8 +212,7 @@ def _statistics(train: Array, axis: int | None, exact: type[np.floating[Any]]) -
         return mean, std, varying
     first = train.flat[0] if axis is None else train[0]  # far from zero, sums of what is left keep their digits
     rest = train.astype(np.float64) - first
-    mean, std = np.asarray(first + rest.mean(axis)), np.asarray(rest.std(axis))
-    return mean, std, varying & (std > 0)
+    return np.asarray(first + rest.mean(axis)), np.asarray(rest.std(axis)), varying
 
 
 def _times(array: Array) -> str:

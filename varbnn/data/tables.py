@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
+from varbnn.data.checks import whole_number
 from varbnn.data.dataset import Array
 from varbnn.data.files import from_archive, list_directory, reason_of, shape_of
 from varbnn.data.real_targets import RawTable
@@ -29,6 +31,7 @@ UCI: dict[str, tuple[int, int, int]] = {
     "yacht": (308, 6, 20),
 }
 """Rows, features and splits, by which a file is known to be the right one."""
+SEPARATOR, QUOTED = re.compile(r"\s*[,;]\s*|\s+"), re.compile('^"(.*)"$')
 SNELSON_FILES = {"x_train": "train_inputs", "y_train": "train_outputs", "x_test": "test_inputs"}
 
 
@@ -97,7 +100,7 @@ def uci(name: str, directory: Path, split: int) -> RawTable:
     list_directory(directory)
     key = name.removeprefix("uci-")
     rows, features, splits = UCI[key]
-    if isinstance(split, bool) or not isinstance(split, int) or not 0 <= split < splits:
+    if not whole_number(split, 0) or split >= splits:
         raise InputError(f"{name} has splits 0 … {splits - 1}, got {split!r}")
     stems = [folder / stem for folder in (directory, directory / "uci") for stem in {key, key.replace("-", "_")}]
     path = next((Path(f"{stem}{end}") for stem in stems for end in (".npz", ".csv", ".txt")
@@ -126,17 +129,17 @@ def uci(name: str, directory: Path, split: int) -> RawTable:
 
 
 def read_table(path: Path) -> Array:
-    """Numbers from a text file, rows × columns, with or without a first line of names.
+    """Numbers from a text file, rows × columns, quoted or not, with or without a first line of names.
 
     Raises:
         InputError: the file cannot be read, or holds something else.
     """
     try:
-        lines = path.read_text(encoding="utf-8").replace(",", " ").replace(";", " ").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()  # of what spreadsheets write, without its mark
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read {path}: {reason_of(error)}; get the file again") from None
-    rows = [line.split() for line in lines if line.strip()]
-    if rows and not _is_number(rows[0][0]):
+    rows = [_cells(bare) for line in lines if (bare := line.strip().rstrip(",; \t"))]
+    if rows and rows[0][0] and not _is_number(rows[0][0]):
         rows = rows[1:]
     widths = {len(row) for row in rows}
     if len(widths) != 1:
@@ -145,6 +148,15 @@ def read_table(path: Path) -> Array:
         return np.array(rows, dtype=np.float64)
     except ValueError as error:
         raise InputError(f"{path} should be a table of numbers: {reason_of(error)}; clean the file") from None
+
+
+def _cells(line: str) -> list[str]:
+    """Those of one line, also the empty ones between two separators.
+
+    >>> _cells('1, "2",,4')
+    ['1', '2', '', '4']
+    """
+    return [QUOTED.sub(r"\1", cell) for cell in SEPARATOR.split(line)]
 
 
 def _is_number(text: str) -> bool:
