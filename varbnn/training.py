@@ -131,7 +131,7 @@ def _epoch(
         optimizer.zero_grad()
         with in_pairs(model) if antithetic else nullcontext():
             for _ in range(num_samples):
-                output = model(x)
+                output = model(x.clone())  # it may write into it: other draws, and the caller's batches, need it
                 value = loss(output, y)
                 (value / num_samples).backward()
                 total += value.item() * len(x) / num_samples

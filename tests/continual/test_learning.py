@@ -426,8 +426,7 @@ def test_a_full_disk_leaves_the_last_complete_state(stream, tmp_path, monkeypatc
     def full(state, target):
         count[0] += 1
         if count[0] > 5:
-            with open(target, "wb") as file:
-                file.write(b"half")
+            target.write(b"half")
             raise OSError(28, "No space left on device")
         real(state, target)
 

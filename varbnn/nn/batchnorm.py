@@ -158,7 +158,7 @@ def mixed_batches(model: nn.Module, data: Data) -> Iterator[Tensor]:
     device, empty = device_of(model), True
     for x in input_batches(_even_parts(in_precision_of(model, data)), BATCH_SIZE, real_dtype(model)):
         empty = False
-        yield x.to(device)
+        yield x.to(device, copy=True)  # a model may write into its input
     if empty:
         raise InputError("there is nothing to re-estimate batch-norm statistics from: the data yielded no batch")
 

@@ -190,5 +190,5 @@ def _binary_macs(model: nn.Module, inputs: Tensor) -> dict[nn.Module, int]:
                 stack.callback(handle.remove)
         stack.enter_context(evaluating(model))
         stack.enter_context(torch.no_grad())
-        model(inputs)
+        model(inputs.clone())  # which it may write into
     return total
