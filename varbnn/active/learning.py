@@ -74,7 +74,8 @@ def learn(
     else:
         for group in optimizer.param_groups:
             for parameter in group["params"]:
-                parameter.grad = torch.zeros_like(parameter)
+                if parameter.requires_grad:
+                    parameter.grad = torch.zeros_like(parameter)
     _step(optimizer, counted)
     return asked
 
