@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from varbnn.bridges.tabular import KINDS, Loss, network, positive, train, whole_number
+from varbnn.bridges.tabular import KINDS, Loss, network, train, whole_number
 from varbnn.errors import InputError, import_extra
+from varbnn.predict.checks import positive
 
 base: Any = import_extra("sklearn.base", "sklearn")
 preprocessing: Any = import_extra("sklearn.preprocessing", "sklearn")

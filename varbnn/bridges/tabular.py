@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import numbers
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -85,8 +84,3 @@ def train(
 def whole_number(value: object, least: int) -> bool:
     """Whether `value` is an integer (numpy's too, no bool) and not below `least`."""
     return isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= least
-
-
-def positive(value: object) -> bool:
-    """Whether `value` is a finite number above 0."""
-    return isinstance(value, numbers.Real) and not isinstance(value, bool) and 0 < float(value) < math.inf
