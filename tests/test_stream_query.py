@@ -89,6 +89,13 @@ def test_labels_saved_in_a_quiet_time_serve_the_next_change():
     assert query.ask(votes([0.5] * 1000)).sum() <= 15
 
 
+@pytest.mark.parametrize("budget, every", [(0.1, 10), (0.05, 20), (0.01, 100)])
+def test_no_label_is_lost_to_rounding(budget, every):
+    query = active.StreamQuery(budget=budget, threshold=0.0, reserve=1.0)
+    asked = query.ask(votes([0.5] * 100 * every))
+    assert (asked.nonzero().flatten() + 1).tolist() == [every * (label + 1) for label in range(100)]
+
+
 @pytest.mark.parametrize("score", active.ACQUISITIONS)
 @pytest.mark.parametrize("options", [dict(budget=0.05), dict(budget=0.1, threshold=0.2), dict(threshold=0.25)])
 def test_decisions_are_those_of_the_rule_written_down_again(score, options):
@@ -303,3 +310,12 @@ def test_learning_that_means_nothing_is_refused(call, message):
     model = network()
     with pytest.raises(InputError, match=message):
         call(model, windowed(model), Mask([True, False, True, False, True]))
+
+
+def test_a_parameter_that_is_frozen_stays_where_nothing_is_asked():
+    model = network()
+    model[0].natural.requires_grad_(False)
+    before, rule = model[0].natural.detach().clone(), windowed(model)
+    active.learn(model, rule, Mask([False] * 5), X, lambda asked: Y[asked], forget_skipped=True)
+    assert torch.equal(model[0].natural, before)
+    assert not torch.equal(model[-1].natural, network()[-1].natural)

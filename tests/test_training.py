@@ -413,3 +413,19 @@ def test_a_rate_of_a_group_that_a_schedule_moves_is_a_setting(tmp_path):
     with pytest.raises(CheckpointError, match="begun with initial_lr="):
         go(0.3, 2)
     assert len(go(0.2, 2)) == 2
+
+
+@pytest.mark.parametrize("name", ["epochs", "num_samples"])
+@pytest.mark.parametrize("value", [0, 1.5, 2.0, "3", True, None])
+def test_counts_that_are_none_are_refused(name, value):
+    model = network()
+    with pytest.raises(InputError, match=f"{name} must be an integer ≥ 1, got {value!r}"):
+        vb.fit(model, bayes(model), [(X, Y)], **{"epochs": 1, name: value}, progress=False)
+
+
+def test_a_checkpoint_in_a_folder_that_is_not_there_is_refused_before_anything_is_trained(tmp_path):
+    model = network()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(CheckpointError, match=r"there is no folder .*gone; make it first"):
+        vb.fit(model, bayes(model), [(X, Y)], epochs=1, checkpoint=tmp_path / "gone" / "run.pt", progress=False)
+    assert_same_state(model.state_dict(), before)

@@ -51,6 +51,13 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def require_folder(path: Path) -> None:
+    """Raise CheckpointError where no file can be written to `path` later, for want of a folder."""
+    folder = Path(os.path.realpath(path)).parent
+    if not folder.is_dir():
+        raise CheckpointError(f"{path} cannot be written: there is no folder {folder}; make it first")
+
+
 def save(path: Path, state: Mapping[str, Any]) -> None:
     """Write `state` (tensors and plain values) to `path`; a kill or a full disk leaves the file that was there.
 

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +67,8 @@ def fit(
         InputError: a number out of range, an optimizer that holds none of the model's parameters or none of its
             beliefs, a loader that yields nothing or no pairs, or NaN on the way (the parameters keep their last good
             step).
-        CheckpointError: `checkpoint` cannot be read or belongs to another model or to other settings of the optimizer;
-            nothing is loaded then.
+        CheckpointError: `checkpoint` cannot be read, is in no folder that is there, or belongs to another model or to
+            other settings of the optimizer; nothing is loaded then.
 
     Warns:
         VarbnnWarning: the optimizer holds some of the model's beliefs and not others, which then stay as they are.
@@ -84,11 +85,13 @@ def fit(
         raise InputError(f"fit takes a model and an optimizer, in this order, got {given}")
     require_own(model.parameters(), optimizer)
     for name, value in (("epochs", epochs), ("num_samples", num_samples)):
-        if value < 1:
-            raise InputError(f"{name} must be at least 1, got {value}")
+        if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+            raise InputError(f"{name} must be an integer ≥ 1, got {value!r}")
     if antithetic and num_samples % 2:
         raise InputError(f"antithetic draws come in pairs, so num_samples must be even, got {num_samples}")
     path = None if checkpoint is None else Path(checkpoint)
+    if path is not None:
+        saving.require_folder(path)
     run = _Run(model, optimizer, scheduler, loader)
     history = run.load(path) if path is not None and path.exists() else []
     beliefs = any(True for _ in binary_layers(model))
@@ -131,7 +134,7 @@ def _epoch(
         optimizer.zero_grad()
         with in_pairs(model) if antithetic else nullcontext():
             for _ in range(num_samples):
-                output = model(x)
+                output = model(x.clone())  # it may write into it: other draws, and the caller's batches, need it
                 value = loss(output, y)
                 (value / num_samples).backward()
                 total += value.item() * len(x) / num_samples

@@ -426,8 +426,7 @@ def test_a_full_disk_leaves_the_last_complete_state(stream, tmp_path, monkeypatc
     def full(state, target):
         count[0] += 1
         if count[0] > 5:
-            with open(target, "wb") as file:
-                file.write(b"half")
+            target.write(b"half")
             raise OSError(28, "No space left on device")
         real(state, target)
 
@@ -484,6 +483,7 @@ def test_a_strength_must_be_positive(strength):
     "options",
     [
         dict(num_samples=0),
+        dict(num_samples=True),
         dict(batchnorm=()),
         dict(batchnorm="old"),
         dict(part="train"),
@@ -627,3 +627,11 @@ def test_a_task_of_a_single_class_in_a_stream_of_ones_own_is_refused_before_it_i
     model = network()
     with pytest.raises(InputError, match="'b' is about output 2 alone"):
         learned(stream, model, strategy=continual.FineTune(plain), schedule=None)
+
+
+def test_a_checkpoint_in_a_folder_that_is_not_there_is_refused_before_anything_is_learned(stream, tmp_path):
+    model = network()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(CheckpointError, match="there is no folder"):
+        learned(stream, model, checkpoint=tmp_path / "gone" / "run.pt")
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

@@ -648,3 +648,14 @@ def test_what_two_strategies_withhold_together_is_withheld_once():
     assert len(learned.y) == len(asked[0]) == len(task) - 7
     kept = set(map(tuple, task.train_x[coreset.pick(task)].tolist()))
     assert kept.isdisjoint(map(tuple, learned.x.tolist()))
+
+
+@pytest.mark.parametrize("withhold", [False, True])
+def test_a_coreset_larger_than_a_task_is_refused_before_the_task_is_learned(withhold):
+    task = some_task()
+    model = points()
+    replay = continual.Replay(continual.FineTune(adam), continual.Coreset(len(task) + 1, "random", withhold=withhold))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(InputError, match="too few for a coreset of 61"):
+        continual.learn(model, continual.from_tasks([task]), replay, progress=False)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

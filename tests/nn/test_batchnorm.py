@@ -211,3 +211,9 @@ def test_batches_of_arrays_take_the_precision_of_the_model():
     )
     whole = vb.predict(model, x, 2, refresh_bn=x, task="regression", generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(found.means, whole.means)
+
+
+@pytest.mark.parametrize("refresh", [vb.refresh_batchnorm, lambda model, data: vb.freeze(model, refresh_bn=data)])
+def test_a_dataset_is_no_loader(refresh):
+    with pytest.raises(InputError, match=r"wrap it: DataLoader\(data, batch_size=256\)"):
+        refresh(network(), torch.utils.data.TensorDataset(torch.randn(10, 4)))

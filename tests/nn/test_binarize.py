@@ -159,7 +159,7 @@ def test_a_name_covers_whole_dotted_parts_only():
     assert binary_names(vb.binarize(model, skip=["head"])) == ["head2"]
 
 
-@pytest.mark.parametrize("skip", [["heed"], [nn.Linear(1, 1)], "2", [3]])
+@pytest.mark.parametrize("skip", [["heed"], [nn.Linear(1, 1)], "2", [3], [""]])
 def test_a_skip_that_names_nothing_is_refused_and_the_model_unchanged(skip):
     model = network()
     with pytest.raises(InputError, match="skip"):

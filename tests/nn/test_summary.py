@@ -111,3 +111,16 @@ def test_a_parametrized_belief_makes_no_negative_bytes():
     found = vb.summary(model)
     assert all(row.deployed_bytes >= 0 for row in found.layers)
     assert all(row.real_weights >= 0 for row in found.layers)
+
+
+def test_a_model_that_was_never_binarized_is_told_so():
+    model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
+    assert [row.reason for row in vb.summary(model).layers] == [
+        "not binarized yet: call varbnn.binarize(model)",
+        "no binary twin",
+    ]
+
+
+def test_a_model_without_values_has_no_summary():
+    with pytest.raises(InputError, match="meta device"):
+        vb.summary(vb.binarize(nn.Linear(4, 3)).to("meta"))

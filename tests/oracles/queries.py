@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 
 def follow(
     scores: list[float], lowest: float, highest: float, reserve: float,
@@ -9,13 +11,13 @@ def follow(
 ) -> list[bool]:  # fmt: skip
     """One decision per score; `lowest` and `highest` are the ends of the score."""
     asked: list[bool] = []
-    saved = 0.0
+    saved = Fraction(0)  # ten times 0.1 are 1
     for score in scores:
         if budget is None:
             asked.append(score >= threshold)
             continue
-        saved = min(reserve, saved + budget)
-        bar = lowest + (highest - lowest) / 1000 ** (saved / reserve)
+        saved = min(Fraction(str(reserve)), saved + Fraction(str(budget)))
+        bar = lowest + (highest - lowest) / 1000 ** float(saved / Fraction(str(reserve)))
         if threshold is not None and bar < threshold:
             bar = threshold
         asked.append(saved >= 1 and score >= bar)

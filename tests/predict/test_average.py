@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
 
 import varbnn as vb
 from tests.predict.allocations import allocations
@@ -531,3 +531,49 @@ def test_probabilities_where_logits_belong_earn_a_warning():
 def test_several_labels_for_an_input_are_refused_with_the_way_out():
     with pytest.raises(InputError, match=r"one label for each input.*varbnn.sampled"):
         vb.predict(vb.binarize(nn.Linear(4, 3)), torch.randn(8, 5, 4), 2)
+
+
+class Shuffled:
+    """A loader of somebody's own, with another order in every pass."""
+
+    def __iter__(self):
+        return iter(X[torch.randperm(23)].split(10))
+
+
+LOADERS = {
+    "shuffle": lambda: DataLoader(X, batch_size=4, shuffle=True),
+    "random sampler": lambda: DataLoader(X, sampler=RandomSampler(X)),
+    "batch sampler": lambda: DataLoader(X, batch_sampler=BatchSampler(RandomSampler(X), 4, drop_last=False)),
+    "own": Shuffled,
+}
+
+
+@pytest.mark.parametrize("num_samples", [0, 1])
+@pytest.mark.parametrize("kind", LOADERS)
+def test_a_shuffling_loader_is_refused_for_one_network_too(kind, num_samples):
+    with pytest.raises(InputError, match="shuffle=False"):
+        predict(without_batchnorm(), LOADERS[kind](), num_samples)
+
+
+@pytest.mark.parametrize(
+    "data", [DataLoader(X, batch_size=4), list(X.split(4)), iter(X.split(4))], ids=["loader", "list", "iterator"]
+)
+def test_what_keeps_its_order_is_gone_through_once(monkeypatch, data):
+    monkeypatch.setattr(RepeatedInputs, "check_again", lambda self: pytest.fail("a second pass"))
+    torch.testing.assert_close(predict(without_batchnorm(), data, 0).probs, predict(without_batchnorm(), X, 0).probs)
+
+
+def test_the_mode_is_the_mode_inside_sampled_too():
+    model = with_batchnorm()
+    expected = predict(model, X, 0, refresh_bn=TRAIN).probs
+    with vb.sampled(model):
+        held = model[0].weight
+        assert torch.equal(predict(model, X, 0, refresh_bn=TRAIN).probs, expected)
+        assert model[0].weight is held
+
+
+@pytest.mark.parametrize("array", [np.array([["a", "b"]]), np.array([[1.0, None]], dtype=object)], ids=str)
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_an_array_of_no_numbers_is_refused(array, wrapped):
+    with pytest.raises(InputError, match="must be an array of numbers"):
+        predict(without_batchnorm(), [array] if wrapped else array, 2)

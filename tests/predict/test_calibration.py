@@ -113,7 +113,7 @@ def test_using_it_before_the_fit_says_what_to_do():
         TemperatureScaling()(Prediction(random_probs(1, 2, 3)))
 
 
-@pytest.mark.parametrize("temperature", [0.0, -1.0, math.nan, math.inf])
+@pytest.mark.parametrize("temperature", [0.0, -1.0, math.nan, math.inf, True, "2"])
 def test_a_temperature_that_is_none_is_refused(temperature):
     with pytest.raises(InputError, match="temperature must be > 0"):
         TemperatureScaling(temperature)
@@ -148,3 +148,7 @@ def test_logits_may_be_anything_that_is_an_array():
 
     expected = TemperatureScaling().fit(np.asarray(Frame()), [0, 1, 1]).temperature
     assert TemperatureScaling().fit(Frame(), [0, 1, 1]).temperature == expected
+
+
+def test_the_temperature_is_one_where_all_are_equally_good():
+    assert TemperatureScaling().fit(Prediction(np.full((2, 6, 3), 1 / 3)), [0, 1, 2, 0, 0, 0]).temperature == 1

@@ -12,7 +12,7 @@ from tests.oracles import metrics as oracle
 from tests.predict.allocations import largest_allocation
 from tests.predict.distributions import random_probs
 from varbnn.errors import InputError
-from varbnn.predict import Evaluation, Prediction, evaluate, evaluation, plots, risk_coverage
+from varbnn.predict import Evaluation, Prediction, calibration_test, evaluate, evaluation, plots, risk_coverage
 
 SAMPLES = random_probs(4, 60, 5)
 LABELS = np.random.default_rng(0).integers(0, 5, 60)
@@ -148,3 +148,30 @@ def test_one_network_has_no_disagreement_to_tell_foreign_inputs_by():
     with pytest.raises(InputError, match="one network"):
         plots.risk_coverage({"many": many, "one": one}, LABELS, score="epistemic", ax=axes)
     assert len(axes.lines) == before
+
+
+NEARLY = 0.25 - 2.0**-26  # the float32 below a quarter
+
+
+def test_labels_at_a_near_tie_are_those_of_the_exact_mean_everywhere():
+    """In float32 the mean of the first class rounds up to a quarter too, and the first of equals would be the label."""
+    rows = [[[0.25, 0.25, 0.2, 0.2, 0.1]], [[NEARLY, 0.25, 0.2, 0.2, 0.1]]]
+    prediction = Prediction(torch.tensor(rows, dtype=torch.float32))
+    assert prediction.labels.tolist() == [1]
+    assert evaluate(prediction, [1])["accuracy"] == 1
+    assert evaluate(prediction, [1])["ece"] == pytest.approx(0.75)
+    assert calibration_test(prediction, [1], repeats=1).ece == pytest.approx(0.75)
+    figure = plots.reliability_diagram(prediction, [1])
+    assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ["ECE 0.750"]
+
+
+def test_the_accuracy_has_the_digits_of_float64():
+    probs, labels = np.eye(2)[[0] * 504 + [1] * 496], [0] * 1000
+    assert evaluate(Prediction(probs[None]), labels)["accuracy"] == 0.504
+
+
+def test_foreign_values_are_named_by_type_and_shape():
+    with pytest.raises(
+        InputError, match=r"varbnn.predict\(model, foreign_inputs, …\), got Tensor of shape \(1000, 5\)$"
+    ):
+        evaluate(Prediction(SAMPLES), LABELS, ood=torch.rand(1000, 5))

@@ -272,3 +272,16 @@ def test_fpr95_without_one_of_the_groups_is_nan():
 def test_fpr95_refuses_what_has_no_order(scores, mask, message):
     with pytest.raises(InputError, match=message):
         FPR95().update(scores, mask)
+
+
+def test_a_collection_keeps_two_floors_apart():
+    low, high = NegativeLogLikelihood(), NegativeLogLikelihood(floor=0.1)
+    collection = MetricCollection({"low": low, "high": high})
+    probs = torch.tensor([[0.5, 0.5], [0.99, 0.01]], dtype=torch.float64)
+    collection.update(probs[:1], torch.tensor([1]))  # equal so far
+    collection.update(probs[1:], torch.tensor([1]))
+    found = {name: float(value) for name, value in collection.compute().items()}
+    assert found == {
+        "low": pytest.approx(-math.log(0.5 * 0.01) / 2),
+        "high": pytest.approx(-math.log(0.5 * 0.1) / 2),
+    }

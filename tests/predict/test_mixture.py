@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose
 from scipy import stats
 from scipy.optimize import brentq
 
-from varbnn.errors import InputError
+from varbnn.errors import InputError, VarbnnWarning
 from varbnn.predict import NoiseScaling, RegressionPrediction, evaluate
 
 
@@ -109,3 +109,10 @@ def test_scaling_refuses_what_it_cannot_do():
             NoiseScaling(factor)
     assert repr(NoiseScaling(0.5)) == "NoiseScaling(0.5)"
     assert repr(NoiseScaling()) == "NoiseScaling()"
+
+
+def test_scaling_warns_where_no_noise_is_too_small():
+    """One network meets every target: the smaller the noise, the likelier they are."""
+    prediction = RegressionPrediction([[0.0, 1.0], [1.0, 3.0]], 1.0)
+    with pytest.warns(VarbnnWarning, match="lies at the end"):
+        NoiseScaling().fit(prediction, [0.0, 1.0])

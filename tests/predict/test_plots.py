@@ -268,3 +268,8 @@ def test_one_epoch_is_a_whole_number():
     panel = figure.axes[0]
     low, high = panel.get_xlim()
     assert [tick for tick in panel.get_xticks() if low <= tick <= high] == [1.0]
+
+
+def test_foreign_predictions_of_other_classes_are_refused():
+    with pytest.raises(InputError, match=f"the same {PREDICTION.num_classes} classes"):
+        plots.entropy_histogram(PREDICTION, Prediction(random_probs(2, 3, PREDICTION.num_classes + 1)))

@@ -125,3 +125,21 @@ def test_it_prints_its_shape():
     assert repr(RegressionPrediction(np.zeros((2, 3, 4)), 1.0)) == (
         "RegressionPrediction(2 samples × 3 inputs × 4 outputs, with noise variance)"
     )
+
+
+@pytest.mark.parametrize("noise", [1e-46, 1e39])
+def test_a_noise_variance_that_float32_cannot_hold_is_refused(noise):
+    with pytest.raises(InputError, match=r"> 0 and finite in float32, got 1e"):
+        RegressionPrediction(np.zeros((1, 2), np.float32), noise)
+    assert RegressionPrediction(np.zeros((1, 2)), noise).noise_variance == noise
+
+
+@pytest.mark.parametrize("level", [0, 1, 1 - 1e-16, np.nan, "0.9", True])
+def test_a_level_that_is_none_is_refused(level):
+    with pytest.raises(InputError, match="level must lie between 0 and 1"):
+        RegressionPrediction([[0.0]], 1.0).interval(level)
+
+
+def test_the_highest_level_has_finite_ends():
+    low, high = RegressionPrediction([[0.0]], 1.0).interval(1 - 2.0**-52)
+    assert -10 < float(low) < -8 < 8 < float(high) < 10

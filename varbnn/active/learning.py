@@ -61,7 +61,7 @@ def learn(
     if isinstance(num_samples, bool) or not isinstance(num_samples, int) or num_samples < 1:
         raise InputError(f"num_samples must be an integer ≥ 1, got {num_samples!r}")
     optimizer.zero_grad()
-    logits = torch.stack([model(inputs) for _ in range(num_samples)])
+    logits = torch.stack([model(inputs.clone()) for _ in range(num_samples)])  # which may write into them
     if logits.dim() != 3 or logits.shape[1] != len(inputs):
         raise InputError(f"the model must give N×C for N inputs, got {tuple(logits.shape[1:])} for {len(inputs)}")
     asked = query.ask(Prediction(logits.detach().float().softmax(-1)))
@@ -74,7 +74,8 @@ def learn(
     else:
         for group in optimizer.param_groups:
             for parameter in group["params"]:
-                parameter.grad = torch.zeros_like(parameter)
+                if parameter.requires_grad:
+                    parameter.grad = torch.zeros_like(parameter)
     _step(optimizer, counted)
     return asked
 

@@ -15,6 +15,9 @@ from varbnn.predict import Prediction
 DECADES = 3.0
 """From nothing saved to all that can be, the bar falls by so many powers of ten: more than scores that matter span."""
 
+WHOLE = 1 - 1e-10
+"""Saved, it is a label: ten times 0.1 add up to less than 1 in floating point."""
+
 
 class StreamQuery:
     """Decides for every input of a stream whether its label is worth asking for.
@@ -27,8 +30,8 @@ class StreamQuery:
     What is saved is budget · seen - labels used, the sum over all inputs of how far asking fell short of its share; so
     the bar is under integral control. Where inputs worth asking are many, it settles at the score that the share
     `budget` of them exceeds; where they are few it falls, and the labels saved serve the next change of the stream.
-    ``labels_used ≤ budget · seen`` holds at every moment, for any sequence of scores. An input that all networks agree
-    about has the variation ratio 0 and is never asked about, whatever is saved.
+    ``labels_used ≤ budget · seen`` holds at every moment, up to rounding, for any sequence of scores. An input that all
+    networks agree about has the variation ratio 0 and is never asked about, whatever is saved.
 
     Args:
         budget: most labels per input, in (0, 1].
@@ -107,10 +110,10 @@ class StreamQuery:
         self.seen += 1
         if self.budget is not None:
             self.saved = min(self.saved + self.budget, self.reserve)
-        asked = score >= self.bar(num_classes) and self.saved >= 1
+        asked = score >= self.bar(num_classes) and self.saved >= WHOLE
         if asked:
             self.labels_used += 1
-            self.saved -= 1
+            self.saved = max(self.saved - 1, 0.0)
         return asked
 
     def state_dict(self) -> dict[str, Any]:

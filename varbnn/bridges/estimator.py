@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from varbnn.bridges.tabular import KINDS, Loss, network, positive, train
+from varbnn.bridges.tabular import KINDS, Loss, network, train
 from varbnn.data.checks import whole_number
 from varbnn.errors import InputError, import_extra
+from varbnn.predict.checks import positive
 
 base: Any = import_extra("sklearn.base", "sklearn")
 preprocessing: Any = import_extra("sklearn.preprocessing", "sklearn")

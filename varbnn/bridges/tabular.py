@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import numbers
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -80,8 +78,3 @@ def train(
     return vb.fit(
         model, optimizer, loader, epochs=epochs, loss=loss, scheduler=schedule, progress=progress, label=label
     )
-
-
-def positive(value: object) -> bool:
-    """Whether `value` is a finite number above 0."""
-    return isinstance(value, numbers.Real) and not isinstance(value, bool) and 0 < float(value) < math.inf

@@ -162,8 +162,7 @@ class Coreset:
         how = (self.choose, self.size, self.seed, self.balanced, len(self.classes))
         if self._picked is not None and self._picked[0] is task and self._picked[1] == how:
             return self._picked[2].clone()
-        if len(task) < self.size:
-            raise InputError(f"task {task.name!r} has {len(task)} examples, too few for a coreset of {self.size}")
+        self.require_enough(task)
         # a generator of its own for every task: learning that goes on where it stopped chooses the same
         own = np.random.SeedSequence([self.seed, len(self.classes)]).generate_state(1, np.uint64)[0] >> np.uint64(1)
         function = CHOICES[self.choose] if isinstance(self.choose, str) else self.choose
@@ -189,6 +188,11 @@ class Coreset:
             )
         self._picked = task, how, indices
         return indices.clone()
+
+    def require_enough(self, task: Task) -> None:
+        """Raise InputError if `task` has fewer examples than are kept of each."""
+        if len(task) < self.size:
+            raise InputError(f"task {task.name!r} has {len(task)} examples, too few for a coreset of {self.size}")
 
     def rest(self, task: Task) -> tuple[Tensor, Tensor]:
         """Inputs and labels to train on: without what `add` would keep if that is withheld, else all.

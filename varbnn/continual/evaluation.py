@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from varbnn.continual.strategies import Strategy, heads_of
 from varbnn.continual.streams import Stream, Task
+from varbnn.continual.tasks import require_count
 from varbnn.errors import InputError, VarbnnWarning
 from varbnn.nn.batchnorm import batchnorms
 from varbnn.predict import Prediction, evaluate
@@ -62,8 +63,7 @@ class Evaluation:
                 f"{self.part!r} and {self.tasks!r}"
             )
         for name in ("num_samples", "refresh"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise InputError(f"{name} must be a positive integer, got {getattr(self, name)!r}")
+            require_count(name, getattr(self, name))
 
     def judged(self, number: int, count: int) -> Iterable[int]:
         """The tasks to judge after the one of that number, of so many."""

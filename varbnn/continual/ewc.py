@@ -57,7 +57,7 @@ def fisher_diagonal(
     device = device_of(model)
     with evaluating(model), torch.enable_grad():
         for index in range(len(x)):
-            logits = model(x[index : index + 1].to(device))
+            logits = model(x[index : index + 1].to(device, copy=True))  # it may write into them
             if heads is not None:
                 logits = logits.masked_fill(~heads.to(device), -math.inf)
             if y is None:

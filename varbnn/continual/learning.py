@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 from tqdm.auto import tqdm
 
+from varbnn import saving
 from varbnn.continual.evaluation import Evaluation, Result, judge, judge_untrained
 from varbnn.continual.run import Plan, Run, Schedule
 from varbnn.continual.state import Saver, load, settings_of
@@ -79,6 +80,8 @@ def learn(
     plan = Plan(epochs, batch_size, num_samples, seed, schedule)
     settings = settings_of(model, stream, strategy, evaluation, plan.written())
     path = None if checkpoint is None else Path(checkpoint)
+    if path is not None:
+        saving.require_folder(path)
     run = Run(model, stream, strategy, plan)
     if any(True for _ in binary_layers(model)):
         draw_once_per_forward(model)  # a model built by hand does not do so by itself

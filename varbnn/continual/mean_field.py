@@ -181,7 +181,7 @@ class MeanField(Strategy):
                 with held(model, generator):
                     if refresh_bn is not None and batchnorms(model):
                         refresh_batchnorm(model, refresh_bn)
-                    logits = torch.cat([model(part.to(device)) for part in x.split(BATCH)])
+                    logits = torch.cat([model(part.to(device, copy=True)) for part in x.split(BATCH)])
                     probs.append(logits.softmax(-1).cpu())
         return Prediction(torch.stack(probs))
 

@@ -74,6 +74,7 @@ class _Remembering(Strategy):
             raise InputError(
                 f"the coreset has examples of {kept} tasks, but {number} were learned; give every run a new one"
             )
+        self.coreset.require_enough(task)  # before it is learned, not where it ends
         if not self.coreset.withhold:
             return task
         x, y = self.coreset.rest(task)

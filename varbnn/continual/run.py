@@ -111,7 +111,7 @@ class Run:
         optimizer.zero_grad()
         total = 0.0
         for _ in range(self.plan.num_samples):
-            logits = self.model(x)
+            logits = self.model(x.clone())  # it may write into it, and the next draw needs it
             if logits.shape != (len(x), self.stream.outputs):
                 raise InputError(
                     f"the model gives {tuple(logits.shape)} for {len(x)} inputs, but {self.stream.name} has "

@@ -58,7 +58,7 @@ def heads_of(task: Task, outputs: int) -> Tensor | None:
 def outputs_of(model: nn.Module, task: Task) -> int:
     """How many outputs the model has for inputs like those of `task`."""
     with evaluating(model):
-        return int(model(task.train_x[:1].to(device_of(model))).shape[-1])
+        return int(model(task.train_x[:1].to(device_of(model), copy=True)).shape[-1])
 
 
 class Strategy:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.data import Dataset, IterableDataset
 
 from varbnn.errors import InputError, VarbnnWarning
 from varbnn.nn.draws import binary_layers, evaluating
@@ -63,8 +64,7 @@ def input_batches(data: Data, batch_size: int, dtype: torch.dtype | None = None)
     for number, batch in enumerate(batches):
         x = batch[0] if isinstance(batch, (tuple, list)) else batch
         if isinstance(x, np.ndarray):
-            x = torch.from_numpy(x)
-            x = x.to(dtype) if dtype is not None and x.is_floating_point() else x
+            x = tensor_of(x, dtype)
         if not isinstance(x, Tensor):
             raise InputError(
                 f"batch {number} is a {type(x).__name__}; give tensors, or tuples that start with the inputs"
@@ -74,6 +74,19 @@ def input_batches(data: Data, batch_size: int, dtype: torch.dtype | None = None)
         if x.is_floating_point() and not bool(torch.isfinite(x).all()):
             raise InputError(f"batch {number} of the inputs has NaN or infinite entries; clean the data first")
         yield x
+
+
+def tensor_of(array: np.ndarray[Any, Any], dtype: torch.dtype | None) -> Tensor:
+    """`array` as a tensor, a floating one of `dtype`.
+
+    Raises:
+        InputError: not of numbers, or none that torch can share the memory of.
+    """
+    try:
+        tensor = torch.as_tensor(array)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"inputs must be an array of numbers, got {array.dtype}: {error}") from None
+    return tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
 
 
 def device_of(model: nn.Module) -> torch.device:
@@ -89,12 +102,23 @@ def real_dtype(model: nn.Module) -> torch.dtype:
     return (real or floating)[0].dtype if floating else torch.get_default_dtype()
 
 
-def in_precision_of(model: nn.Module, data: Data) -> Data:
-    """`data`, a floating array as a tensor of the precision that `model` computes in."""
-    if not isinstance(data, np.ndarray):
+def as_data(data: Data, name: str, model: nn.Module) -> Data:
+    """`data` with a floating array turned into a tensor of the precision `model` computes in.
+
+    Raises:
+        InputError: neither tensor, array nor loader.
+    """
+    if isinstance(data, np.ndarray):
+        return tensor_of(data, real_dtype(model))
+    if isinstance(data, Tensor):
         return data
-    tensor = torch.as_tensor(data)
-    return tensor.to(real_dtype(model)) if tensor.is_floating_point() else tensor
+    if isinstance(data, Dataset) and not isinstance(data, IterableDataset):
+        raise InputError(
+            f"{name} must be batches, got a {type(data).__name__}; wrap it: DataLoader(data, batch_size=256)"
+        )
+    if isinstance(data, (tuple, dict, str)) or not hasattr(data, "__iter__"):
+        raise InputError(f"{name} must be a tensor, an array or a loader of batches, got {type(data).__name__}")
+    return data
 
 
 def refresh_batchnorm(model: nn.Module, data: Data) -> int:
@@ -156,9 +180,9 @@ def mixed_batches(model: nn.Module, data: Data) -> Iterator[Tensor]:
         InputError: no batch, an empty one, or NaN or infinite inputs.
     """
     device, empty = device_of(model), True
-    for x in input_batches(_even_parts(in_precision_of(model, data)), BATCH_SIZE, real_dtype(model)):
+    for x in input_batches(_even_parts(as_data(data, "data", model)), BATCH_SIZE, real_dtype(model)):
         empty = False
-        yield x.to(device)
+        yield x.to(device, copy=True)  # a model may write into its input
     if empty:
         raise InputError("there is nothing to re-estimate batch-norm statistics from: the data yielded no batch")
 

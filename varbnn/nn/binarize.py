@@ -134,7 +134,7 @@ def skipper(model: nn.Module, skip: Skip) -> Callable[[str, nn.Module], bool]:
     names, modules = dict(model.named_modules()), set(model.modules())
     for item in items:
         known = (
-            item in names
+            item != "" and item in names  # "" is the model itself
             if isinstance(item, str)
             else isinstance(item, type) or (isinstance(item, nn.Module) and item in modules)
         )

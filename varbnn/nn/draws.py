@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -103,6 +103,12 @@ def sampled(model: nn.Module, generator: torch.Generator | None = None) -> Itera
     layers = [layer for _, layer in binary_layers(model)]
     with holding(layers, joint_sample(layers, generator)):
         yield model
+
+
+def at_mode(model: nn.Module) -> AbstractContextManager[None]:
+    """Hold the mode of every binary layer, also inside `sampled`."""
+    layers = [layer for _, layer in binary_layers(model)]
+    return holding(layers, [layer.posterior.mode(*layer.belief) for layer in layers])
 
 
 def joint_sample(layers: Iterable[BinaryLayer], generator: torch.Generator | None = None) -> Iterator[Tensor]:

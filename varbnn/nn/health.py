@@ -142,6 +142,7 @@ def _diagnose(entropy_bits: float, kl_bits: float, flip_share: float | None) -> 
     if kl_bits < AT_PRIOR or still:
         return (
             f"the posterior has hardly left the prior ({kl_bits:.4f} bit per weight from it): lower the temperature, "
-            "raise lr, or train longer (lr · steps should be well above 1)"
+            "raise lr, or train longer (lr · steps should be well above 1); an optimizer of torch has no temperature: "
+            "raise its lr, or multiply the loss by dataset_size / temperature (docs/training.md)"
         )
     return None

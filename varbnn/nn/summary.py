@@ -14,7 +14,7 @@ from torch.nn.parameter import is_lazy
 from varbnn.bits import WORD, words
 from varbnn.errors import InputError
 from varbnn.nn.binarize import TWINS, parameter_owners, reason_to_stay_real
-from varbnn.nn.draws import evaluating
+from varbnn.nn.draws import binary_layers, evaluating
 from varbnn.nn.layer import BinaryLayer
 
 
@@ -98,7 +98,7 @@ def summary(model: nn.Module, inputs: Tensor | None = None) -> Summary:
             mode.
 
     Raises:
-        InputError: no inputs in `inputs`.
+        InputError: no inputs in `inputs`, or binary layers on the meta device, which has no numbers.
 
     >>> import varbnn as vb
     >>> model = vb.binarize(nn.Sequential(nn.Linear(64, 32, bias=False), nn.BatchNorm1d(32)))
@@ -110,17 +110,23 @@ def summary(model: nn.Module, inputs: Tensor | None = None) -> Summary:
     ─...
     2,048 binary and 64 real weights: 8.7 kB in training, 776 B deployed (float32 network: 8.4 kB)
     """
+    if any(belief.is_meta for _, layer in binary_layers(model) for belief in layer.belief):
+        raise InputError("the model is on the meta device, so its beliefs have no values; to_empty and load it first")
     macs = {} if inputs is None else _binary_macs(model, inputs)
+    spared = "kept real on request" if any(binary_layers(model)) else "not binarized yet: call varbnn.binarize(model)"
     owners, seen = parameter_owners(model), set[int]()
     rows = [
-        _row(name, module, owners, None if inputs is None else macs.get(module, 0), seen)
+        _row(name, module, owners, None if inputs is None else macs.get(module, 0), seen, spared)
         for name, module in model.named_modules()
         if any(p is not None for p in module._parameters.values())
     ]
     return Summary(tuple(rows))
 
 
-def _row(name: str, module: nn.Module, owners: Mapping[int, int], macs: int | None, seen: set[int]) -> LayerSummary:
+def _row(
+    name: str, module: nn.Module, owners: Mapping[int, int], macs: int | None, seen: set[int], spared: str
+) -> LayerSummary:
+    """`spared` is why a layer that could be binary is not."""
     tensors = (*module._parameters.values(), *module._buffers.values())
     own = [t for t in tensors if t is not None and not is_lazy(t) and id(t) not in seen]
     seen.update(map(id, own))
@@ -128,7 +134,7 @@ def _row(name: str, module: nn.Module, owners: Mapping[int, int], macs: int | No
     kind, real = type(module).__name__, sum(t.numel() for t in own if isinstance(t, nn.Parameter))
     if not isinstance(module, BinaryLayer):
         reason = reason_to_stay_real(module, owners)
-        why = "kept real on request" if reason is None and type(module) in TWINS else reason or ""
+        why = spared if reason is None and type(module) in TWINS else reason or ""
         bits = 8 * next(p.dtype.itemsize for p in module._parameters.values() if p is not None)
         return LayerSummary(name, kind, False, why, 0, real, bits, size, size, None, None if macs is None else 0)
     belief = module.belief
@@ -190,5 +196,5 @@ def _binary_macs(model: nn.Module, inputs: Tensor) -> dict[nn.Module, int]:
                 stack.callback(handle.remove)
         stack.enter_context(evaluating(model))
         stack.enter_context(torch.no_grad())
-        model(inputs)
+        model(inputs.clone())  # which it may write into
     return total

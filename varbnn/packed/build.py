@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from varbnn.errors import InputError
 from varbnn.kernels import ops
-from varbnn.nn.batchnorm import Data, device_of, in_precision_of, warn_of_batchnorm
+from varbnn.nn.batchnorm import Data, as_data, device_of, warn_of_batchnorm
 from varbnn.nn.draws import binary_layers, evaluating, joint_sample
 from varbnn.nn.layer import BinaryLayer
 from varbnn.packed.ensemble import PackedEnsemble
@@ -117,7 +117,7 @@ def packed(
     if refresh_bn is not None and statistics:
         statistics, rows = measured(model, weights, refresh_bn, progress)
     elif rows is None and isinstance(refresh_bn, Tensor | np.ndarray):
-        given = in_precision_of(model, refresh_bn)
+        given = as_data(refresh_bn, "refresh_bn", model)
         rows = given[:ROWS].to(device_of(model)) if isinstance(given, Tensor) else None
     drawn = Drawn(weights, statistics)
     result = fused(plan(model, drawn), num_samples)

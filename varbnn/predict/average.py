@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Literal, overload
 
 import torch
 from torch import Tensor, nn
 
 from varbnn.errors import InputError, VarbnnWarning
-from varbnn.nn.batchnorm import Data, batchnorm_preserved, batchnorms, refresh_batchnorm, warn_of_batchnorm
-from varbnn.nn.draws import binary_layers, evaluating, sampled
+from varbnn.nn.batchnorm import Data, as_data, batchnorm_preserved, batchnorms, refresh_batchnorm, warn_of_batchnorm
+from varbnn.nn.draws import at_mode, binary_layers, evaluating, sampled
 from varbnn.nn.noise import gaussian_parts
 from varbnn.packed import PackedEnsemble, Predictor
 from varbnn.predict.checks import Values, at_least_float32
-from varbnn.predict.inputs import RepeatedInputs, as_data, require_passes
+from varbnn.predict.inputs import RepeatedInputs, require_passes
 from varbnn.predict.regression import RegressionPrediction
 from varbnn.predict.route import outputs_of, packed_outputs, reason_for_loop
 from varbnn.predict.uncertainty import Prediction
@@ -78,7 +78,8 @@ def predict(
         model: gives logits n×C for a batch of n inputs, or for regression means n or n×D. A `PackedEnsemble` or
             `Predictor` answers with all networks it has, whatever `num_samples` says.
         inputs: tensor or array with N inputs along the first axis, or a loader that yields x or (x, ...) in the same
-            order on every pass (shuffle=False); up to S passes are made. Inputs are sent to the model's device.
+            order on every pass (shuffle=False); up to S passes are made, and another one where S is 1 and the loader
+            might shuffle. Inputs are sent to the model's device.
         num_samples: S; 0 asks the mode of the posterior instead, as one sample.
         refresh_bn: training inputs (as for `inputs`; order does not matter) from which the batch-norm statistics are
             re-estimated for each draw: those kept from training average over many draws and fit none. Unused without
@@ -155,10 +156,12 @@ def _drawn(
             outputs = packed_outputs(model, repeated, num_samples, refresh_bn, generator, read, progress)
         passes = 0 if outputs is not None else num_passes
         for index in _with_bar(passes, progress and passes > 0):
-            with sampled(model, generator) if num_samples else nullcontext():
+            with sampled(model, generator) if num_samples else at_mode(model):
                 if refresh_bn is not None and batchnorms(model):
                     refresh_batchnorm(model, refresh_bn)
                 outputs = _one_network(model, repeated, read, index, num_passes, outputs)
+        if passes == 1 and not repeated.in_order:
+            repeated.check_again()  # as a second network would have
     assert outputs is not None
     return outputs
 

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from varbnn.errors import InputError, VarbnnWarning
-from varbnn.predict.checks import Values, as_labels, as_tensor
+from varbnn.predict.checks import Values, as_labels, as_tensor, positive
 from varbnn.predict.uncertainty import INSTEAD, Prediction, require_classes
 
 LOWEST, HIGHEST = 1e-2, 1e2  # beyond these the probabilities are one-hot or uniform to every digit that matters
+FLAT = 1e-12  # nats: a loss that varies by less does so by rounding
 SMALLEST = torch.finfo(torch.float32).tiny  # log-probabilities end here, at -87: see `TemperatureScaling`
 
 
@@ -42,9 +43,9 @@ class TemperatureScaling:
     """
 
     def __init__(self, temperature: float | None = None) -> None:
-        if temperature is not None and not (math.isfinite(temperature) and temperature > 0):
+        if temperature is not None and not positive(temperature):
             raise InputError(
-                f"temperature must be > 0 and finite, got {temperature}; 1 leaves probabilities as they are"
+                f"temperature must be > 0 and finite, got {temperature!r}; 1 leaves probabilities as they are"
             )
         self._temperature = temperature
 
@@ -60,7 +61,8 @@ class TemperatureScaling:
         return self._temperature
 
     def fit(self, prediction: Prediction | Values, targets: Values) -> TemperatureScaling:
-        """Find the temperature in [0.01, 100] that minimises the NLL of the mean; deterministic.
+        """Find the temperature in [0.01, 100] that minimises the NLL of the mean; deterministic. 1 where none does more
+        than another, as where all classes are equally probable.
 
         Args:
             prediction: of validation inputs, which neither trained the network nor will test it; or logits, N×C of one
@@ -109,11 +111,15 @@ class TemperatureScaling:
 def lowest_point(loss: Callable[[float], float], grid: Sequence[float]) -> float:
     """Where `loss` is least between the neighbours of the best point of `grid`, which is ascending.
 
-    The NLL of a mean of networks can have several minima, so a coarse search comes first.
+    The NLL of a mean of networks can have several minima, so a coarse search comes first. Where all points are equally
+    good, it is the middle one.
     """
     from scipy.optimize import minimize_scalar  # late: half a second of start-up
 
-    best = min(range(len(grid)), key=lambda index: loss(grid[index]))
+    losses = [loss(point) for point in grid]
+    if max(losses) - min(losses) < FLAT:
+        return grid[len(grid) // 2]
+    best = losses.index(min(losses))
     bounds = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
     return float(minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6}).x)
 

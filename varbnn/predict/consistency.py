@@ -9,7 +9,7 @@ from torch import Tensor
 
 from varbnn.errors import InputError
 from varbnn.predict.checks import Values, as_labels
-from varbnn.predict.uncertainty import Prediction, require_classes
+from varbnn.predict.uncertainty import Prediction, mean64, require_classes
 
 NUMBERS_AT_ONCE = 4_000_000
 """Of the resampled inputs, so that memory stays at some 100 MB."""
@@ -72,7 +72,7 @@ def calibration_test(
     if isinstance(repeats, bool) or not isinstance(repeats, int) or repeats < 1:
         raise InputError(f"repeats must be a positive integer, got {repeats!r}; 1000 is usual")
     metric = ExpectedCalibrationError(bins)
-    mean = prediction.mean.cpu()
+    mean = mean64(prediction.probs).cpu()
     metric.update(mean, labels)
     confidence = mean.max(1).values
     drawn = resampled_errors(confidence.double(), bin_of(confidence, bins), bins, repeats, generator)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -97,14 +97,26 @@ def evaluate(
         return _evaluate_regression(prediction, targets)
     require_classes(prediction)
     labels = as_labels(targets, len(prediction), prediction.num_classes).to(prediction.probs.device)
-    if ood is not None and not (isinstance(ood, Prediction) and ood.num_classes == prediction.num_classes):
-        raise InputError(f"ood must be a Prediction over the same {prediction.num_classes} classes, got {ood!r}")
+    if ood is not None:
+        require_same_classes(prediction, ood)
     require_score(score, *([] if ood is None else [prediction, ood]))
     result = _evaluate_classes(mean64(prediction.probs), labels, bins)
     if ood is not None:
         familiar, foreign = UNCERTAINTY[score](prediction), UNCERTAINTY[score](ood).to(prediction.probs.device)
         result |= _evaluate_detection(familiar, foreign)
     return Evaluation(result, num_samples=prediction.num_samples)
+
+
+def require_same_classes(prediction: Prediction, ood: object) -> None:
+    """Raise InputError unless `ood` is a prediction of as many classes."""
+    if isinstance(ood, Prediction) and ood.num_classes == prediction.num_classes:
+        return
+    shape = getattr(ood, "shape", None)
+    given = repr(ood) if isinstance(ood, Prediction) else type(ood).__name__
+    raise InputError(
+        f"ood must be a Prediction over the same {prediction.num_classes} classes, as of "
+        f"varbnn.predict(model, foreign_inputs, …), got {given}{'' if shape is None else f' of shape {tuple(shape)}'}"
+    )
 
 
 def require_score(score: Score, *predictions: Prediction) -> None:
@@ -122,19 +134,13 @@ def require_score(score: Score, *predictions: Prediction) -> None:
 
 def _evaluate_classes(mean: Tensor, labels: Tensor, bins: int) -> dict[str, float]:
     # imported late: torchmetrics brings matplotlib and a second of start-up
-    from torchmetrics.classification import MulticlassAccuracy
-
     from varbnn.predict.metrics import Brier, ExpectedCalibrationError, NegativeLogLikelihood
 
-    metrics: dict[str, Any] = {
-        "accuracy": MulticlassAccuracy(num_classes=mean.shape[1], average="micro", validate_args=False),
-        "nll": NegativeLogLikelihood(),
-        "brier": Brier(),
-        "ece": ExpectedCalibrationError(bins),
-    }
+    metrics = {"nll": NegativeLogLikelihood(), "brier": Brier(), "ece": ExpectedCalibrationError(bins)}
     for metric in metrics.values():
         metric.to(mean.device).update(mean, labels)
-    return {name: float(metric.compute()) for name, metric in metrics.items()}
+    accuracy = (mean.argmax(1) == labels).double().mean().item()
+    return {"accuracy": accuracy} | {name: float(metric.compute()) for name, metric in metrics.items()}
 
 
 def _evaluate_detection(familiar: Tensor, foreign: Tensor) -> dict[str, float]:

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 
 from varbnn.errors import InputError
-from varbnn.nn.batchnorm import Data, device_of, in_precision_of, input_batches, real_dtype
+from varbnn.nn.batchnorm import Data, as_data, device_of, input_batches, real_dtype
 
 
 class RepeatedInputs:
@@ -71,27 +71,28 @@ class RepeatedInputs:
         sums = rows @ weights
         return torch.cat([sums, rows.abs() @ weights], 1) if sizes else sums
 
+    def check_again(self) -> None:
+        """Go through a loader once more, without a network: in another order nobody knows whose the rows are.
+
+        Raises:
+            InputError: it gave fewer, more or other inputs.
+        """
+        if not isinstance(self.data, (Tensor, Iterator)):
+            for _ in self.one_pass():
+                pass
+
+    @property
+    def in_order(self) -> bool:
+        """Whether its kind alone says that every pass has the same order (or that there is no second one)."""
+        if isinstance(self.data, DataLoader):
+            groups = self.data.batch_sampler
+            own = self.data if groups is None else groups
+            return (own is self.data or type(own) is BatchSampler) and isinstance(own.sampler, SequentialSampler)
+        return isinstance(self.data, (Tensor, Iterator, list))
+
     def forget(self) -> None:
         """Let the next pass be the first one."""
         self._sums = []
-
-
-def as_data(data: Data, name: str, model: nn.Module) -> Data:
-    """`data` with a floating array turned into a tensor of the precision `model` computes in.
-
-    Raises:
-        InputError: neither tensor, array nor loader.
-    """
-    data = in_precision_of(model, data)
-    if isinstance(data, Tensor):
-        return data
-    if isinstance(data, Dataset) and not isinstance(data, IterableDataset):
-        raise InputError(
-            f"{name} must be batches, got a {type(data).__name__}; wrap it: DataLoader(data, batch_size=256)"
-        )
-    if isinstance(data, (tuple, dict, str)) or not hasattr(data, "__iter__"):
-        raise InputError(f"{name} must be a tensor, an array or a loader of batches, got {type(data).__name__}")
-    return data
 
 
 def require_passes(data: Data, name: str, num_passes: int) -> Data:

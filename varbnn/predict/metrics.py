@@ -32,10 +32,11 @@ class MeanOverInputs(Metric):
 
     num_inputs: Tensor
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, setting: str = "", **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        # Named by class: MetricCollection merges metrics whose states have equal names and, after one batch, values.
-        self._sum = f"{type(self).__name__}_sum"
+        # Named by class and setting: MetricCollection merges metrics whose states have equal names and, after one
+        # batch, equal values.
+        self._sum = f"{type(self).__name__}{setting}_sum"
         self.add_state(self._sum, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("num_inputs", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
@@ -75,9 +76,9 @@ class NegativeLogLikelihood(MeanOverInputs):
     """
 
     def __init__(self, floor: float = SMALLEST, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
         if not 0 <= floor < 1:
             raise InputError(f"floor must lie in [0, 1), got {floor}; it bounds the cost of a label at -log(floor)")
+        super().__init__(setting=f"_{float(floor)}", **kwargs)
         self.floor = floor
 
     def scores(self, rows: Tensor, labels: Tensor) -> Tensor:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import torch
 
-from varbnn.errors import InputError
+from varbnn.errors import InputError, VarbnnWarning
 from varbnn.predict.calibration import lowest_point
-from varbnn.predict.checks import Values, as_real_targets
+from varbnn.predict.checks import Values, as_real_targets, positive
 from varbnn.predict.mixture import log_density
 from varbnn.predict.regression import RegressionPrediction
 
 LOWEST, HIGHEST = -30.0, 30.0  # of the log factor, relative to the mean squared error
+END = 0.01  # so near to them the search has ended there
 
 
 class NoiseScaling:
@@ -32,8 +34,8 @@ class NoiseScaling:
     """
 
     def __init__(self, factor: float | None = None) -> None:
-        if factor is not None and not (math.isfinite(factor) and factor > 0):
-            raise InputError(f"factor must be > 0 and finite, got {factor}; 1 leaves the noise as it is")
+        if factor is not None and not positive(factor):
+            raise InputError(f"factor must be > 0 and finite, got {factor!r}; 1 leaves the noise as it is")
         self._factor = factor
 
     @property
@@ -56,6 +58,9 @@ class NoiseScaling:
 
         Raises:
             InputError: targets that do not fit, or that every network meets exactly (no noise at all is likeliest).
+
+        Warns:
+            VarbnnWarning: the best factor lies at an end of the range, as when one network meets every target exactly.
         """
         truth = as_real_targets(targets, prediction.means.shape[1:]).to(prediction.means.device)
         noise = _noise(prediction).double()
@@ -66,8 +71,17 @@ class NoiseScaling:
         def loss(log_factor: float) -> float:
             return -log_density(prediction.means, noise * math.exp(log_factor), truth).mean().item()
 
-        grid = [math.log(squares) + step for step in torch.linspace(LOWEST, HIGHEST, 61).tolist()]
-        self._factor = math.exp(lowest_point(loss, grid))
+        centre = math.log(squares)
+        log_factor = lowest_point(loss, [centre + step for step in torch.linspace(LOWEST, HIGHEST, 61).tolist()])
+        self._factor = math.exp(log_factor)
+        if not LOWEST + END < log_factor - centre < HIGHEST - END:
+            warnings.warn(
+                f"the best factor, {self._factor:.3g}, lies at the end of what was searched: some network meets its "
+                "targets exactly, or nearly so beside the others, and no noise is too small for it. Fit on more "
+                "validation data.",
+                VarbnnWarning,
+                stacklevel=2,
+            )
         return self
 
     def __call__(self, prediction: RegressionPrediction) -> RegressionPrediction:

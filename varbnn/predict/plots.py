@@ -19,11 +19,11 @@ from varbnn.errors import InputError
 from varbnn.nn.batchnorm import device_of
 from varbnn.predict.average import predict
 from varbnn.predict.checks import Values, as_labels, as_tensor
-from varbnn.predict.evaluation import UNCERTAINTY, Score, require_score
+from varbnn.predict.evaluation import UNCERTAINTY, Score, require_same_classes, require_score
 from varbnn.predict.shift_plots import risk_coverage, severity_curves
 from varbnn.predict.style import BLUE, COLOURS, INK, MARKERS, PALE, VERMILION, greys, legend_above, new_panels
 from varbnn.predict.training_plots import layer_entropy, training_curves
-from varbnn.predict.uncertainty import Prediction, require_classes
+from varbnn.predict.uncertainty import Prediction, mean64, require_classes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -88,7 +88,7 @@ def reliability_diagram(
     edges = np.linspace(0, 1, bins + 1)
     for (name, prediction), colour, marker in zip(named.items(), cycle(COLOURS), cycle(MARKERS), strict=False):
         metric = ExpectedCalibrationError(bins)
-        metric.update(prediction.mean.cpu(), as_labels(targets, len(prediction), prediction.num_classes).cpu())
+        metric.update(mean64(prediction.probs).cpu(), as_labels(targets, len(prediction), prediction.num_classes).cpu())
         full = metric.counts > 0
         share = (metric.counts / metric.counts.sum()).numpy()
         confidence = (metric.confidence_sum / metric.counts)[full].numpy()
@@ -157,7 +157,7 @@ def entropy_histogram(
         ax: draw here.
 
     Raises:
-        InputError: an unknown `score`, "epistemic" for one sample.
+        InputError: an unknown `score`, "epistemic" for one sample, another number of classes in `ood`.
 
     >>> figure = entropy_histogram(Prediction([[[0.9, 0.1]]]), ood=Prediction([[[0.5, 0.5]]]))
     >>> figure.axes[0].get_xlabel(), figure.axes[0].get_legend().get_title().get_text()
@@ -165,7 +165,10 @@ def entropy_histogram(
     """
     from varbnn.predict.metrics import ood_auroc
 
-    require_score(score, prediction, *([] if ood is None else [ood]))
+    require_classes(prediction)
+    if ood is not None:
+        require_same_classes(prediction, ood)
+    require_score(score, *([prediction] if ood is None else [prediction, ood]))
     figure, (main,) = new_panels(ax, 1, figsize=(5.4, 3.4))
     highest = 1.0 if score == "confidence" else math.log(prediction.num_classes)
     edges = np.linspace(0, highest, bins + 1)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from varbnn.errors import InputError
-from varbnn.predict.checks import Values, as_tensor, at_least_float32
+from varbnn.predict.checks import Values, as_tensor, at_least_float32, positive
 from varbnn.predict.mixture import quantile
 from varbnn.predict.uncertainty import count, input_index, mean64
 
@@ -99,8 +99,8 @@ class RegressionPrediction:
         >>> f"{float(low):.2f} {float(high):.2f}"
         '-1.96 1.96'
         """
-        if not 0 < level < 1:
-            raise InputError(f"level must lie between 0 and 1, got {level!r}")
+        if not positive(level) or (1 + level) / 2 >= 1:
+            raise InputError(f"level must lie between 0 and 1, by more than rounding, got {level!r}")
         if self.noise_variance is None:
             raise InputError("an interval of observations needs a noise variance; see varbnn.nn.LearnedNoise")
         ends = (quantile(self.means, self.noise_variance, p) for p in ((1 - level) / 2, (1 + level) / 2))
@@ -164,6 +164,9 @@ def _checked_noise(noise_variance: Values | float, means: Tensor) -> Tensor:
             f"noise_variance must be a number or shaped like means {tuple(means.shape)}, "
             f"got shape {tuple(noise.shape)}; expand it over the samples"
         )
-    if not noise.isfinite().all() or (noise <= 0).any():
-        raise InputError(f"noise_variance must be > 0 and finite, got {noise.min().item():.4g}; pass None for no noise")
-    return noise.to(dtype=means.dtype, device=means.device)
+    noise, given = noise.to(dtype=means.dtype, device=means.device), noise
+    usable = noise.isfinite() & (noise > 0)
+    if not usable.all():
+        wrong, dtype = given[~usable.to(given.device)][0].item(), str(means.dtype).removeprefix("torch.")
+        raise InputError(f"noise_variance must be > 0 and finite in {dtype}, got {wrong:.4g}; pass None for no noise")
+    return noise

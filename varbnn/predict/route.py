@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from itertools import chain
 
@@ -104,9 +104,7 @@ def outputs_of(
             results = results or [values.new_empty(num_samples, known, *values.shape[2:])]
             results[0][:, seen : seen + len(x)] = values
         seen += len(x)
-    if known is None and not isinstance(inputs.data, Iterator):
-        for _ in inputs.one_pass():  # a loader that shuffles would give rows whose order nobody knows
-            pass
+    inputs.check_again()
     return results[0] if len(results) == 1 else torch.cat(results, 1)
 
 

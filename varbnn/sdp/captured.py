@@ -121,7 +121,7 @@ def order_of_use(model: nn.Module, layers: dict[str, nn.Module], data: Calibrati
 
     with evaluating(model), watching(layers.values(), count):
         for batch in data.batches():
-            model(batch.to(_device(model)))
+            model(batch.to(_device(model), copy=True))  # it may write into them
     return counts
 
 
@@ -131,7 +131,7 @@ def inputs_of(model: nn.Module, layer: nn.Module, data: Calibration, kept: Tenso
     seen = Seen(kept)
     with evaluating(model), watching([layer], lambda module, inputs: seen.take(rows_of(module, inputs))):
         for batch in data.batches():
-            model(batch.to(_device(model)))
+            model(batch.to(_device(model), copy=True))  # it may write into them
     return torch.cat(seen.rows, 1)
 
 
