@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import os
 import pickle
 import secrets
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,9 +17,12 @@ import torch
 
 from varbnn.errors import CheckpointError
 
+ABANDONED = 3600.0
+"""Seconds after which a draft is one that a killed process left; none takes so long to write."""
+
 
 @contextmanager
-def whole(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """A file to write that appears at `path` whole or not at all; what was there stays until then. Links are followed.
 
     Raises:
@@ -25,9 +30,11 @@ def whole(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         ValueError: no file can have such a name.
     """
     target = Path(os.path.realpath(path))
-    if target.exists() and not target.is_file():  # a device or a pipe would be replaced by a file
-        raise OSError(f"{target} is there and is no regular file")
-    draft = target.with_name(f".{target.name[:100]}.{secrets.token_hex(4)}.draft")
+    is_link = target.is_symlink()  # to itself
+    if is_link or os.fspath(path).endswith(os.sep) or (target.exists() and not target.is_file()):
+        raise OSError(f"{path} names no regular file")  # a device or a pipe would be replaced by one
+    drafts = f".{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:16]}."
+    draft = target.with_name(f"{drafts}{secrets.token_hex(4)}.draft")
     try:
         with open(draft, "xb") as file:
             yield file
@@ -38,7 +45,12 @@ def whole(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         with suppress(OSError):  # the first error is the one to report
             draft.unlink()
         raise
-    _sync_folder(target.parent)
+    with suppress(OSError):  # the file is in its place; not every file system can say that it will stay there
+        _sync_folder(target.parent)
+    with suppress(OSError):
+        for left in target.parent.glob(f"{drafts}*.draft"):
+            if time.time() - left.stat().st_mtime > ABANDONED:
+                left.unlink()
 
 
 def _sync_folder(folder: Path) -> None:
@@ -65,7 +77,7 @@ def save(path: Path, state: Mapping[str, Any]) -> None:
         CheckpointError: it cannot be written.
     """
     try:
-        with whole(path) as file:
+        with replacing(path) as file:
             torch.save(dict(state), file)
     except (OSError, RuntimeError, ValueError) as error:  # torch's own writer says RuntimeError where a disk is full
         kept = "the last complete state is still there" if path.exists() else "nothing was written"

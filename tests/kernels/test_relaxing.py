@@ -167,3 +167,21 @@ def test_relaxations_out_of_any_use_give_signs_and_finite_factors(relaxation):
     assert bool(factor.isfinite().all())
     if relaxation < 1:
         assert bool((weight.abs() == 1).all())
+
+
+@pytest.mark.parametrize("relaxation", [1.0, 7.0, 10.0, 100.0, 1e4, 1e8])
+def test_small_weights_of_large_relaxations_keep_their_digits(relaxation):
+    natural = torch.full((4000,), 1.0)
+    torch.manual_seed(0)
+    weight, _ = draw_relaxed(natural, relaxation)
+    assert weight.unique().numel() > 3900
+    scaled = (
+        torch.atanh(weight.double().clamp(-1 + 1e-12, 1 - 1e-12)) * relaxation
+    )  # λ + δ, of mean λ and variance π²/12
+    if relaxation > 1:
+        assert_within_standard_errors(scaled.mean(), 1.0, math.pi / math.sqrt(12 * 4000), z=4)
+
+
+def test_vmap_over_nothing_gives_nothing():
+    empty = torch.vmap(lambda own: draw_relaxed(own, 0.5), randomness="different")(torch.empty(0, 40, 50))
+    assert [tuple(part.shape) for part in empty] == [(0, 40, 50)] * 2

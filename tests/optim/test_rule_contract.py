@@ -27,6 +27,7 @@ from tests.contracts.rule import (
     rules,
 )
 from varbnn.errors import InputError, VarbnnWarning
+from varbnn.optim.filters import Filter
 from varbnn.posteriors import Bernoulli, Point, mark_belief
 
 RULES, MEMBERS = rules(), members()
@@ -514,6 +515,27 @@ def test_a_state_of_another_rule_is_refused_before_anything_is_changed(rule):
     with pytest.raises(InputError, match="is of kind 'real', not 'belief'"):
         optimizer.load_state_dict(swapped)
     assert optimizer.state_dict() == before
+
+
+def test_a_filter_of_ones_own_may_keep_what_it_likes():
+    class Counting(Filter):
+        def begin(self, beliefs, states, group):
+            for state in states:
+                state["count"] = state.get("count", torch.zeros(1)) + 1
+
+        def __call__(self, gradients, states, group):
+            return [g / float(state["count"]) for g, state in zip(gradients, states, strict=True)]
+
+    class Mine(varbnn.optim.BayesBiNN):
+        filter = Counting()
+
+    layer = varbnn.binarize(nn.Linear(4, 2, bias=False))
+    optimizer = Mine(layer.parameters(), lr=0.1, dataset_size=10)
+    for p in layer.parameters():
+        p.grad = torch.ones_like(p)
+    optimizer.step()
+    optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    assert [float(state["count"]) for state in optimizer.state.values()] == [1]
 
 
 @every_setting

@@ -6,6 +6,7 @@ import os
 import stat
 import types
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -16,7 +17,8 @@ from varbnn.errors import CheckpointError, InputError
 from varbnn.packed.call import Call, Constant, Ref
 from varbnn.packed.file import save
 from varbnn.packed.program import Program
-from varbnn.saving import restore, whole
+from varbnn.saving import replacing, restore
+from varbnn.saving import save as write_state
 
 
 def storages(module: nn.Module) -> set[int]:
@@ -105,18 +107,17 @@ def test_a_real_layer_with_a_forward_of_its_own_is_packed_and_not_saved(tmp_path
     assert not list(tmp_path.iterdir())
 
 
-def test_divisions_that_can_end_the_process_are_neither_written_nor_read(tmp_path):
+def test_divisions_that_can_end_the_process_are_refused_when_they_come_up(tmp_path):
     divided = Call(torch.div, (Ref(0), -1), {"rounding_mode": "trunc"})
     program = Program([Constant(torch.tensor([-(2**63)])), divided, Call(torch.add, (Ref(0), Ref(1)), {})],
                       [(), (1,), (0, 2)], 3)  # fmt: skip
-    with pytest.raises(InputError, match="rounding_mode='trunc'"):
-        save(program, 1, tmp_path / "forged.vbnn")
-    with pytest.raises(InputError, match="rounding_mode='trunc'"):
-        Call.named("method.div", (Ref(0), -1), {"rounding_mode": "trunc"})
-    floored = Call(torch.div, (Ref(0), 2.0), {"rounding_mode": "floor"})
-    steps = [floored, Constant(torch.tensor([1.0])), Call(torch.add, (Ref(0), Ref(1)), {})]
-    save(Program(steps, [(0,), (), (1, 2)], 3), 1, tmp_path / "floor.vbnn")
-    assert vb.load_packed(tmp_path / "floor.vbnn")(torch.tensor([[5.0]])).item() == 3
+    save(program, 1, tmp_path / "forged.vbnn")
+    with pytest.raises(InputError, match="divides whole numbers"):
+        vb.load_packed(tmp_path / "forged.vbnn")(torch.zeros(2, 1))
+    for operand in (-1, torch.tensor(-1)):
+        with pytest.raises(InputError, match="divides whole numbers"):
+            Call("div", (Ref(0), operand), {"rounding_mode": "trunc"})(torch.tensor([-(2**63)]))
+    assert Call(torch.div, (Ref(0), 4.0), {"rounding_mode": "trunc"})(torch.tensor([-7.0])).item() == -1
 
 
 def test_gates_pack_whatever_the_default_dtype():
@@ -138,22 +139,22 @@ def test_a_device_is_not_replaced_by_a_file(tmp_path):
         os.mknod(device, 0o666 | stat.S_IFCHR, os.makedev(1, 3))
     except PermissionError:
         pytest.skip("no devices here")
-    with pytest.raises(InputError, match="no regular file"):
+    with pytest.raises(InputError, match="names no regular file"):
         vb.pack(vb.binarize(nn.Sequential(nn.Linear(4, 3))), 2).save(device)
     assert stat.S_ISCHR(os.stat(device).st_mode)
 
 
 def test_a_pipe_is_not_replaced_and_links_are_followed(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(OSError, match="no regular file"), whole(tmp_path / "pipe"):
+    with pytest.raises(OSError, match="names no regular file"), replacing(tmp_path / "pipe"):
         pass
     (tmp_path / "store").mkdir()
     (tmp_path / "last.pt").symlink_to(tmp_path / "store" / "run.pt")
-    with whole(tmp_path / "last.pt") as file:
+    with replacing(tmp_path / "last.pt") as file:
         file.write(b"state")
     assert (tmp_path / "last.pt").is_symlink()
     assert (tmp_path / "store" / "run.pt").read_bytes() == b"state"
-    with pytest.raises(ZeroDivisionError), whole(tmp_path / "last.pt") as file:
+    with pytest.raises(ZeroDivisionError), replacing(tmp_path / "last.pt") as file:
         file.write(bytes([1 // 0]))
     assert (tmp_path / "last.pt").read_bytes() == b"state"
     assert [path.name for path in (tmp_path / "store").iterdir()] == ["run.pt"]
@@ -168,6 +169,54 @@ def test_a_state_that_cannot_be_loaded_leaves_everything_as_it_was(broken, tmp_p
     with pytest.raises(CheckpointError, match="another model or optimizer"):
         restore(tmp_path / "state.pt", {"model": model, "optimizer": optimizer}, state)
     assert torch.equal(model.weight, before)
+
+
+def test_a_graph_of_torch_fx_is_packed():
+    model = vb.binarize(torch.fx.symbolic_trace(nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3))))
+    x = torch.randn(5, 8)
+    torch.testing.assert_close(vb.pack(model, 0)(x)[0], model.eval()(x))
+
+
+def test_a_file_in_its_place_counts_where_its_folder_cannot_be_synced(tmp_path, monkeypatch):
+    real = os.fsync
+
+    def files_only(handle):
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(22, "Invalid argument")
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", files_only)
+    write_state(tmp_path / "a.pt", {"a": 1})
+    assert torch.load(tmp_path / "a.pt") == {"a": 1}
+
+
+def test_drafts_of_killed_writers_are_tidied_up_later_and_those_of_living_ones_are_not(tmp_path):
+    killed, living = replacing(tmp_path / "a.pt"), replacing(tmp_path / "a.pt")
+    killed.__enter__()
+    (draft,) = tmp_path.iterdir()
+    os.utime(draft, (0, 0))
+    living.__enter__()
+    write_state(tmp_path / ("学" * 80), {})
+    assert draft.exists()
+    write_state(tmp_path / "a.pt", {"a": 1})
+    assert not draft.exists()
+    assert len(list(tmp_path.glob(".*.draft"))) == 1
+    living.__exit__(None, None, None)
+    assert not list(tmp_path.glob(".*.draft"))
+
+
+def test_paths_that_name_no_file_are_refused(tmp_path):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for path in (tmp_path / "loop", f"{tmp_path}/new/", tmp_path):
+        with pytest.raises(OSError, match="names no regular file"), replacing(path):
+            pass
+    assert (tmp_path / "loop").is_symlink()
+
+
+def test_numpys_numbers_name_members():
+    packed = vb.pack(vb.binarize(nn.Linear(4, 3)), 2)
+    x = torch.randn(5, 4)
+    torch.testing.assert_close(packed.member(np.int64(1))(x), packed(x)[1])
 
 
 @pytest.mark.parametrize("number", [1.5, True, -1, 2])

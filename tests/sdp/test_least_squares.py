@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from fractions import Fraction
+
 import numpy as np
 import pytest
 import torch
 
 from tests.sdp.instances import data, every_sign_vector, exact_least_squares, optimum
 from varbnn.errors import InputError
-from varbnn.sdp import binary_least_squares, certify, low_rank, quadratic, residual, rounding, solve
+from varbnn.sdp import binary_hinge, binary_least_squares, certify, low_rank, quadratic, residual, rounding, solve
 from varbnn.sdp.problem import least_squares_problem, scaled
 from varbnn.sdp.residual import box_bound, residual_sweep
 
@@ -246,12 +249,12 @@ def test_derandomised_rounding_without_the_matrix_is_that_with_it():
         (dict(seed=-1), "seed must be a whole number"),
         (dict(num_roundings=1.5), "num_roundings must be a whole number"),
         (dict(tolerance="x"), "tolerance must be a real number"),
-        (dict(tolerance=float("nan")), "tolerance must be finite"),
+        (dict(tolerance=float("nan")), "tolerance must be a positive number"),
         (dict(tolerance=float("inf")), "tolerance must be a positive number"),
         (dict(tolerance=-1.0), "tolerance must be a positive number"),
         (dict(scale="free"), "scale must be a real number, got 'free'"),
         (dict(momentum="a"), "momentum must be a real number"),
-        (dict(momentum=1.0), "momentum must be ≥ 0 and < 1"),
+        (dict(momentum=1.0), "momentum must be finite, ≥ 0, < 1"),
         (dict(cuts=1.5), "cuts must be a whole number"),
         (dict(time_limit="a"), "time_limit must be a real number"),
         (dict(time_limit=-1), "time_limit must be ≥ 0"),
@@ -262,10 +265,6 @@ def test_derandomised_rounding_without_the_matrix_is_that_with_it():
 def test_options_of_a_wrong_kind_are_refused(method, options, message):
     with pytest.raises(InputError, match=message):
         binary_least_squares(np.eye(3), np.ones(3), method=method, **options)
-
-
-def test_time_without_end_is_a_limit():
-    assert binary_least_squares(np.eye(3), np.ones(3), method="exact", time_limit=float("inf")).gap == 0
 
 
 TOO_LARGE = 2**53 + 1
@@ -305,3 +304,36 @@ def test_tensors_and_whole_numbers_are_taken_as_they_are():
         quadratic(torch.eye(2, dtype=torch.complex64))
     with pytest.raises(InputError, match="the constant must be a real number"):
         quadratic(np.eye(2), constant="much")
+    with pytest.raises(InputError, match="real numbers"):
+        quadratic([["0.5"]])
+
+
+@pytest.mark.parametrize("number", [2**53 + 3, Fraction(1, 3), torch.tensor(2**53 + 3), np.int64(2**53 + 3)])
+def test_numbers_that_float64_would_round_are_refused(number):
+    """A constant of 2^53 + 3 had a bound "proved" above the optimum."""
+    half = 2.0**52
+    with pytest.raises(InputError, match="the constant must be a number that float64 can hold"):
+        quadratic([[0, half], [half, 0]], constant=number)
+    with pytest.raises(InputError, match="scale must be a number that float64 can hold"):
+        binary_least_squares([[1.0]], [2.0], scale=number)
+    with pytest.raises(InputError, match="margin must be a number that float64 can hold"):
+        binary_hinge([[1.0]], [1.0], margin=number)
+    assert binary_least_squares([[1.0]], [0.5], scale=Fraction(1, 2)).objective == 0
+
+
+@pytest.mark.parametrize("rows", [[[1.0, 2.0], [3.0]], [torch.ones(2, requires_grad=True)] * 2, "X", None])
+def test_rows_that_are_no_matrix_are_refused(rows):
+    with pytest.raises(InputError, match="X must"):
+        binary_least_squares(rows, [0.0, 0.0])
+
+
+@pytest.mark.parametrize("scale", ["2", None, float("nan")])
+def test_the_hinge_loss_takes_a_scale_that_is_a_number(scale):
+    with pytest.raises(InputError, match="scale must be"):
+        binary_hinge([[1.0]], [1.0], scale=scale)
+
+
+def test_limits_may_be_infinite_in_any_type():
+    for limit in (math.inf, np.float32("inf"), torch.tensor(math.inf)):
+        assert binary_least_squares(np.eye(3), np.ones(3), method="exact", time_limit=limit).gap == 0
+        assert binary_hinge(np.eye(3), np.ones(3), gap_limit=0.0, time_limit=60).gap >= 0

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from varbnn.data.files import opened
 from varbnn.errors import InputError
-from varbnn.saving import whole
+from varbnn.saving import replacing
 
 LARGEST_SEED = 2**63 - 1
 USUAL_NAMES = ("inputs", "x", "x_test", "x_train", "X")
@@ -117,7 +117,7 @@ def written(path: str, content: bytes) -> None:
         InputError: it cannot be written.
     """
     try:
-        with whole(path) as file:
+        with replacing(path) as file:
             file.write(content)
     except (OSError, ValueError) as error:
         raise InputError(f"cannot write {path}: {(getattr(error, 'strerror', None) or str(error)).lower()}") from None

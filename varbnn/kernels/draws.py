@@ -14,8 +14,8 @@ from varbnn.kernels.registry import LIBRARY
 LEAST = 1024
 """Weights from which on the compiled draw is the faster one; below, calling it costs as much as torch's passes."""
 
-LEAST_RELAXATION = 1e-30
-"""Below, and above its inverse, float32 cannot hold what the compiled draw multiplies by."""
+RELAXATIONS = (1e-30, 10.0)
+"""Of the compiled draw: below float32 cannot hold what it multiplies by, above it loses digits of small weights."""
 
 SEEDS = 1 << 62
 """Seeds are drawn below this: the largest power of two that every generator takes."""
@@ -67,7 +67,7 @@ def draw_relaxed(
     tensor([-1.,  1.])
     """
     natural = natural.detach()
-    if noise is None and LEAST_RELAXATION <= relaxation <= 1 / LEAST_RELAXATION and _pays(natural):
+    if noise is None and RELAXATIONS[0] <= relaxation <= RELAXATIONS[1] and _pays(natural):
         return drawing.relax(natural, _seed(natural, generator), relaxation, euclidean)
     return reference.draw_relaxed(natural, relaxation, euclidean, noise, generator)
 
@@ -116,6 +116,8 @@ def _relax_batch(
 ) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
     """`drawing.relax` under ``torch.vmap``."""
     draws = [drawing.relax(belief, key, relaxation, euclidean) for belief, key in _members(info, dims, natural, seed)]
+    if not draws:
+        return (torch.empty_like(natural), torch.empty_like(natural)), (dims[0] or 0, dims[0] or 0)
     weights, factors = zip(*draws, strict=True)
     return (torch.stack(weights), torch.stack(factors)), (0, 0)
 

@@ -11,13 +11,16 @@ from torch.optim.adamw import adamw
 
 from varbnn.optim.parts import Group, States, must_be
 
+AVERAGES = ("exp_avg", "exp_avg_sq")
+"""States shaped like their parameters."""
+
 
 def step_real(group: Group, params: list[Tensor], states: States) -> None:
     """One step of AdamW (Loshchilov & Hutter 2019)."""
     for p, state in zip(params, states, strict=True):
         if "step" not in state:
             state["step"] = torch.zeros((), dtype=torch.float32, device="cpu")  # adamw counts by itself
-        for name in ("exp_avg", "exp_avg_sq"):
+        for name in AVERAGES:
             if name not in state:
                 state[name] = torch.zeros_like(p, memory_format=torch.preserve_format)
     beta1, beta2 = group["betas"]

@@ -286,7 +286,7 @@ class Rule(torch.optim.Optimizer):
         """
         if not self._optimizer_load_state_dict_pre_hooks:  # which may yet make a state of this rule of it
             refuse_foreign(state_dict["param_groups"], self)
-            refuse_other_shapes(state_dict, self)
+            refuse_other_shapes(state_dict, self.param_groups, self.filter)
         super().load_state_dict(state_dict)
         restore_wide(self, state_dict)
 

@@ -8,7 +8,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from varbnn.errors import InputError
-from varbnn.optim.parts import Group
+from varbnn.optim.filters import Filter
+from varbnn.optim.parts import Group, OneOf, chosen
+from varbnn.optim.real import AVERAGES
 from varbnn.posteriors import Posterior, belief_of
 
 
@@ -82,16 +84,15 @@ def refuse_foreign(saved: list[Group], optimizer: Optimizer) -> None:
             )
 
 
-ONE_NUMBER = ("step", "weight", "weight_sq")
-"""States that count, and have no shape of their own."""
-
-
-def refuse_other_shapes(saved: dict[str, Any], optimizer: Optimizer) -> None:
+def refuse_other_shapes(saved: dict[str, Any], groups: list[Group], filter: Filter | OneOf[Filter]) -> None:
     """Raise InputError where a saved tensor is not shaped like the parameter whose state it would become."""
-    for there, here in zip(saved["param_groups"], optimizer.param_groups, strict=False):
+    for there, here in zip(saved["param_groups"], groups, strict=False):
+        names = (*chosen(filter, here).names(here), "prior") if here["kind"] == "belief" else AVERAGES
         for index, p in zip(there["params"], here["params"], strict=False):
-            for name, value in saved["state"].get(index, {}).items():
-                if isinstance(value, Tensor) and name not in ONE_NUMBER and value.shape != p.shape:
+            state = saved["state"].get(index, {})
+            for name in names:
+                value = state.get(name)
+                if isinstance(value, Tensor) and value.shape != p.shape:
                     raise InputError(
                         f"the saved {name} of parameter {index} has shape {tuple(value.shape)}, the parameter "
                         f"{tuple(p.shape)}: it is the state of another model; build the optimizer as it was when the "

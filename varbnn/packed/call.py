@@ -76,6 +76,8 @@ class Call(nn.Module):
 
     def forward(self, *values: Any) -> Any:
         args, kwargs = filled(self.args, values), filled(self.kwargs, values)
+        if kwargs.get("rounding_mode") == "trunc":
+            _refuse_whole_numbers(args, kwargs)
         if isinstance(self.target, str):
             return getattr(args[0], self.target)(*args[1:], **kwargs)
         return self.target(*args, **kwargs)
@@ -96,7 +98,6 @@ class Call(nn.Module):
             known = self.target in _NAMES and (self.target is not getattr or self.args[1] in ATTRIBUTES)
         if not known:
             raise InputError(f"the model calls {name}, which a packed file cannot hold; it runs packed in memory only")
-        _refuse_truncation(self.kwargs)
         return name
 
     @classmethod
@@ -106,7 +107,6 @@ class Call(nn.Module):
         Raises:
             InputError: no such function may be called from a file.
         """
-        _refuse_truncation(kwargs)
         kind, _, method = name.partition(".")
         if kind == "method" and method in METHODS:
             return cls(method, args, kwargs)
@@ -126,10 +126,11 @@ class Call(nn.Module):
         return f"{name}, {self.args[1:]}" + (f", {self.kwargs}" if self.kwargs else "")
 
 
-def _refuse_truncation(options: dict[str, Any]) -> None:
+def _refuse_whole_numbers(args: Sequence[Any], options: dict[str, Any]) -> None:
     # a processor ends a process that divides the smallest integer by -1; torch looks after all roundings but this one
-    if options.get("rounding_mode") == "trunc":
-        raise InputError("a packed file cannot hold a division with rounding_mode='trunc'")
+    operands = [value for value in (*args, *options.values()) if isinstance(value, Tensor | int | float)]
+    if not any(v.is_floating_point() if isinstance(v, Tensor) else isinstance(v, float) for v in operands):
+        raise InputError("a packed network divides whole numbers with rounding_mode='trunc'; take '//' or floats")
 
 
 def filled(template: Any, values: Sequence[Any]) -> Any:

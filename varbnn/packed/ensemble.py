@@ -6,6 +6,7 @@ import copy
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Literal, Self, overload
 
 import torch
@@ -167,9 +168,12 @@ class PackedEnsemble(nn.Module):
 
     def member(self, s: int) -> nn.Module:
         """Network `s` as a plain float module with ±1 weights, with memory of its own."""
-        if isinstance(s, bool) or not isinstance(s, int) or not 0 <= s < self.num_samples:
+        if isinstance(s, bool) or not isinstance(s, Integral) or not 0 <= int(s) < self.num_samples:
             raise InputError(f"this ensemble has networks 0 … {self.num_samples - 1}, got {s!r}")
-        return copy.deepcopy(self.program.member(s))
+        network = self.program.member(int(s))
+        own = {_memory(tensor) for tensor in (*self.parameters(), *self.buffers())}
+        fresh = {id(p): p for p in network.parameters() if _memory(p) not in own}  # the weights, which are large
+        return copy.deepcopy(network, fresh)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the networks to a file that `varbnn.load_packed` and `varbnn.Predictor` open, usually ``*.vbnn``.
@@ -196,6 +200,10 @@ def _first(count: int, answer: Tensor | AveragePrediction) -> Tensor | AveragePr
     if isinstance(answer, Tensor):
         return answer[:, :count]
     return AveragePrediction(answer.mean[:count], answer.aleatoric[:count])
+
+
+def _memory(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
 
 
 def _shape(outputs: object, num_samples: int) -> str:

@@ -140,7 +140,8 @@ def _refuse_own_code(model: nn.Module) -> None:
         replaced = known is not None or isinstance(module, (nn.ReLU, *SKIPPED))
         if (replaced or module is root) and "forward" in module.__dict__:
             raise InputError(f"{where} has a forward of its own, which packing would leave out")
-        if module is root and type(module).__call__ is not nn.Module.__call__:
+        own_call = type(module).__call__ is not nn.Module.__call__ and not isinstance(module, fx.GraphModule)
+        if module is root and own_call:
             raise InputError(f"{where} has a __call__ of its own, which packing would leave out; override forward")
         if (replaced or module in (model, root)) and any(_foreign_hooks(module)):
             raise InputError(f"{where} has a forward hook, which packing would leave out; remove the hook first")

@@ -35,8 +35,8 @@ def finite(what: str, values: Any, *dimensions: int) -> Array:
             values = values.detach().cpu()
             values = values.double() if values.is_floating_point() else values
         given = np.asarray(values)
-        if np.iscomplexobj(given):
-            raise TypeError("complex ones")
+        if given.dtype.kind in "cSU":
+            raise TypeError(f"got {given.dtype}")
         array = np.asarray(given, dtype=np.float64)
     except (TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise InputError(f"{what} must be an array of real numbers ({error})") from None
@@ -65,18 +65,26 @@ def real(what: str, value: Any, least: float = -math.inf, below: float = math.in
     """`value` as a finite number, ≥ `least` and < `below`.
 
     Raises:
-        InputError: it is none.
+        InputError: it is none, or one that float64 cannot hold.
     """
+    number, given = _float(what, value)
+    if not (math.isfinite(number) and least <= number < below):
+        bounds = ["finite"] + [f"≥ {least:g}"] * (least > -math.inf) + [f"< {below:g}"] * (below < math.inf)
+        raise InputError(f"{what} must be {', '.join(bounds)}, got {value!r}")
+    if number != given:
+        raise InputError(f"{what} must be a number that float64 can hold, got {value!r}; round it first")
+    return number
+
+
+def _float(what: str, value: Any) -> tuple[float, Any]:
+    """`value` in float64, and as it was given."""
     try:
         if isinstance(value, str | bytes | bool):
             raise TypeError
-        number = float(value)
+        given = value.item() if isinstance(value, np.generic | np.ndarray | torch.Tensor) else value
+        return float(given), given
     except (TypeError, ValueError, OverflowError, RuntimeError):
         raise InputError(f"{what} must be a real number, got {value!r}") from None
-    if not (math.isfinite(number) and least <= number < below):
-        lower = "finite" if least == -math.inf else f"≥ {least:g}"
-        raise InputError(f"{what} must be {lower}{'' if below == math.inf else f' and < {below:g}'}, got {value!r}")
-    return number
 
 
 def positive(what: str, value: Any, most: float = math.inf) -> float:
@@ -85,13 +93,25 @@ def positive(what: str, value: Any, most: float = math.inf) -> float:
     Raises:
         InputError: it is none.
     """
-    number = math.inf if isinstance(value, float) and value == math.inf else real(what, value)
+    number, _ = _float(what, value)
     if not 0 < number <= most:
         raise InputError(f"{what} must be a positive number, got {value!r}")
     return number
 
 
-def whole(what: str, value: Any, least: int) -> int:
+def least(what: str, value: Any, bound: float) -> float:
+    """`value` as a number ≥ `bound`, which may be infinite.
+
+    Raises:
+        InputError: it is none.
+    """
+    number, _ = _float(what, value)
+    if not number >= bound:
+        raise InputError(f"{what} must be ≥ {bound:g}, got {value!r}")
+    return number
+
+
+def whole_number(what: str, value: Any, least: int) -> int:
     """`value` as a whole number ≥ `least`.
 
     Raises:
@@ -104,6 +124,6 @@ def whole(what: str, value: Any, least: int) -> int:
 
 def require_draws(num_roundings: Any, seed: Any, tolerance: Any) -> None:
     """Raise InputError unless these are options of a relaxation that is rounded."""
-    whole("num_roundings", num_roundings, 1)
-    whole("seed", seed, 0)
+    whole_number("num_roundings", num_roundings, 1)
+    whole_number("seed", seed, 0)
     positive("tolerance", tolerance, sys.float_info.max)

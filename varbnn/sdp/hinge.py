@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike
 from scipy import optimize, special
 
 from varbnn.errors import BackendError, InputError, import_extra
-from varbnn.sdp.arguments import Array, finite, positive, real
+from varbnn.sdp.arguments import Array, finite, least, positive, real
 from varbnn.sdp.branch import all_signs
 from varbnn.sdp.exact import guarded_solve
 from varbnn.sdp.problem import UNDERFLOW, UNIT
@@ -88,10 +88,11 @@ def binary_hinge(
     >>> found.weights, found.objective, found.gap
     (array([1., 1.]), 0.0, 0.0)
     """
+    scale = real("scale", scale)
     rows = _rows(design, labels, scale)
     if loss not in LOSSES:
         raise InputError(f"loss must be one of {LOSSES}, got {loss!r}")
-    margin, gap_limit = real("margin", margin), real("gap_limit", gap_limit, 0)
+    margin, gap_limit = real("margin", margin), least("gap_limit", gap_limit, 0)
     time_limit = positive("time_limit", time_limit)
     began = time.perf_counter()
     smooth = loss == "logistic"

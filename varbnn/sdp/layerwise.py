@@ -21,7 +21,7 @@ from varbnn.errors import InputError
 from varbnn.nn.batchnorm import Data, batchnorms, real_dtype, refresh_batchnorm
 from varbnn.nn.binarize import TWINS, Skip, parameter_owners, reason_to_stay_real, skipper
 from varbnn.sdp import state as states
-from varbnn.sdp.arguments import whole
+from varbnn.sdp.arguments import whole_number
 from varbnn.sdp.batch import least_squares_batch
 from varbnn.sdp.captured import Calibration, inputs_of, order_of_use
 from varbnn.sdp.refit import refitted
@@ -93,7 +93,7 @@ def binarize_layerwise(
     """
     if inputs not in ("binary", "float"):
         raise InputError(f"inputs must be 'binary' or 'float', got {inputs!r}")
-    whole("max_rows", max_rows, 1)
+    whole_number("max_rows", max_rows, 1)
     data = _repeatable(model, calibration)
     layers, skipped, left_real = _layers(model, skip)
     counts = order_of_use(model, layers | skipped, data)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from varbnn.errors import InputError
-from varbnn.sdp.arguments import Array, finite, real, require_draws, whole
+from varbnn.sdp.arguments import Array, finite, least, real, require_draws, whole_number
 from varbnn.sdp.bound import lower_bound
 from varbnn.sdp.branch import ENUMERATED, Search, enumerated
 from varbnn.sdp.exact import shor
@@ -109,7 +109,8 @@ def binary_least_squares(
         time_limit=time_limit, seed=seed,
     )  # fmt: skip
     if method == "auto":
-        rows, size = np.shape(design) if np.ndim(design) == 2 else (1, 1)
+        design = finite("X", design, 2)
+        rows, size = design.shape
         method = "residual" if size > MANY_WEIGHTS and size > 4 * rows else "low-rank"
     if method != "residual":
         return minimise(least_squares_problem(design, target, scale, weight), method, scale=scale, **options)
@@ -207,11 +208,10 @@ def _check_options(method: str, rounding: str, cuts: int, momentum: float, time_
         raise InputError(f"method must be one of {METHODS}, got {method!r}")
     if rounding not in ROUNDINGS:
         raise InputError(f"rounding must be one of {ROUNDINGS}, got {rounding!r}")
-    if whole("cuts", cuts, 0) and method not in SOLVERS:
+    if whole_number("cuts", cuts, 0) and method not in SOLVERS:
         raise InputError(f"cuts are rounds of inequalities for the methods {SOLVERS}, got {cuts}, {method!r}")
     real("momentum", momentum, 0, 1)
-    if time_limit != math.inf:
-        real("time_limit", time_limit, 0)
+    least("time_limit", time_limit, 0)
 
 
 def _exactly(problem: Problem, tolerance: float, began: float, time_limit: float, scale: float) -> Solution:

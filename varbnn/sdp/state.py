@@ -11,7 +11,7 @@ from safetensors.torch import save as serialized
 from torch import Tensor
 
 from varbnn.errors import CheckpointError
-from varbnn.saving import whole
+from varbnn.saving import replacing
 
 FORMAT = "varbnn layerwise 1"
 
@@ -26,7 +26,7 @@ def save(path: Path, belongs_to: str, layers: dict[str, dict[str, Tensor]]) -> N
     metadata = {"format": FORMAT, "belongs_to": belongs_to, "layers": json.dumps(list(layers))}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with whole(path) as file:
+        with replacing(path) as file:
             file.write(serialized(tensors, metadata=metadata))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be written ({error}); choose another state=") from error

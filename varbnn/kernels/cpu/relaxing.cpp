@@ -7,7 +7,7 @@
 namespace varbnn {
 namespace {
 
-static_assert(PART % RELAXED_GROUP == 0, "a part begins with a group");
+static_assert(SHARE % RELAXED_GROUP == 0, "a part begins with a group");
 
 Relax relax_of_level() {
   switch (active_level()) {

@@ -45,15 +45,15 @@ int over_threads(int64_t threads, int64_t units, Body body) {
   return worst;
 }
 
-constexpr int64_t PART = 1 << 16;  // entries of a loop over all entries; a second thread pays from two parts on
+constexpr int64_t SHARE = 1 << 16;  // entries of a loop over all entries; a second thread pays from two parts on
 
 // body(begin, end) over entries 0 … count, in whole parts; returns the largest status.
 template <class Body>
 int in_parts(int64_t count, int threads, Body body) {
-  const int64_t parts = (count + PART - 1) / PART;
+  const int64_t parts = (count + SHARE - 1) / SHARE;
   return over_threads(threads < parts ? threads : parts ? parts : 1, parts, [&](int64_t first, int64_t last) -> int {
-    const int64_t end = last * PART < count ? last * PART : count;
-    return first < last ? body(first * PART, end) : 0;
+    const int64_t end = last * SHARE < count ? last * SHARE : count;
+    return first < last ? body(first * SHARE, end) : 0;
   });
 }
 

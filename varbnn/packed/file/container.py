@@ -21,7 +21,7 @@ from torch import Tensor
 
 from varbnn.errors import CheckpointError, InputError
 from varbnn.packed.file.values import Fields, parse, require, shown
-from varbnn.saving import whole
+from varbnn.saving import replacing
 
 LONGEST_HEADER = 2**26
 """Bytes; a program of thousands of steps takes less than one hundredth."""
@@ -195,7 +195,7 @@ def write(path: str | os.PathLike[str], metadata: Mapping[str, str], tensors: Ma
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-(8 + len(text)) % ALIGNMENT)
     try:
-        with whole(path) as file:
+        with replacing(path) as file:
             file.write(struct.pack("<Q", len(text)) + text)
             for _, tensor in ordered:
                 file.write(content(tensor))
