@@ -231,7 +231,7 @@ def test_settings_that_cannot_be_read_are_named(own, tmp_path, capsys, content):
 def test_other_data_do_not_go_on(own, capsys):
     run(capsys, TRAIN)
     np.savez("own.npz", **{**own, "x_train": own["x_train"] + 1})
-    assert "another setting of fingerprint" in run(capsys, TRAIN, 2)
+    assert "another setting of data" in run(capsys, TRAIN, 2)
 
 
 def test_a_torn_checkpoint_is_named(own, tmp_path, capsys):

@@ -32,7 +32,7 @@ def test_the_numbers_of_the_ablations_are_those_of_the_results(monkeypatch):
 def test_every_script_answers_help_before_it_measures_and_is_in_the_readme(path):
     text = path.read_text(encoding="utf-8")
     assert "parse_args()" in text or "no_options(__doc__)" in text
-    assert path.stem in (path.parent / "README.md").read_text(encoding="utf-8")
+    assert path.name in (path.parent / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)

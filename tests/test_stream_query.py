@@ -319,3 +319,10 @@ def test_a_parameter_that_is_frozen_stays_where_nothing_is_asked():
     active.learn(model, rule, Mask([False] * 5), X, lambda asked: Y[asked], forget_skipped=True)
     assert torch.equal(model[0].natural, before)
     assert not torch.equal(model[-1].natural, network()[-1].natural)
+
+
+def test_a_query_with_numpys_numbers_can_be_saved_and_read(tmp_path):
+    query = active.StreamQuery(budget=np.float64(0.25), threshold=np.float64(0.5))
+    query.ask(vb.Prediction(torch.full((2, 5, 3), 1 / 3)))
+    torch.save(query.state_dict(), tmp_path / "query.pt")
+    assert torch.load(tmp_path / "query.pt", weights_only=True) == query.state_dict()

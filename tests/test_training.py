@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -429,3 +430,36 @@ def test_a_checkpoint_in_a_folder_that_is_not_there_is_refused_before_anything_i
     with pytest.raises(CheckpointError, match=r"there is no folder .*gone; make it first"):
         vb.fit(model, bayes(model), [(X, Y)], epochs=1, checkpoint=tmp_path / "gone" / "run.pt", progress=False)
     assert_same_state(model.state_dict(), before)
+
+
+def test_numpys_counts_are_counts_and_end_in_no_checkpoint(tmp_path):
+    def run(epochs, path=tmp_path / "state.pt"):
+        torch.manual_seed(0)
+        model = vb.binarize(nn.Linear(4, 2))
+        optimizer = vb.optim.BayesBiNN(model.parameters(), lr=0.1, dataset_size=8)
+        loader = [(torch.ones(8, 4), torch.arange(8) % 2)]
+        count = np.int64(2)
+        return vb.fit(model, optimizer, loader, epochs=epochs, num_samples=count, progress=False, checkpoint=path)
+
+    assert all(type(value) in (int, float) for row in run(np.int64(1)) for value in row.values())
+    assert len(run(np.int64(2))) == 2
+
+
+def test_samplers_that_shuffle_by_the_epoch_are_told_it_also_after_a_resume(tmp_path):
+    class Told(torch.utils.data.SequentialSampler):
+        def __init__(self, source):
+            super().__init__(source)
+            self.epochs = []
+
+        def set_epoch(self, epoch):
+            self.epochs.append(epoch)
+
+    dataset = TensorDataset(torch.randn(8, 4), torch.arange(8) % 2)
+    sampler = Told(dataset)
+    for epochs in (2, 5):
+        torch.manual_seed(0)
+        model = vb.binarize(nn.Linear(4, 2))
+        optimizer = vb.optim.BayesBiNN(model.parameters(), lr=0.1, dataset_size=8)
+        loader = DataLoader(dataset, 4, sampler=sampler)
+        vb.fit(model, optimizer, loader, epochs=epochs, progress=False, checkpoint=tmp_path / "run.pt")
+    assert list(dict.fromkeys(sampler.epochs)) == [0, 1, 2, 3, 4]

@@ -2,7 +2,7 @@
 
 from importlib.metadata import version
 
-from varbnn import active, bits, continual, nn, optim, posteriors, presets
+from varbnn import active, bits, continual, errors, nn, optim, posteriors, presets
 from varbnn.kernels import backend_info
 from varbnn.nn import antithetic, binarize, freeze, health, refresh_batchnorm, sampled, summary
 from varbnn.packed import AveragePrediction, PackedEnsemble, Predictor, load_packed, pack
@@ -39,6 +39,7 @@ __all__ = [
     "bits",
     "calibration_test",
     "continual",
+    "errors",
     "evaluate",
     "fit",
     "freeze",

@@ -16,6 +16,8 @@ from torch import Tensor
 
 from varbnn.errors import InputError
 
+__all__ = ["BLOCK", "WORD", "blocks", "pack", "pack_bits", "pack_blocks", "sign", "unpack", "unpack_blocks", "words"]
+
 WORD = 32
 """Bits in a word."""
 

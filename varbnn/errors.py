@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
+__all__ = ["BackendError", "CheckpointError", "InputError", "MissingExtraError", "VarbnnError", "VarbnnWarning"]
+
 
 class VarbnnError(Exception):
     """Base of every error varbnn raises on purpose."""

@@ -19,9 +19,12 @@ from varbnn import saving
 from varbnn.errors import InputError
 from varbnn.nn import antithetic as in_pairs
 from varbnn.nn import binary_layers, draw_once_per_forward, gaussian_nll, health
+from varbnn.nn.batchnorm import device_of
 from varbnn.optim import Rule
 from varbnn.optim.belonging import advance, chosen_settings, require_own, require_same_settings
 from varbnn.optim.finite import refuse_nonfinite
+
+__all__ = ["fit"]
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -87,6 +90,7 @@ def fit(
     for name, value in (("epochs", epochs), ("num_samples", num_samples)):
         if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
             raise InputError(f"{name} must be an integer ≥ 1, got {value!r}")
+    epochs, num_samples = int(epochs), int(num_samples)  # numpy's would end in the checkpoint
     if antithetic and num_samples % 2:
         raise InputError(f"antithetic draws come in pairs, so num_samples must be even, got {num_samples}")
     path = None if checkpoint is None else Path(checkpoint)
@@ -100,6 +104,7 @@ def fit(
         health(model, warn=False)  # so that the first epoch's flips are counted from here
     with tqdm(total=epochs, initial=len(history), desc=label, unit="epoch", disable=not progress) as bar:
         for epoch in range(len(history) + 1, epochs + 1):
+            _begin_epoch(loader, epoch - 1)
             row = {
                 "epoch": epoch,
                 "lr": float(optimizer.param_groups[0]["lr"]),  # of a tensor, which moves
@@ -117,6 +122,14 @@ def fit(
     return history
 
 
+def _begin_epoch(loader: Iterable[Any], number: int) -> None:
+    """Tell samplers that shuffle by the number of the epoch, such as torch's `DistributedSampler`."""
+    groups = getattr(loader, "batch_sampler", None)
+    for sampler in (getattr(loader, "sampler", None), groups, getattr(groups, "sampler", None)):
+        if callable(tell := getattr(sampler, "set_epoch", None)):
+            tell(number)
+
+
 def _epoch(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
@@ -126,7 +139,7 @@ def _epoch(
     antithetic: bool,
 ) -> dict[str, float]:
     start, seen, total, correct, asked = time.perf_counter(), 0, 0.0, 0, 0
-    device = next(model.parameters()).device
+    device = device_of(model)
     flips: dict[str, float] = {}
     model.train()
     for batch in loader:

@@ -51,6 +51,17 @@ METHODS = [
 ]
 
 
+INTERNAL = ("varbnn.__main__", "varbnn.cli")
+INSIDE = (
+    "varbnn.bridges.sklearn",
+    "varbnn.continual.plots",
+    "varbnn.data.corruptions",
+    "varbnn.predict.metrics",
+    "varbnn.predict.plots",
+)
+"""Modules below the top level that users import from."""
+
+
 def contents(folder: Path) -> str:
     """The pages in `folder`: the known ones in reading order, new ones after them, then what is in its folders."""
     pages = _ordered({path.stem for path in folder.glob("*.md")} - {"index"}, FIRST, LAST)
@@ -71,9 +82,10 @@ def _ordered(pages: set[str], first: list[str], last: list[str] | None = None) -
 
 
 def modules() -> str:
-    """One section for every top-level module or package of varbnn that has an `__all__`."""
-    names = [f"varbnn.{found.name}" for found in pkgutil.iter_modules(varbnn.__path__) if found.name != "__main__"]
-    public = [name for name in names if getattr(importlib.import_module(name), "__all__", [])]
+    """One section for every top-level module or package of varbnn that has an `__all__`, and for those in `INSIDE`."""
+    names = [f"varbnn.{found.name}" for found in pkgutil.iter_modules(varbnn.__path__)]
+    top = [name for name in names if name not in INTERNAL and getattr(importlib.import_module(name), "__all__", [])]
+    public = sorted([*top, *INSIDE])
     return "".join(f"## {name}\n\n```{{eval-rst}}\n.. automodule:: {name}\n   :members:\n```\n\n" for name in public)
 
 

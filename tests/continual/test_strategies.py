@@ -659,3 +659,19 @@ def test_a_coreset_larger_than_a_task_is_refused_before_the_task_is_learned(with
     with pytest.raises(InputError, match="too few for a coreset of 61"):
         continual.learn(model, continual.from_tasks([task]), replay, progress=False)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("kind", ["forgotten", "points"])
+def test_a_factory_that_does_not_hand_the_prior_on_is_noticed(kind):
+    posterior = vb.posteriors.Point() if kind == "points" else vb.posteriors.Bernoulli()
+    model = vb.binarize(nn.Linear(4, 2), posterior)
+
+    def factory(model, task, prior):
+        if kind == "points":
+            return vb.optim.StraightThrough(model.parameters())
+        return vb.optim.BayesBiNN(model.parameters(), lr=0.1, dataset_size=len(task))
+
+    x, y = torch.randn(8, 4), torch.arange(8) % 2
+    stream = continual.from_tasks([continual.Task(name, x, y, x, y, (0, 1)) for name in "ab"])
+    with pytest.raises(InputError, match=r"has no prior"):
+        continual.learn(model, stream, continual.PosteriorAsPrior(factory), epochs=1, batch_size=4, progress=False)

@@ -9,8 +9,10 @@ from torch import nn
 
 import varbnn as vb
 from tests.tolerance import assert_within_standard_errors
-from varbnn.errors import InputError
+from varbnn.errors import InputError, VarbnnWarning
 from varbnn.posteriors import Bernoulli, Gaussian, Point
+
+pytestmark = pytest.mark.filterwarnings("ignore:this model has batch norm")  # one test of its own asks for it
 
 
 def network():
@@ -25,6 +27,15 @@ def network():
 
 POSTERIORS = [Bernoulli(), Bernoulli("concrete", numerics="reference"), Point(), Gaussian("learned")]
 X = torch.randn(5, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.filterwarnings("error")
+def test_batch_norm_without_fresh_statistics_is_warned_of_where_the_user_stands():
+    with pytest.warns(VarbnnWarning, match="pass refresh_bn=training inputs") as caught:
+        vb.freeze(vb.binarize(network()))
+    assert caught[0].filename == __file__
+    vb.freeze(vb.binarize(network()), refresh_bn=X)
+    vb.freeze(vb.binarize(network(), Point()))
 
 
 def traces(pickled):

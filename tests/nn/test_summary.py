@@ -116,7 +116,7 @@ def test_a_parametrized_belief_makes_no_negative_bytes():
 def test_a_model_that_was_never_binarized_is_told_so():
     model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
     assert [row.reason for row in vb.summary(model).layers] == [
-        "not binarized yet: call varbnn.binarize(model)",
+        "real; varbnn.binarize makes it binary",
         "no binary twin",
     ]
 

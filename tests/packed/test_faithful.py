@@ -409,11 +409,12 @@ def test_a_forward_that_cannot_be_traced_leaves_no_constants():
     assert set(vars(model)) == names
 
 
-def test_a_packed_model_pickles(tmp_path):
-    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 3))
-    vb.binarize(model)
-    vb.pack(model, 2)
-    pickle.dumps(model)
+def test_a_packed_model_and_its_ensemble_pickle():
+    model = vb.binarize(nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 3)))
+    packed, x = vb.pack(model, 2), torch.randn(5, 8)
+    again, copied = pickle.loads(pickle.dumps((model, packed)))
+    assert torch.equal(copied(x), packed(x))
+    assert torch.equal(again.eval()(x), model.eval()(x))
 
 
 # --- one batch norm in two places; convolutions of many groups ---

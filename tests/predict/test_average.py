@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import warnings
 
 import numpy as np
@@ -333,7 +334,7 @@ INFINITE[7, 2] = torch.inf
         ([["a"]], "give tensors"),
         (Changing([X], [X[:20]]), "23 inputs on the first pass and 20 on a later one"),
         (Changing([X], [X, X]), "23 inputs on the first pass and more on a later one"),
-        (Changing([X], []), "no example"),
+        (Changing([X], []), "23 inputs on the first pass and 0 on a later one"),
         (Changing([X], [X.flip(0)]), "another order"),
         (Changing([X], [X + 0.1 * torch.randn_like(X)]), "random augmentation"),
         (DataLoader(X, batch_size=23, shuffle=True), "shuffle=False"),
@@ -577,3 +578,19 @@ def test_the_mode_is_the_mode_inside_sampled_too():
 def test_an_array_of_no_numbers_is_refused(array, wrapped):
     with pytest.raises(InputError, match="must be an array of numbers"):
         predict(without_batchnorm(), [array] if wrapped else array, 2)
+
+
+@pytest.mark.parametrize("packs", [False, True])
+@pytest.mark.parametrize("kind", ["tensor", "array", "loader", "refresh_bn"])
+def test_inputs_of_another_precision_are_cast_whatever_way_networks_are_asked(kind, packs, monkeypatch):
+    torch.manual_seed(0)
+    model = vb.binarize(nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3)))
+    x, train = torch.randn(20, 6), torch.randn(50, 6)
+    monkeypatch.setattr(
+        importlib.import_module("varbnn.predict.average"), "reason_for_loop", lambda *_: None if packs else "asked to"
+    )
+    want = vb.predict(model, x, 4, refresh_bn=train, generator=torch.Generator().manual_seed(1))
+    given = {"tensor": x.double(), "array": x.double().numpy(), "loader": list(x.double().split(7))}.get(kind, x)
+    wide = train.double() if kind == "refresh_bn" else train
+    found = vb.predict(model, given, 4, refresh_bn=wide, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(found.probs, want.probs)

@@ -96,7 +96,7 @@ def test_labels_that_are_all_right_warn_that_nothing_holds_the_temperature():
     probs = random_probs(1, 20, 3)
     with pytest.warns(VarbnnWarning, match="every label is right"):
         scaling = TemperatureScaling().fit(Prediction(probs), probs[0].argmax(1))
-    assert scaling.temperature == pytest.approx(0.01, rel=0.01)
+    assert scaling.temperature == 1.0
 
 
 def test_scaling_makes_one_array_of_the_size_of_the_probabilities_and_fitting_none():
@@ -152,3 +152,23 @@ def test_logits_may_be_anything_that_is_an_array():
 
 def test_the_temperature_is_one_where_all_are_equally_good():
     assert TemperatureScaling().fit(Prediction(np.full((2, 6, 3), 1 / 3)), [0, 1, 2, 0, 0, 0]).temperature == 1
+
+
+def test_probabilities_in_place_of_logits_are_refused():
+    torch.manual_seed(0)
+    logits = 3 * torch.randn(50, 4)
+    targets = (logits + 3 * torch.randn(50, 4)).argmax(1)
+    by_logits = TemperatureScaling().fit(logits, targets).temperature
+    by_probs = TemperatureScaling().fit(Prediction(logits.softmax(-1)[None]), targets).temperature
+    assert_allclose(by_logits, by_probs, rtol=1e-3)
+    with pytest.raises(InputError, match="wrap them: Prediction"):
+        TemperatureScaling().fit(logits.softmax(-1), targets)
+
+
+@pytest.mark.parametrize("size", [1.0, 8.0, 20.0])
+def test_without_an_error_there_is_no_temperature_to_find(size):
+    """The likelihood has no end, and what the search ended at made later errors ten times as dear."""
+    labels = torch.arange(30) % 3
+    sure = Prediction((size * torch.nn.functional.one_hot(labels, 3).float()).softmax(-1)[None])
+    with pytest.warns(VarbnnWarning, match="every label is right"):
+        assert TemperatureScaling().fit(sure, labels).temperature == 1.0

@@ -13,7 +13,7 @@ from numpy.testing import assert_allclose
 from tests.oracles import metrics as oracle
 from tests.predict.allocations import largest_allocation
 from varbnn.errors import InputError
-from varbnn.predict import RegressionPrediction, evaluate
+from varbnn.predict import NoiseScaling, Prediction, RegressionPrediction, evaluate
 
 VALUES = st.floats(-1e3, 1e3, allow_nan=False, width=32)
 
@@ -143,3 +143,13 @@ def test_a_level_that_is_none_is_refused(level):
 def test_the_highest_level_has_finite_ends():
     low, high = RegressionPrediction([[0.0]], 1.0).interval(1 - 2.0**-52)
     assert -10 < float(low) < -8 < 8 < float(high) < 10
+
+
+def test_n_targets_are_those_of_one_output():
+    means, targets = torch.randn(4, 20, 1), torch.randn(20)
+    prediction = RegressionPrediction(means, noise_variance=0.5)
+    assert dict(evaluate(prediction, targets)) == dict(evaluate(prediction, targets[:, None]))
+    with pytest.raises(InputError, match="reshape"):
+        evaluate(RegressionPrediction(torch.randn(4, 20, 2)), targets)
+    with pytest.raises(InputError, match="RegressionPrediction"):
+        NoiseScaling().fit(Prediction([[[0.5, 0.5]]]), [0.0])

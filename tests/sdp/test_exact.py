@@ -206,6 +206,23 @@ def test_without_cvxpy_the_error_names_the_extra(monkeypatch):
         quadratic(np.eye(3), method="clarabel")
 
 
+@pytest.mark.parametrize("option", ["constant", "linear", "scale"])
+def test_max_cut_takes_no_part_of_the_problem_as_an_option(option):
+    """A constant moved the bound and not the value."""
+    with pytest.raises(TypeError, match=option):
+        max_cut([[0.0, 1.0], [1.0, 0.0]], **{option: 1.0})
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_bound_of_one_rounding_is_one_of_every_cut(seed):
+    w = np.triu(np.random.default_rng(seed).integers(0, 5, (9, 9)), 1).astype(float)
+    w += w.T
+    sides = every_sign_vector(9)
+    best = ((w[None] * (1 - sides[:, :, None] * sides[:, None, :])).sum((1, 2)) / 4).max()
+    found = max_cut(w, num_roundings=1, seed=seed, tolerance=0.1)
+    assert found.value <= best <= found.upper_bound
+
+
 def test_max_cut():
     rng = np.random.default_rng(12)
     w = graph(9, rng)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -61,7 +61,7 @@ def learn(
     if isinstance(num_samples, bool) or not isinstance(num_samples, int) or num_samples < 1:
         raise InputError(f"num_samples must be an integer ≥ 1, got {num_samples!r}")
     optimizer.zero_grad()
-    logits = torch.stack([model(inputs.clone()) for _ in range(num_samples)])  # which may write into them
+    logits = torch.stack(list(_asked(model, inputs, num_samples)))
     if logits.dim() != 3 or logits.shape[1] != len(inputs):
         raise InputError(f"the model must give N×C for N inputs, got {tuple(logits.shape[1:])} for {len(inputs)}")
     asked = query.ask(Prediction(logits.detach().float().softmax(-1)))
@@ -89,6 +89,15 @@ def _loss(logits: Tensor, labels: Tensor, counted: int) -> Tensor:
         raise InputError(f"labels must be 0 … {classes - 1}, the model's classes, got {labels.unique().tolist()[:5]}")
     repeated = labels.to(logits.device).expand(len(logits), -1).flatten()
     return F.cross_entropy(logits.flatten(0, 1), repeated, reduction="sum") / (len(logits) * counted)
+
+
+def _asked(model: nn.Module, inputs: Tensor, num_samples: int) -> Iterator[Tensor]:
+    """What the model says, draw by draw; it may write into its inputs, which are copied again only where it did."""
+    own = inputs.clone()
+    for _ in range(num_samples):
+        if own._version:
+            own = inputs.clone()
+        yield model(own)
 
 
 def _step(optimizer: torch.optim.Optimizer, counted: int) -> None:

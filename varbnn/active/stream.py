@@ -75,7 +75,9 @@ class StreamQuery:
             raise InputError(f"score must be one of {', '.join(ACQUISITIONS)}, got {score!r}")
         if not (_number(reserve) and 1 <= reserve < math.inf):
             raise InputError(f"reserve must be a finite number of labels, at least 1, got {reserve!r}")
-        self.budget, self.threshold, self.score, self.reserve = budget, threshold, score, float(reserve)
+        self.budget = None if budget is None else float(budget)
+        self.threshold = None if threshold is None else float(threshold)
+        self.score, self.reserve = score, float(reserve)
         self.generator = generator
         self.seen = self.labels_used = 0
         self.saved = math.inf if budget is None else 0.0

@@ -21,7 +21,6 @@ from varbnn.packed.file import Opened, read
 EXTRAS = {
     "plot": ("matplotlib",),
     "sdp": ("cvxpy", "highspy"),
-    "pyro": ("pyro-ppl",),
     "sklearn": ("scikit-learn",),
     "lightning": ("lightning",),
     "demo": ("matplotlib", "scikit-learn", "pillow"),

@@ -20,6 +20,7 @@ from varbnn.cli.outcome import draw, found, scores
 from varbnn.cli.resuming import differing, going_on
 from varbnn.cli.strategies import METHODS, Asked
 from varbnn.cli.text import plural
+from varbnn.cli.training import fingerprint
 from varbnn.continual.evaluation import PROTOCOLS
 from varbnn.data import NAMES, Dataset, from_files, load
 from varbnn.demo.comparison import alone
@@ -101,6 +102,7 @@ class Plan:
     ahead: bool
     validation: bool
     seed: int
+    fingerprint: str
 
     def written(self) -> dict[str, Any]:
         return json.loads(json.dumps(vars(self)))  # tuples become lists, as they are when read again
@@ -123,7 +125,7 @@ def _run(chosen: argparse.Namespace) -> None:
     folder = Path(chosen.out)
     data = _data(chosen)
     stream = STREAMS[chosen.stream](data, chosen.tasks, chosen.seed)
-    plan = _plan(chosen, stream)
+    plan = _plan(chosen, data, stream)
     with output(folder):
         pass  # better to hear now that it cannot be written to
     model, strategy = _made(plan, stream)
@@ -159,7 +161,7 @@ def _data(chosen: argparse.Namespace) -> Dataset:
     return replace(data, test_x=data.val_x, test_y=data.val_y)
 
 
-def _plan(chosen: argparse.Namespace, stream: continual.Stream) -> Plan:
+def _plan(chosen: argparse.Namespace, data: Dataset, stream: continual.Stream) -> Plan:
     examples = len(stream[0])
     few = examples < FEW
     method = METHODS[chosen.method]
@@ -186,6 +188,7 @@ def _plan(chosen: argparse.Namespace, stream: continual.Stream) -> Plan:
         ahead=chosen.ahead,
         validation=chosen.validation,
         seed=chosen.seed,
+        fingerprint=fingerprint(data.test_x, data.test_y),  # the stream knows its training inputs
     )
 
 

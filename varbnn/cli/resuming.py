@@ -17,7 +17,10 @@ PLACES = ("data", "data_dir")
 
 def differing(before: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
     """Names of the settings that are others now."""
-    return [key for key, value in asked.items() if key not in PLACES and before.get(key) != value]
+    known = "fingerprint" in before  # runs that wrote none are known by where their data lay
+    left_out = PLACES if known else ("fingerprint",)
+    others = [key for key, value in asked.items() if key not in left_out and before.get(key) != value]
+    return ["data" if key == "fingerprint" else key for key in others]
 
 
 def going_on(state: Path, settings: Path, asked: Mapping[str, Any], absent: Mapping[str, Any] | None = None) -> bool:

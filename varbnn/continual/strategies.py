@@ -15,6 +15,7 @@ from varbnn.errors import CheckpointError, InputError
 from varbnn.nn import binary_layers
 from varbnn.nn.batchnorm import Data, device_of
 from varbnn.nn.draws import evaluating
+from varbnn.optim import Rule
 from varbnn.posteriors import as_prior
 from varbnn.predict import Prediction, predict
 
@@ -197,7 +198,13 @@ class PosteriorAsPrior(Strategy):
         prior = [self.strength * belief for belief in as_prior(model)]
         own = sum(tensor.numel() * tensor.element_size() for tensor in prior)
         self._size = own if self.bits is None else store(model, self.bits).nbytes
-        return self.optimizer(model, task, prior)
+        optimizer = self.optimizer(model, task, prior)
+        if isinstance(optimizer, Rule) and not any("prior" in state for state in optimizer.state.values()):
+            raise InputError(
+                f"the {type(optimizer).__name__} of PosteriorAsPrior has no prior, so nothing would be remembered; "
+                "hand on what is given: lambda model, task, prior: BayesBiNN(model.parameters(), …, prior=prior)"
+            )
+        return optimizer
 
     def end(self, model: nn.Module, task: Task, number: int) -> None:
         if self.bits is not None:

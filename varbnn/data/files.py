@@ -22,7 +22,7 @@ from varbnn.errors import InputError
 UNSIGNED_BYTE = 0x08
 
 UNREADABLE = (
-    *(OSError, EOFError, ValueError, TypeError, KeyError, IndexError, RuntimeError, OverflowError, MemoryError),
+    *(OSError, EOFError, ValueError, TypeError, KeyError, IndexError, RuntimeError, OverflowError),
     *(SyntaxError, tokenize.TokenError, struct.error, zipfile.BadZipFile, zlib.error, lzma.LZMAError),
 )
 """In one of these ends what numpy reads from a damaged file: headers are Python, archives zip files of any kind."""
@@ -94,6 +94,8 @@ def opened(path: str | os.PathLike[str]) -> Iterator[Array | np.lib.npyio.NpzFil
         raise
     except OSError as error:
         raise InputError(f"cannot read {path}: {reason_of(error)}") from None
+    except MemoryError as error:
+        raise InputError(f"{path} is larger than memory has room for ({reason_of(error)})") from None
     except UNREADABLE as error:
         objects = "Object arrays" in str(error)
         todo = "save numbers, and labels as integers" if objects else "get the file again"

@@ -31,7 +31,7 @@ UCI: dict[str, tuple[int, int, int]] = {
     "yacht": (308, 6, 20),
 }
 """Rows, features and splits, by which a file is known to be the right one."""
-SEPARATOR, QUOTED = re.compile(r"\s*[,;]\s*|\s+"), re.compile('^"(.*)"$')
+SEPARATOR, QUOTED = re.compile(r"[ ]*[,;\t][ ]*|[ ]+"), re.compile('^"(.*)"$')
 SNELSON_FILES = {"x_train": "train_inputs", "y_train": "train_outputs", "x_test": "test_inputs"}
 
 
@@ -138,7 +138,7 @@ def read_table(path: Path) -> Array:
         lines = path.read_text(encoding="utf-8-sig").splitlines()  # of what spreadsheets write, without its mark
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read {path}: {reason_of(error)}; get the file again") from None
-    rows = [_cells(bare) for line in lines if (bare := line.strip().rstrip(",; \t"))]
+    rows = [_cells(bare) for line in lines if (bare := line.strip(" ").rstrip(",; \t"))]
     if rows and rows[0][0] and not _is_number(rows[0][0]):
         rows = rows[1:]
     widths = {len(row) for row in rows}

@@ -55,7 +55,7 @@ def batchnorm_preserved(model: nn.Module) -> Iterator[None]:
 
 
 def input_batches(data: Data, batch_size: int, dtype: torch.dtype | None = None) -> Iterator[Tensor]:
-    """The inputs in `data`, batch by batch: a tensor is cut up, a loader's (x, ...) gives x, arrays become `dtype`.
+    """The inputs in `data`, batch by batch: a tensor is cut up, a loader's (x, ...) gives x, floating ones in `dtype`.
 
     Raises:
         InputError: a batch is empty, not a tensor, or has NaN or infinite entries.
@@ -64,7 +64,7 @@ def input_batches(data: Data, batch_size: int, dtype: torch.dtype | None = None)
     for number, batch in enumerate(batches):
         x = batch[0] if isinstance(batch, (tuple, list)) else batch
         if isinstance(x, np.ndarray):
-            x = tensor_of(x, dtype)
+            x = tensor_of(x)
         if not isinstance(x, Tensor):
             raise InputError(
                 f"batch {number} is a {type(x).__name__}; give tensors, or tuples that start with the inputs"
@@ -73,20 +73,21 @@ def input_batches(data: Data, batch_size: int, dtype: torch.dtype | None = None)
             raise InputError(f"batch {number} is empty, shape {tuple(x.shape)}")
         if x.is_floating_point() and not bool(torch.isfinite(x).all()):
             raise InputError(f"batch {number} of the inputs has NaN or infinite entries; clean the data first")
-        yield x
+        yield x.to(dtype) if dtype is not None and x.is_floating_point() else x
 
 
-def tensor_of(array: np.ndarray[Any, Any], dtype: torch.dtype | None) -> Tensor:
-    """`array` as a tensor, a floating one of `dtype`.
+def tensor_of(array: np.ndarray[Any, Any]) -> Tensor:
+    """`array` as a tensor.
 
     Raises:
         InputError: not of numbers, or none that torch can share the memory of.
     """
+    if min(array.strides, default=0) < 0 or not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
     try:
-        tensor = torch.as_tensor(array)
+        return torch.as_tensor(array)
     except (TypeError, ValueError) as error:
         raise InputError(f"inputs must be an array of numbers, got {array.dtype}: {error}") from None
-    return tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
 
 
 def device_of(model: nn.Module) -> torch.device:
@@ -103,15 +104,15 @@ def real_dtype(model: nn.Module) -> torch.dtype:
 
 
 def as_data(data: Data, name: str, model: nn.Module) -> Data:
-    """`data` with a floating array turned into a tensor of the precision `model` computes in.
+    """`data` with a floating array or tensor in the precision that `model` computes in.
 
     Raises:
         InputError: neither tensor, array nor loader.
     """
     if isinstance(data, np.ndarray):
-        return tensor_of(data, real_dtype(model))
+        data = tensor_of(data)
     if isinstance(data, Tensor):
-        return data
+        return data.to(real_dtype(model)) if data.is_floating_point() else data
     if isinstance(data, Dataset) and not isinstance(data, IterableDataset):
         raise InputError(
             f"{name} must be batches, got a {type(data).__name__}; wrap it: DataLoader(data, batch_size=256)"

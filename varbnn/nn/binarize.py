@@ -13,10 +13,10 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.utils import parametrize
 
 from varbnn.errors import InputError
-from varbnn.nn.batchnorm import Data, real_dtype, refresh_batchnorm
+from varbnn.nn.batchnorm import Data, as_data, real_dtype, refresh_batchnorm, warn_of_batchnorm
 from varbnn.nn.conv import BinaryConv1d, BinaryConv2d, BinaryConv3d
 from varbnn.nn.draws import binary_layers, draw_once_per_forward, forget_once_per_forward, sampled
-from varbnn.nn.layer import BinaryLayer
+from varbnn.nn.layer import PASSING, BinaryLayer
 from varbnn.nn.linear import BinaryLinear
 from varbnn.nn.misfit import refuse_misfit
 from varbnn.nn.own_code import own_code
@@ -180,10 +180,15 @@ def freeze(
     Raises:
         InputError: `how` is neither, or `model` has no binary layer, or one with parametrized or pruned parameters.
 
+    Warns:
+        VarbnnWarning: the model has batch norm and `refresh_bn` is absent.
+
     >>> frozen = freeze(binarize(nn.Linear(3, 2)))
     >>> type(frozen).__name__, frozen.weight.abs().unique().tolist()
     ('Linear', [1.0])
     """
+    if refresh_bn is not None:
+        refresh_bn = as_data(refresh_bn, "refresh_bn", model)
     if how not in ("mode", "sample"):
         raise InputError(f"how must be 'mode' or 'sample', got {how!r}")
     for name, layer in binary_layers(model):
@@ -218,6 +223,8 @@ def freeze(
             del module._load_state_dict_pre_hooks[key]
     if refresh_bn is not None:
         refresh_batchnorm(frozen, refresh_bn)
+    else:
+        warn_of_batchnorm(model)
     return frozen
 
 
@@ -225,7 +232,7 @@ def _to_twin(layer: BinaryLayer, weight: Tensor) -> None:
     rest = {name: p for name, p in layer._parameters.items() if name not in layer.posterior.names}
     for name in layer.posterior.buffer_names:
         delattr(layer, name)
-    for name in ("posterior", "_pass", "_drawn", "_held", "_common", "_pair", "_paired", "_reused", "_last_mode"):
+    for name in ("posterior", *PASSING):
         delattr(layer, name)
     layer._parameters.clear()
     layer._parameters.update({"weight": nn.Parameter(weight.detach().clone(), requires_grad=False), **rest})

@@ -106,9 +106,9 @@ def sampled(model: nn.Module, generator: torch.Generator | None = None) -> Itera
 
 
 def at_mode(model: nn.Module) -> AbstractContextManager[None]:
-    """Hold the mode of every binary layer, also inside `sampled`."""
+    """Let go of samples that are held, so that layers in eval mode have the mode, also inside `sampled`."""
     layers = [layer for _, layer in binary_layers(model)]
-    return holding(layers, [layer.posterior.mode(*layer.belief) for layer in layers])
+    return holding(layers, [None] * len(layers))
 
 
 def joint_sample(layers: Iterable[BinaryLayer], generator: torch.Generator | None = None) -> Iterator[Tensor]:
@@ -125,8 +125,8 @@ def joint_sample(layers: Iterable[BinaryLayer], generator: torch.Generator | Non
 
 
 @contextmanager
-def holding(layers: Iterable[BinaryLayer], weights: Iterable[Tensor]) -> Iterator[None]:
-    """Hold the given ±1 weights in `layers`; afterwards, and after an exception, the layers are as before."""
+def holding(layers: Iterable[BinaryLayer], weights: Iterable[Tensor | None]) -> Iterator[None]:
+    """Hold the given ±1 weights in `layers` (None: nothing); afterwards, and after an exception, all is as before."""
     layers = list(layers)
     before = [layer._held for layer in layers]
     try:

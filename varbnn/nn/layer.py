@@ -14,6 +14,9 @@ from varbnn.nn.misfit import refuse_misfit
 from varbnn.nn.pairs import Change, Pair, in_backward, refuse_recomputation
 from varbnn.posteriors import Bernoulli, Posterior, SignedBernoulli, mark_belief
 
+PASSING = frozenset(("_pass", "_drawn", "_held", "_common", "_pair", "_paired", "_reused", "_last_mode"))
+"""Attributes that live for a forward pass or two."""
+
 
 class BinaryLayer(nn.Module):
     """An ordinary layer whose `weight` is drawn from a posterior over ±1.
@@ -58,6 +61,7 @@ class BinaryLayer(nn.Module):
         assert weight is not None
         start = weight.detach().to(torch.promote_types(weight.dtype, torch.float32))
         values = posterior.initial(start) if strength is None else posterior.from_weight(start, strength)
+        _require_belief(posterior, values, start)
         self.posterior = posterior
         count = len(posterior.names)
         for name, value in zip(posterior.names, values[:count], strict=True):
@@ -87,11 +91,17 @@ class BinaryLayer(nn.Module):
                 f"the weight of {type(self).__name__} is drawn from its belief and cannot be set; write into "
                 f"{self.posterior.names[0]} under torch.no_grad() instead"
             )
+        if name in PASSING:
+            object.__setattr__(self, name, value)  # written several times in every forward; torch's takes far longer
+            return
         super().__setattr__(name, value)
-        # fully_shard and load_state_dict(assign=True) put another parameter in the place of a belief; without the mark
-        # a rule would take it for a real parameter
-        if isinstance(value, nn.Parameter) and "posterior" in self.__dict__ and name in self.posterior.names:
-            mark_belief(value, self.posterior, name)
+
+    def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
+        super().register_parameter(name, param)
+        # fully_shard, load_state_dict(assign=True), tensor parallelism and the end of a parametrization put another
+        # parameter in the place of a belief; without the mark a rule would take it for a real parameter
+        if param is not None and "posterior" in self.__dict__ and name in self.posterior.names:
+            mark_belief(param, self.posterior, name)
 
     def __getstate__(self) -> dict[str, Any]:
         # a draw cannot be copied, its graph is not a leaf's; a sample that a copy held would never be let go
@@ -274,3 +284,14 @@ def _spread(
     # squares of float16 overflow from 256 on and vanish below 0.008
     with nullcontext() if inputs.is_meta else torch.autocast(inputs.device.type, enabled=False):
         return _spread(inputs.float(), variance.float(), operation, torch.float32).to(dtype)
+
+
+def _require_belief(posterior: Posterior, values: Any, weight: Tensor) -> None:
+    names = (*posterior.names, *posterior.buffer_names)
+    shapes = [tuple(value.shape) for value in values] if isinstance(values, tuple) else []
+    if len(shapes) != len(names) or shapes[0] != tuple(weight.shape):
+        given = f"a tuple of shapes {shapes}" if isinstance(values, tuple) else f"a {type(values).__name__}"
+        raise InputError(
+            f"{type(posterior).__name__}.initial and from_weight must give a tuple of {len(names)} "
+            f"({', '.join(names)}), the first shaped like the weight, {tuple(weight.shape)}; got {given}"
+        )

@@ -20,7 +20,7 @@ class Scale(nn.Module):
         shift: learn one, from 0.
 
     Raises:
-        InputError: `features` below 1; in the forward, inputs with another number of features.
+        InputError: `features` below 1.
 
     >>> Scale(3, initial=0.5)(torch.ones(2, 3)).detach()
     tensor([[0.5000, 0.5000, 0.5000],
@@ -35,9 +35,6 @@ class Scale(nn.Module):
         self.shift = nn.Parameter(torch.zeros(features)) if shift else None
 
     def forward(self, inputs: Tensor) -> Tensor:
-        # what is traced has no shape, and is no tensor
-        if isinstance(inputs, Tensor) and inputs.shape[-1:] != self.scale.shape:
-            raise InputError(f"Scale({len(self.scale)}) takes that many features last, got shape {tuple(inputs.shape)}")
         scaled = inputs * self.scale
         return scaled if self.shift is None else scaled + self.shift
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from varbnn.kernels import steps
@@ -36,6 +37,8 @@ def step_fused(
     Returns:
         False, with nothing changed, where a part has no compiled form or a tensor is not of the plain kind.
     """
+    if torch.compiler.is_compiling():
+        return False  # before anything is read that would break the graph
     filter, forgetting, decision = parts
     pull, decided = forgetting.compiled(group, coupled), decision.compiled(group)
     if pull is None or decided is None or pull.pair != decided.pair:

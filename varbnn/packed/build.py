@@ -86,6 +86,8 @@ def draw_packed(
     layers = [layer for _, layer in binary_layers(model)]
     if not layers:
         raise InputError(f"{type(model).__name__} has no binary layer; call varbnn.binarize(model) first")
+    if refresh_bn is not None:
+        refresh_bn = as_data(refresh_bn, "refresh_bn", model)
     traced(model)  # a model that cannot be packed is refused before anything is drawn
     with torch.no_grad(), evaluating(model):
         weights = _mode(layers) if num_samples == 0 else _draw(layers, num_samples, generator)
@@ -117,8 +119,7 @@ def packed(
     if refresh_bn is not None and statistics:
         statistics, rows = measured(model, weights, refresh_bn, progress)
     elif rows is None and isinstance(refresh_bn, Tensor | np.ndarray):
-        given = as_data(refresh_bn, "refresh_bn", model)
-        rows = given[:ROWS].to(device_of(model)) if isinstance(given, Tensor) else None
+        rows = torch.as_tensor(refresh_bn)[:ROWS].to(device_of(model))
     drawn = Drawn(weights, statistics)
     result = fused(plan(model, drawn), num_samples)
     ensemble = PackedEnsemble(Program.of(result), num_samples).eval()

@@ -11,14 +11,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from varbnn.nn.layer import PASSING
+
 ONE_AT_A_TIME = threading.RLock()
 """torch.fx patches torch.nn.Module while it reads a forward, for all threads."""
 
 REGISTERED = ("_parameters", "_buffers", "_modules")
 OF_TORCH = frozenset(nn.Module().__dict__)
-LIVE = frozenset({"_held", "_drawn", "_pass", "_common", "_pair", "_paired", "_reused"})
-"""Of binary layers, who put these back by themselves."""
-
 MOST_ITEMS = 10_000
 """Of a list or dict that is put back; no forward fills larger ones with what it computes."""
 
@@ -32,7 +31,7 @@ def untouched(root: nn.Module) -> Iterator[None]:
     for _, attributes in modules:
         contents += [(attributes[key], dict(attributes[key])) for key in REGISTERED]
         for key, value in attributes.items():
-            if key not in OF_TORCH and key not in LIVE:
+            if key not in OF_TORCH and key not in PASSING:
                 _remember(value, contents, seen)
     buffers = [(b, b._version, b.detach().clone()) for b in root.buffers() if not b.is_inference()]
     try:
@@ -42,7 +41,7 @@ def untouched(root: nn.Module) -> Iterator[None]:
             for key in held.keys() - attributes.keys():
                 del held[key]
             for key, value in attributes.items():
-                if key not in OF_TORCH and key not in LIVE and held.get(key) is not value:
+                if key not in OF_TORCH and key not in PASSING and held.get(key) is not value:
                     held[key] = value
         for value, content in contents:
             _put_back(value, content)

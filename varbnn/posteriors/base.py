@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
 from typing import Any
@@ -38,6 +39,10 @@ class _PullBack(torch.autograd.Function):
         for factor in ctx.saved_tensors:
             result += [gradient if factor is None else gradient * factor, None]
         return tuple(result)
+
+
+# torch asks for it at every call, which takes longer than the rest of the call
+_PullBack.forward.__signature__ = inspect.signature(_PullBack.forward)  # type: ignore[attr-defined]
 
 
 def pull_back(

@@ -15,7 +15,7 @@ from varbnn.nn.batchnorm import Data, as_data, batchnorm_preserved, batchnorms, 
 from varbnn.nn.draws import at_mode, binary_layers, evaluating, sampled
 from varbnn.nn.noise import gaussian_parts
 from varbnn.packed import PackedEnsemble, Predictor
-from varbnn.predict.checks import Values, at_least_float32
+from varbnn.predict.checks import Values, are_probabilities, at_least_float32
 from varbnn.predict.inputs import RepeatedInputs, require_passes
 from varbnn.predict.regression import RegressionPrediction
 from varbnn.predict.route import outputs_of, packed_outputs, reason_for_loop
@@ -222,7 +222,7 @@ class _Reader:
         values = _require_outputs(outputs, num_inputs)
         result = READ[self.task](values).cpu()
         if self._first and self.task == "classification":
-            self.normalised = bool((values >= 0).all()) and bool(((values.sum(-1) - 1).abs() < 1e-3).all())
+            self.normalised = are_probabilities(values)
         self._first = False
         return result
 

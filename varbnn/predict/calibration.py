@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from varbnn.errors import InputError, VarbnnWarning
-from varbnn.predict.checks import Values, as_labels, as_tensor, positive
+from varbnn.predict.checks import Values, are_probabilities, as_labels, as_tensor, positive
 from varbnn.predict.uncertainty import INSTEAD, Prediction, require_classes
 
 LOWEST, HIGHEST = 1e-2, 1e2  # beyond these the probabilities are one-hot or uniform to every digit that matters
@@ -47,7 +47,7 @@ class TemperatureScaling:
             raise InputError(
                 f"temperature must be > 0 and finite, got {temperature!r}; 1 leaves probabilities as they are"
             )
-        self._temperature = temperature
+        self._temperature = None if temperature is None else float(temperature)
 
     @property
     def temperature(self) -> float:
@@ -84,6 +84,15 @@ class TemperatureScaling:
 
         grid = torch.linspace(math.log(LOWEST), math.log(HIGHEST), 33, dtype=torch.float64).tolist()
         self._temperature = math.exp(lowest_point(loss, grid))
+        if loss(grid[0]) <= loss(math.log(self._temperature)) + FLAT < loss(0.0):
+            self._temperature = 1.0
+            warnings.warn(
+                "every label is right, and the nearer the temperature to 0 the better: 1 is used. Fit on more "
+                "validation data",
+                VarbnnWarning,
+                stacklevel=2,
+            )
+            return self
         if not LOWEST * 1.01 < self._temperature < HIGHEST / 1.01:
             warnings.warn(
                 f"the best temperature, {self._temperature:.3g}, lies at the end of [{LOWEST:g}, {HIGHEST:g}]: "
@@ -137,6 +146,8 @@ def _samples_of(prediction: Prediction | Values) -> Tensor:
         raise InputError(f"logits must be floating, N×C or S×N×C with C ≥ 2, got {tuple(logits.shape)} {logits.dtype}")
     if not all(bool(sample.isfinite().all()) for sample in logits):
         raise InputError("logits hold NaN or inf; look for a diverged network")
+    if are_probabilities(logits):
+        raise InputError("these rows are probabilities, not logits; wrap them: Prediction(probs), of shape S×N×C")
     return logits
 
 

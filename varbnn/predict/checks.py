@@ -40,7 +40,9 @@ def as_tensor(values: Values | float, name: str) -> Tensor:
 
 
 def positive(value: object) -> bool:
-    """Whether `value` is a finite number above 0 (numpy's too, no bool)."""
+    """Whether `value` is a finite number above 0 (numpy's too, and a tensor of one; no bool)."""
+    if isinstance(value, Tensor | np.ndarray) and value.ndim == 0:
+        value = value.item()
     return isinstance(value, Real) and not isinstance(value, bool) and 0 < float(value) < math.inf
 
 
@@ -61,6 +63,11 @@ def tolerance_of(dtype: torch.dtype) -> float:
     Both stop logits, log-probabilities and unnormalised scores.
     """
     return 1e-2 if dtype == torch.bfloat16 else 1e-3
+
+
+def are_probabilities(rows: Tensor) -> bool:
+    """Whether all rows, along the last dimension, are distributions: logits never are by chance."""
+    return bool((rows >= 0).all()) and bool(((rows.sum(-1) - 1).abs() < 1e-3).all())
 
 
 def check_probability_rows(rows: Tensor, name: str, tolerance: float = 1e-3) -> None:
@@ -146,12 +153,14 @@ def as_labels(values: Values | float, num_inputs: int, num_classes: int, name: s
 
 
 def as_real_targets(values: Values | float, shape: torch.Size, name: str = "targets") -> Tensor:
-    """`values` as checked float64 targets of exactly `shape`: N×1 against N would broadcast to N×N.
+    """`values` as checked float64 targets of `shape`; N of them are taken for N×1, nothing else is broadcast.
 
     Raises:
         InputError: another shape, not numbers, NaN or inf.
     """
     targets = as_tensor(values, name)
+    if (*targets.shape, 1) == tuple(shape):
+        targets = targets.unsqueeze(-1)
     if targets.shape != shape:
         raise InputError(
             f"{name} must have the shape of one network's output, {tuple(shape)}, got {tuple(targets.shape)}; "

@@ -55,7 +55,7 @@ class RepeatedInputs:
                     _require_same(known[seen : seen + len(x)], sums, len(known))
             seen += len(x)
             yield x.to(self.device, copy=True)  # a model may write into its input
-        if seen == 0:
+        if seen == 0 and known is None:
             raise InputError("inputs hold no example; give at least one")
         if known is not None and seen != len(known):
             raise _other_number(len(known), f"{seen}")
@@ -74,12 +74,21 @@ class RepeatedInputs:
     def check_again(self) -> None:
         """Go through a loader once more, without a network: in another order nobody knows whose the rows are.
 
+        Other rows, as of random augmentation, and a source that is used up are no objection for a single pass.
+
         Raises:
-            InputError: it gave fewer, more or other inputs.
+            InputError: it gave the same inputs in another order.
         """
-        if not isinstance(self.data, (Tensor, Iterator)):
-            for _ in self.one_pass():
-                pass
+        if isinstance(self.data, (Tensor, Iterator)):
+            return
+        known = torch.cat(self._sums)
+        again = [self._marks(x, sizes=False) for x in input_batches(self.data, self.batch_size, self._dtype)]
+        if sum(map(len, again)) != len(known):
+            return
+        before, after, allowed = known[:, 0], torch.cat(again)[:, 0], 1e-5 * known[:, 1].max()
+        moved = bool(((before - after).abs() > allowed).any())
+        if moved and bool(((before.sort().values - after.sort().values).abs() <= allowed).all()):
+            raise _other_order()
 
     @property
     def in_order(self) -> bool:
@@ -114,10 +123,14 @@ def _require_same(expected: Tensor, sums: Tensor, total: int) -> None:
     if len(expected) != len(sums):
         raise _other_number(total, "more")
     if bool(((expected[:, 0] - sums[:, 0]).abs() > 1e-5 * expected[:, 1]).any()):
-        raise InputError(
-            "the loader gave other inputs, or another order, on a later pass; the samples of one row would belong to "
-            "different inputs. Use shuffle=False and no random augmentation, or give a tensor."
-        )
+        raise _other_order()
+
+
+def _other_order() -> InputError:
+    return InputError(
+        "the loader gave other inputs, or another order, on a later pass; the samples of one row would belong to "
+        "different inputs. Use shuffle=False and no random augmentation, or give a tensor."
+    )
 
 
 def _other_number(total: int, found: str) -> InputError:

@@ -36,7 +36,7 @@ class NoiseScaling:
     def __init__(self, factor: float | None = None) -> None:
         if factor is not None and not positive(factor):
             raise InputError(f"factor must be > 0 and finite, got {factor!r}; 1 leaves the noise as it is")
-        self._factor = factor
+        self._factor = None if factor is None else float(factor)
 
     @property
     def factor(self) -> float:
@@ -62,6 +62,9 @@ class NoiseScaling:
         Warns:
             VarbnnWarning: the best factor lies at an end of the range, as when one network meets every target exactly.
         """
+        if not isinstance(prediction, RegressionPrediction):
+            kind = type(prediction).__name__
+            raise InputError(f"noise is of regression: give a RegressionPrediction (task='gaussian'), got {kind}")
         truth = as_real_targets(targets, prediction.means.shape[1:]).to(prediction.means.device)
         noise = _noise(prediction).double()
         squares = ((prediction.means.double() - truth).square() / noise).mean().item()

@@ -6,14 +6,13 @@ import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from varbnn.errors import InputError
-from varbnn.nn.batchnorm import BATCH_SIZE, Data, input_batches
+from varbnn.nn.batchnorm import BATCH_SIZE, Data, device_of, input_batches
 from varbnn.nn.draws import evaluating
 
 
@@ -80,11 +79,12 @@ class Calibration:
 
     Attributes:
         data: as given.
+        dtype: of floating inputs.
         digest: of all inputs in their order; empty before the first pass.
     """
 
-    def __init__(self, data: Data) -> None:
-        self.data, self.digest = data, ""
+    def __init__(self, data: Data, dtype: torch.dtype) -> None:
+        self.data, self.dtype, self.digest = data, dtype, ""
 
     def batches(self) -> Iterator[Tensor]:
         """
@@ -92,10 +92,10 @@ class Calibration:
             InputError: no batch; or, after the last one, that a pass before had others.
         """
         if self.digest and isinstance(self.data, Tensor):
-            yield from input_batches(self.data, BATCH_SIZE)
+            yield from input_batches(self.data, BATCH_SIZE, self.dtype)
             return
         digest, count = hashlib.sha256(), 0
-        for count, batch in enumerate(input_batches(self.data, BATCH_SIZE), 1):  # noqa: B007
+        for count, batch in enumerate(input_batches(self.data, BATCH_SIZE, self.dtype), 1):  # noqa: B007
             digest.update(repr((tuple(batch.shape), batch.dtype)).encode())
             digest.update(batch.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
             yield batch
@@ -121,7 +121,7 @@ def order_of_use(model: nn.Module, layers: dict[str, nn.Module], data: Calibrati
 
     with evaluating(model), watching(layers.values(), count):
         for batch in data.batches():
-            model(batch.to(_device(model), copy=True))  # it may write into them
+            model(batch.to(device_of(model), copy=True))  # it may write into them
     return counts
 
 
@@ -131,9 +131,5 @@ def inputs_of(model: nn.Module, layer: nn.Module, data: Calibration, kept: Tenso
     seen = Seen(kept)
     with evaluating(model), watching([layer], lambda module, inputs: seen.take(rows_of(module, inputs))):
         for batch in data.batches():
-            model(batch.to(_device(model), copy=True))  # it may write into them
+            model(batch.to(device_of(model), copy=True))  # it may write into them
     return torch.cat(seen.rows, 1)
-
-
-def _device(model: nn.Module) -> Any:
-    return next((p.device for p in model.parameters()), torch.device("cpu"))

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from varbnn.errors import InputError
-from varbnn.nn.batchnorm import Data, batchnorms, real_dtype, refresh_batchnorm
+from varbnn.nn.batchnorm import Data, as_data, batchnorms, real_dtype, refresh_batchnorm
 from varbnn.nn.binarize import TWINS, Skip, parameter_owners, reason_to_stay_real, skipper
 from varbnn.sdp import state as states
 from varbnn.sdp.arguments import whole_number
@@ -240,14 +240,12 @@ def _places(counts: dict[str, int], layers: dict[str, nn.Module], refit: bool) -
 
 
 def _repeatable(model: nn.Module, calibration: Data) -> Calibration:
-    if isinstance(calibration, np.ndarray):
-        calibration = torch.from_numpy(calibration)
-        calibration = calibration.to(real_dtype(model)) if calibration.is_floating_point() else calibration
     if isinstance(calibration, Iterator):
         raise InputError("calibration is gone through for every layer; give a tensor, a list of batches or a loader")
+    calibration = as_data(calibration, "calibration", model)
     if isinstance(calibration, Tensor) and calibration.numel() == 0:
         raise InputError(f"calibration is empty, shape {tuple(calibration.shape)}")
-    return Calibration(calibration)
+    return Calibration(calibration, real_dtype(model))
 
 
 def _fingerprint(model: nn.Module, names: list[str], data: str, options: tuple[object, ...]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -33,12 +32,24 @@ class Cut:
     solution: Solution | None
 
 
-def max_cut(weights: ArrayLike, **options: Any) -> Cut:
+def max_cut(
+    weights: ArrayLike,
+    *,
+    method: str = "low-rank",
+    tolerance: float = 1e-6,
+    num_roundings: int = 100,
+    rounding: str = "homogeneous",
+    cuts: int = 0,
+    momentum: float = 0.0,
+    time_limit: float = 60.0,
+    seed: int = 0,
+) -> Cut:
     """The sides s in {-1, +1}ⁿ that maximise Σ_{i<j} W_ij (1 - s_i s_j) / 2.
 
     Args:
         weights: W, symmetric, n×n, of any sign, with a diagonal of zeros.
-        **options: ``method`` and the others of `binary_least_squares`.
+        method: ``"low-rank"``, ``"clarabel"``, ``"scs"`` or ``"exact"``.
+        tolerance, num_roundings, rounding, cuts, momentum, time_limit, seed: see `binary_least_squares`.
 
     Raises:
         InputError: W is not symmetric, an entry is not finite, or a vertex has an edge to itself.
@@ -55,7 +66,10 @@ def max_cut(weights: ArrayLike, **options: Any) -> Cut:
         raise InputError("the weights must be symmetric; (W + Wᵀ) / 2 cuts the same")
     if len(matrix) == 1:
         return Cut(np.ones(1), 0.0, 0.0, None)
-    found = quadratic(matrix[1:, 1:], matrix[0, 1:], **options)
+    found = quadratic(
+        matrix[1:, 1:], matrix[0, 1:], method=method, tolerance=tolerance, num_roundings=num_roundings,
+        rounding=rounding, cuts=cuts, momentum=momentum, time_limit=time_limit, seed=seed,
+    )  # fmt: skip
     side = np.concatenate([[1.0], found.weights])
     value = math.fsum(matrix[side[:, None] != side]) / 2
     total, largest = math.fsum(matrix.ravel()), float(np.abs(matrix).sum())

@@ -34,7 +34,13 @@ def quadratic(
     constant: float = 0.0,
     *,
     method: str = "low-rank",
-    **options: Any,
+    tolerance: float = 1e-6,
+    num_roundings: int = 100,
+    rounding: str = "homogeneous",
+    cuts: int = 0,
+    momentum: float = 0.0,
+    time_limit: float = 60.0,
+    seed: int = 0,
 ) -> Solution:
     """Minimise wᵀ A w + 2 bᵀ w + c over w in {-1, +1}ⁿ.
 
@@ -42,7 +48,8 @@ def quadratic(
         matrix: A, symmetric, n×n; need not be positive.
         linear: b, n; zero when absent.
         constant: c.
-        method, **options: see `binary_least_squares`.
+        method: ``"low-rank"``, ``"clarabel"``, ``"scs"`` or ``"exact"``.
+        tolerance, num_roundings, rounding, cuts, momentum, time_limit, seed: see `binary_least_squares`.
 
     Raises:
         InputError: A is not symmetric, or an entry is not finite.
@@ -50,7 +57,10 @@ def quadratic(
     >>> quadratic([[0.0, 1.0], [1.0, 0.0]]).objective  # opposite signs
     -2.0
     """
-    return minimise(quadratic_problem(matrix, linear, constant), method, **options)
+    return minimise(
+        quadratic_problem(matrix, linear, constant), method, tolerance=tolerance, num_roundings=num_roundings,
+        rounding=rounding, cuts=cuts, momentum=momentum, time_limit=time_limit, seed=seed,
+    )  # fmt: skip
 
 
 def binary_least_squares(
