@@ -463,3 +463,24 @@ def test_samplers_that_shuffle_by_the_epoch_are_told_it_also_after_a_resume(tmp_
         loader = DataLoader(dataset, 4, sampler=sampler)
         vb.fit(model, optimizer, loader, epochs=epochs, progress=False, checkpoint=tmp_path / "run.pt")
     assert list(dict.fromkeys(sampler.epochs)) == [0, 1, 2, 3, 4]
+
+
+def test_every_rank_writes_and_reads_a_checkpoint_of_its_own(tmp_path, monkeypatch):
+    """With one file for all, the last one's random state would be everybody's after a resume: equal draws."""
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+
+    def draws(rank, epochs):
+        monkeypatch.setattr(torch.distributed, "get_rank", lambda: rank)
+        torch.manual_seed(0)
+        model = vb.binarize(nn.Linear(4, 2))
+        torch.manual_seed(100 + rank)
+        optimizer = vb.optim.BayesBiNN(model.parameters(), lr=0.1, dataset_size=8)
+        loader = [(torch.ones(8, 4), torch.arange(8) % 2)]
+        vb.fit(model, optimizer, loader, epochs=epochs, progress=False, checkpoint=tmp_path / "run.pt")
+        return torch.rand(3)
+
+    for epochs in (1, 2):
+        first, second = draws(0, epochs), draws(1, epochs)
+        assert not torch.equal(first, second)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run.pt.0", "run.pt.1"]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
@@ -58,7 +59,8 @@ def fit(
         checkpoint: file to write after every epoch and to continue from when it is there. It holds the model, the
             optimizer, the scheduler, the loader's generator, torch's random state and the history; a resumed run ends
             as the uninterrupted one (not with ``persistent_workers=True``, whose workers keep states of their own). It
-            goes on with an optimizer of the same settings only; more epochs may be asked for.
+            goes on with an optimizer of the same settings only; more epochs may be asked for. Under torch.distributed
+            every rank has draws of its own, and so a file of its own: the number of the rank is put behind its name.
         label: in front of the bar.
 
     Returns:
@@ -93,7 +95,7 @@ def fit(
     epochs, num_samples = int(epochs), int(num_samples)  # numpy's would end in the checkpoint
     if antithetic and num_samples % 2:
         raise InputError(f"antithetic draws come in pairs, so num_samples must be even, got {num_samples}")
-    path = None if checkpoint is None else Path(checkpoint)
+    path = None if checkpoint is None else _of_rank(Path(checkpoint))
     if path is not None:
         saving.require_folder(path)
     run = _Run(model, optimizer, scheduler, loader)
@@ -120,6 +122,11 @@ def fit(
             bar.set_postfix(_postfix(row))
             bar.update()
     return history
+
+
+def _of_rank(path: Path) -> Path:
+    several = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+    return path.with_name(f"{path.name}.{dist.get_rank()}") if several else path
 
 
 def _begin_epoch(loader: Iterable[Any], number: int) -> None:

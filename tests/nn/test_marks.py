@@ -1,5 +1,6 @@
 """A belief keeps its mark, by which rules know it, however its parameter comes into the layer."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -50,3 +51,25 @@ def test_a_posterior_that_starts_with_something_else_is_told_so(wrong, outputs):
     with pytest.raises(InputError, match="must give a tuple of 1"):
         vb.binarize(nn.Linear(4, outputs), Own(), strength=1.0)
     assert torch.is_tensor(vb.binarize(nn.Linear(4, outputs)).natural)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_tracers_are_told_what_to_read_instead():
+    model = vb.binarize(nn.Sequential(nn.Linear(4, 3)))
+    with pytest.raises(InputError, match=r"varbnn\.freeze"):
+        torch.fx.symbolic_trace(model)
+    frozen, x = vb.freeze(model).eval(), torch.randn(5, 4)
+    torch.testing.assert_close(torch.fx.symbolic_trace(frozen)(x), model.eval()(x))
+    torch.testing.assert_close(torch.jit.script(frozen)(x), model(x))
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_nested_tensors_train_as_they_evaluate():
+    model = vb.binarize(nn.Sequential(nn.Linear(8, 3)))
+    nested = torch.nested.nested_tensor([torch.randn(3, 8), torch.randn(5, 8)])
+    assert [len(part) for part in model(nested).unbind()] == [len(part) for part in model.eval()(nested).unbind()]
+
+
+def test_summaries_take_arrays():
+    model = vb.binarize(nn.Sequential(nn.Linear(4, 3)))
+    assert vb.summary(model, np.zeros((2, 4), "f")).layers[0].binary_macs == 12

@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.testing import assert_allclose
+from torch import nn
 
+import varbnn
 from tests.oracles import metrics as oracle
 from tests.predict.allocations import largest_allocation
 from varbnn.errors import InputError
@@ -153,3 +155,10 @@ def test_n_targets_are_those_of_one_output():
         evaluate(RegressionPrediction(torch.randn(4, 20, 2)), targets)
     with pytest.raises(InputError, match="RegressionPrediction"):
         NoiseScaling().fit(Prediction([[[0.5, 0.5]]]), [0.0])
+
+
+def test_a_model_that_says_its_noise_is_no_classifier():
+    model = varbnn.binarize(nn.Sequential(nn.Linear(4, 1), varbnn.nn.LearnedNoise()))
+    with pytest.raises(InputError, match="task='gaussian'"):
+        varbnn.predict(model, torch.randn(5, 4), 2)
+    assert varbnn.predict(model, torch.randn(5, 4), 2, task="gaussian").noise_variance is not None

@@ -36,7 +36,7 @@ class _Remembering(Strategy):
     def examples(self, task: Task, number: int, outputs: int) -> Examples:
         return self.strategy.examples(self._rest(task, number), number, outputs)
 
-    def penalty(self, model: nn.Module) -> Tensor | None:
+    def penalty(self, model: nn.Module) -> Tensor | float | None:
         return self.strategy.penalty(model)
 
     def end(self, model: nn.Module, task: Task, number: int) -> None:

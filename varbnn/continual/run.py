@@ -124,7 +124,7 @@ class Run:
             total += loss.item() / self.plan.num_samples
         penalty = self.strategy.penalty(self.model)
         held = 0.0
-        if penalty is not None:
+        if isinstance(penalty, Tensor):
             penalty.backward()
             held = penalty.item()
         if not math.isfinite(total + held):

@@ -90,7 +90,7 @@ class Strategy:
         """What to learn from while `task` lasts."""
         return Examples.of(task, outputs)
 
-    def penalty(self, model: nn.Module) -> Tensor | None:
+    def penalty(self, model: nn.Module) -> Tensor | float | None:
         """To be added to the mean loss of every batch; None for nothing."""
         return None
 

@@ -8,9 +8,10 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.fx import Proxy
 
 from varbnn.errors import InputError
-from varbnn.nn.misfit import refuse_misfit
+from varbnn.nn.misfit import refuse_misfit, require_belief
 from varbnn.nn.pairs import Change, Pair, in_backward, refuse_recomputation
 from varbnn.posteriors import Bernoulli, Posterior, SignedBernoulli, mark_belief
 
@@ -61,7 +62,7 @@ class BinaryLayer(nn.Module):
         assert weight is not None
         start = weight.detach().to(torch.promote_types(weight.dtype, torch.float32))
         values = posterior.initial(start) if strength is None else posterior.from_weight(start, strength)
-        _require_belief(posterior, values, start)
+        require_belief(posterior, values, start)
         self.posterior = posterior
         count = len(posterior.names)
         for name, value in zip(posterior.names, values[:count], strict=True):
@@ -210,7 +211,12 @@ class BinaryLayer(nn.Module):
         return self.weight.to(inputs.dtype) if _is_half(inputs) else self.weight
 
     def _refuse_empty(self, inputs: Tensor) -> None:
-        if self.training and inputs.shape[0] == 0:
+        if isinstance(inputs, Proxy):
+            raise InputError(
+                f"a tracer reads this forward, which draws; give it varbnn.freeze(model).eval(), a network of torch's "
+                f"own layers, or leave {type(self).__name__} a leaf"
+            )
+        if self.training and inputs.size(0) == 0:
             raise InputError(
                 f"{type(self).__name__} got an empty batch, shape {tuple(inputs.shape)}; skip it, or use drop_last=True"
             )
@@ -284,14 +290,3 @@ def _spread(
     # squares of float16 overflow from 256 on and vanish below 0.008
     with nullcontext() if inputs.is_meta else torch.autocast(inputs.device.type, enabled=False):
         return _spread(inputs.float(), variance.float(), operation, torch.float32).to(dtype)
-
-
-def _require_belief(posterior: Posterior, values: Any, weight: Tensor) -> None:
-    names = (*posterior.names, *posterior.buffer_names)
-    shapes = [tuple(value.shape) for value in values] if isinstance(values, tuple) else []
-    if len(shapes) != len(names) or shapes[0] != tuple(weight.shape):
-        given = f"a tuple of shapes {shapes}" if isinstance(values, tuple) else f"a {type(values).__name__}"
-        raise InputError(
-            f"{type(posterior).__name__}.initial and from_weight must give a tuple of {len(names)} "
-            f"({', '.join(names)}), the first shaped like the weight, {tuple(weight.shape)}; got {given}"
-        )

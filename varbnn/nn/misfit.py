@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from varbnn.errors import CheckpointError
+from varbnn.errors import CheckpointError, InputError
 from varbnn.posteriors import Posterior
 
 
@@ -38,3 +38,15 @@ def refuse_misfit(layer: nn.Module, posterior: Posterior, state: Mapping[str, An
             raise CheckpointError(f"{where}: {name} has shape {tuple(own.shape)}, the checkpoint {tuple(saved.shape)}")
         if not saved.is_meta and not bool(torch.isfinite(saved).all()):
             raise CheckpointError(f"{where}: the checkpoint's {name} has NaN or infinite entries; nothing was loaded")
+
+
+def require_belief(posterior: Posterior, values: Any, weight: Tensor) -> None:
+    """Raise InputError unless `values` are what a posterior that starts with `weight` must give."""
+    names = (*posterior.names, *posterior.buffer_names)
+    shapes = [tuple(value.shape) for value in values] if isinstance(values, tuple) else []
+    if len(shapes) != len(names) or shapes[0] != tuple(weight.shape):
+        given = f"a tuple of shapes {shapes}" if isinstance(values, tuple) else f"a {type(values).__name__}"
+        raise InputError(
+            f"{type(posterior).__name__}.initial and from_weight must give a tuple of {len(names)} "
+            f"({', '.join(names)}), the first shaped like the weight, {tuple(weight.shape)}; got {given}"
+        )

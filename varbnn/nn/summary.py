@@ -112,7 +112,7 @@ def summary(model: nn.Module, inputs: Tensor | None = None) -> Summary:
     """
     if any(belief.is_meta for _, layer in binary_layers(model) for belief in layer.belief):
         raise InputError("the model is on the meta device, so its beliefs have no values; to_empty and load it first")
-    macs = {} if inputs is None else _binary_macs(model, inputs)
+    macs = {} if inputs is None else _binary_macs(model, torch.as_tensor(inputs))
     spared = "kept real on request" if any(binary_layers(model)) else "real; varbnn.binarize makes it binary"
     owners, seen = parameter_owners(model), set[int]()
     rows = [

@@ -14,7 +14,7 @@ from varbnn.kernels.steps import all_finite
 
 def refuse_nonfinite(gradients: list[Tensor]) -> None:
     """Raise InputError when a gradient has NaN or infinite entries."""
-    every, gradients = len(gradients), [g for g in gradients if not all_finite(g)]
+    every, gradients = len(gradients), [g for g in gradients if not g.is_meta and not all_finite(g)]
     if not gradients:
         return
     # one sum per tensor is 30 times cheaper than isfinite; a finite sum proves the tensor finite, any other asks again

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from varbnn.errors import InputError, VarbnnWarning
 from varbnn.nn.batchnorm import Data, as_data, batchnorm_preserved, batchnorms, refresh_batchnorm, warn_of_batchnorm
 from varbnn.nn.draws import at_mode, binary_layers, evaluating, sampled
-from varbnn.nn.noise import gaussian_parts
+from varbnn.nn.noise import LearnedNoise, gaussian_parts
 from varbnn.packed import PackedEnsemble, Predictor
 from varbnn.predict.checks import Values, are_probabilities, at_least_float32
 from varbnn.predict.inputs import RepeatedInputs, require_passes
@@ -171,6 +171,8 @@ def _require_sensible(model: nn.Module, num_samples: int, task: str, noise_varia
         raise InputError(f"num_samples must be an integer ≥ 0 (0 is the mode), got {num_samples!r}")
     if task not in READ:
         raise InputError(f"task must be 'classification', 'regression' or 'gaussian', got {task!r}")
+    if task == "classification" and any(isinstance(module, LearnedNoise) for module in model.modules()):
+        raise InputError("the model has a LearnedNoise, so it says means and variances: pass task='gaussian'")
     if task != "regression" and noise_variance is not None:
         raise InputError(
             "noise_variance belongs to task='regression'; class probabilities carry their own noise, and with "
