@@ -61,6 +61,9 @@ INSIDE = (
 )
 """Modules below the top level that users import from."""
 
+OF_SKLEARN = ("set_fit_request", "set_predict_request", "set_score_request")
+"""Methods that scikit-learn makes, with links into its own pages."""
+
 
 def contents(folder: Path) -> str:
     """The pages in `folder`: the known ones in reading order, new ones after them, then what is in its folders."""
@@ -86,7 +89,8 @@ def modules() -> str:
     names = [f"varbnn.{found.name}" for found in pkgutil.iter_modules(varbnn.__path__)]
     top = [name for name in names if name not in INTERNAL and getattr(importlib.import_module(name), "__all__", [])]
     public = sorted([*top, *INSIDE])
-    return "".join(f"## {name}\n\n```{{eval-rst}}\n.. automodule:: {name}\n   :members:\n```\n\n" for name in public)
+    options = f":members:\n   :exclude-members: {', '.join(OF_SKLEARN)}"
+    return "".join(f"## {name}\n\n```{{eval-rst}}\n.. automodule:: {name}\n   {options}\n```\n\n" for name in public)
 
 
 def _toctree(caption: str, entries: list[str]) -> str:
