@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from varbnn.bits import sign
 from varbnn.errors import InputError
@@ -41,6 +42,27 @@ class _PullBack(torch.autograd.Function):
         return tuple(result)
 
 
+class _PullBackInForwardMode(_PullBack):
+    """The same with forward-mode derivatives; torch.compile takes no function that has them."""
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        _PullBack.setup_context(ctx, inputs, output)
+        ctx.save_for_forward(*inputs[2::2])
+        ctx.dims = inputs[0].dim()
+
+    @staticmethod
+    def jvp(ctx: Any, _: Tensor | None, *tangents: Tensor | None) -> Tensor | None:
+        total: Tensor | None = None
+        for tangent, factor in zip(tangents[::2], ctx.saved_tensors, strict=True):
+            if tangent is not None:
+                part = tangent if factor is None else tangent * factor
+                extra = tuple(range(part.dim() - ctx.dims))  # axes of factors, before those of the weight
+                part = part.sum(extra) if extra else part
+                total = part if total is None else total + part
+        return total
+
+
 # torch asks for it at every call, which takes longer than the rest of the call
 _PullBack.forward.__signature__ = inspect.signature(_PullBack.forward)  # type: ignore[attr-defined]
 
@@ -64,7 +86,8 @@ def pull_back(
     tensor([1., 1.])
     """
     flat = [tensor for pair in others for tensor in pair]
-    result: Tensor = _PullBack.apply(weight, parameter, factor, *flat)
+    function = _PullBackInForwardMode if _in_forward_mode() else _PullBack
+    result: Tensor = function.apply(weight, parameter, factor, *flat)
     return result
 
 
@@ -192,7 +215,8 @@ class Posterior(ABC):
     def mode(self, *belief: Tensor) -> Tensor:
         """The most probable weight, exactly ±1; +1 at a tie. The gradient passes straight through."""
         value = self._mode(*belief)
-        return pull_back(value, belief[0]) if belief[0].requires_grad and torch.is_grad_enabled() else value
+        wanted = (belief[0].requires_grad and torch.is_grad_enabled()) or _in_forward_mode()
+        return pull_back(value, belief[0]) if wanted else value
 
     def _mode(self, *belief: Tensor) -> Tensor:
         return sign(belief[0].detach())
@@ -219,6 +243,10 @@ class Posterior(ABC):
             if getattr(self, f.name) != f.default
         ]
         return f"{type(self).__name__}({', '.join(changed)})"
+
+
+def _in_forward_mode() -> bool:
+    return not torch.compiler.is_compiling() and forward_ad._current_level >= 0
 
 
 def in_units_of_strength(weight: Tensor, strength: float) -> Tensor:
