@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from varbnn import saving
+from varbnn.data.checks import whole_number
 from varbnn.errors import InputError
 from varbnn.nn import antithetic as in_pairs
 from varbnn.nn import binary_layers, draw_once_per_forward, gaussian_nll, health
@@ -90,7 +90,7 @@ def fit(
         raise InputError(f"fit takes a model and an optimizer, in this order, got {given}")
     require_own(model.parameters(), optimizer)
     for name, value in (("epochs", epochs), ("num_samples", num_samples)):
-        if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+        if not whole_number(value, 1):
             raise InputError(f"{name} must be an integer ≥ 1, got {value!r}")
     epochs, num_samples = int(epochs), int(num_samples)  # numpy's would end in the checkpoint
     if antithetic and num_samples % 2:

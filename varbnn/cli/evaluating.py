@@ -141,7 +141,8 @@ def _labelled(run: Run, path: str | None) -> tuple[Tensor, Tensor, str]:
                 "trained it; give the data to judge by, or train again"
             )
         part = "test" if len(data.test_x) else "validation"
-        if fingerprint(*judged(data)) != run.report.get("judged", fingerprint(*judged(data))):
+        found = fingerprint(*judged(data))
+        if run.report.get("judged", found) != found:
             raise InputError(
                 f"{plan['data']} holds other {part} data than when {run.folder} was trained; give the data to judge "
                 "by, or train again"

@@ -91,7 +91,7 @@ class Strategy:
         return Examples.of(task, outputs)
 
     def penalty(self, model: nn.Module) -> Tensor | float | None:
-        """To be added to the mean loss of every batch; None for nothing."""
+        """To be added to the mean loss of every batch; None or a number, which has no gradient, for nothing."""
         return None
 
     def end(self, model: nn.Module, task: Task, number: int) -> None:
@@ -172,7 +172,7 @@ class PosteriorAsPrior(Strategy):
             32 of float32.
 
     Raises:
-        InputError: a strength that is not positive, bits out of range.
+        InputError: a strength that is not positive, bits out of range; where a task begins, a rule without the prior.
     """
 
     def __init__(

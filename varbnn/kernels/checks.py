@@ -16,6 +16,9 @@ ACTIVATIONS = ("none", "relu", "sign")
 LARGEST = 2**31 - 1
 """Largest dimension; the backends count bytes in 64 bits and elements of one dimension in 32."""
 
+RELAXATIONS = (1e-30, 10.0)
+"""Below float32 cannot hold what the compiled draw multiplies by, above it loses digits of small weights."""
+
 
 def require(condition: bool, message: str) -> None:
     if not condition:
@@ -39,7 +42,8 @@ def sampling(natural: Tensor, seed: Tensor, layer: int, first: int, count: int) 
 def relaxing(natural: Tensor, seed: Tensor, relaxation: float) -> None:
     require(natural.dtype == torch.float32, f"beliefs must be float32, got {natural.dtype}")
     _seed(seed, natural)
-    require(1e-30 <= relaxation <= 1e30, f"relaxation must be between 1e-30 and 1e30, got {relaxation}")
+    least, most = RELAXATIONS
+    require(least <= relaxation <= most, f"relaxation must be between {least:g} and {most:g}, got {relaxation}")
 
 
 def _seed(seed: Tensor, natural: Tensor) -> None:

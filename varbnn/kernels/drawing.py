@@ -56,7 +56,7 @@ def relax(natural: Tensor, seed: Tensor, relaxation: float, euclidean: bool = Fa
     Args:
         natural: λ, ``float32``, any shape.
         seed: ``int64``, one element, on the device of `natural`.
-        relaxation: between 1e-30 and 1e30.
+        relaxation: between 1e-30 and 10.
         euclidean: which gradient the factor is for.
 
     Returns:

@@ -9,13 +9,11 @@ import torch
 from torch import Tensor
 
 from varbnn.kernels import backend, drawing, reference
+from varbnn.kernels.checks import RELAXATIONS
 from varbnn.kernels.registry import LIBRARY
 
 LEAST = 1024
 """Weights from which on the compiled draw is the faster one; below, calling it costs as much as torch's passes."""
-
-RELAXATIONS = (1e-30, 10.0)
-"""Of the compiled draw: below float32 cannot hold what it multiplies by, above it loses digits of small weights."""
 
 SEEDS = 1 << 62
 """Seeds are drawn below this: the largest power of two that every generator takes."""

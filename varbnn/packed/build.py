@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -118,8 +117,8 @@ def packed(
     statistics = now(model)
     if refresh_bn is not None and statistics:
         statistics, rows = measured(model, weights, refresh_bn, progress)
-    elif rows is None and isinstance(refresh_bn, Tensor | np.ndarray):
-        rows = torch.as_tensor(refresh_bn)[:ROWS].to(device_of(model))
+    elif rows is None and isinstance(refresh_bn, Tensor):
+        rows = refresh_bn[:ROWS].to(device_of(model))
     drawn = Drawn(weights, statistics)
     result = fused(plan(model, drawn), num_samples)
     ensemble = PackedEnsemble(Program.of(result), num_samples).eval()

@@ -73,7 +73,7 @@ class TemperatureScaling:
             InputError: targets that do not fit, logits of another shape or not finite.
 
         Warns:
-            VarbnnWarning: the best temperature lies at an end of the range, as when every label is right.
+            VarbnnWarning: every label is right, and 1 is used; or the best temperature lies at an end of the range.
         """
         samples = _samples_of(prediction)
         labels = as_labels(targets, samples[0].shape[0], samples[0].shape[1]).to(samples[0].device)

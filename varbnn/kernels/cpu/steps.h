@@ -8,7 +8,10 @@
 namespace varbnn {
 
 enum Filter : int { IDENTITY = 0, AVERAGE = 1, HEAVY_BALL = 2, QUOTIENT = 3, CASCADE = 4 };
-enum Pull : int { KEEP = 0, COUPLED = 1, AT_STEP = 2, COIN = 3, VARIANCE = 4, SETTLING = 5, PACED = 6, FAIR_COIN_NEAR = 7 };  // the last is chosen in here
+enum Pull : int {
+  KEEP = 0, COUPLED = 1, AT_STEP = 2, COIN = 3, VARIANCE = 4, SETTLING = 5, PACED = 6,
+  FAIR_COIN_NEAR = 7  // chosen in here
+};
 enum Decision : int { DESCEND = 0, BOX = 1, FLIP = 2, FLIP_LARQ = 3, WARY = 4, CONSOLIDATING = 5 };
 
 // Mirrors `Settings` in varbnn/kernels/steps.py.
