@@ -27,6 +27,7 @@ FIRST = [
     "continual-split",
     "streams",
     "sklearn",
+    "pyro",
     "packed",
     "packed-file",
     "sdp",
@@ -53,6 +54,7 @@ METHODS = [
 
 INTERNAL = ("varbnn.__main__", "varbnn.cli")
 INSIDE = (
+    "varbnn.bridges.pyro",
     "varbnn.bridges.sklearn",
     "varbnn.continual.plots",
     "varbnn.data.corruptions",

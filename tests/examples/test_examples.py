@@ -30,6 +30,7 @@ PROMISED = {
         "seconds",
     },
     "08_active_learning": {"accuracy", "last", "area", "figure", "seconds"},
+    "09_wrong_labels": {"believing", "doubting", "share", "seconds"},
 }  # fmt: skip
 
 

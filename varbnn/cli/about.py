@@ -23,6 +23,7 @@ EXTRAS = {
     "sdp": ("cvxpy", "highspy"),
     "sklearn": ("scikit-learn",),
     "lightning": ("lightning",),
+    "pyro": ("pyro-ppl",),
     "demo": ("matplotlib", "scikit-learn", "pillow"),
 }
 """The distributions each optional extra brings."""
