@@ -62,7 +62,7 @@ class Call(nn.Module):
     """Call `target` with values of the program in the places of `Ref`.
 
     Args:
-        target: a function, or the name of a tensor method.
+        target: a function, the name of a tensor method, or a module that is called with more than tensors.
         args, kwargs: constants and `Ref`, also inside of tuples, lists, dicts and slices.
     """
 

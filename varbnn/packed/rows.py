@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from varbnn.packed.call import Call
+from varbnn.packed.nodes import name_of
 from varbnn.packed.sizes import gives_size
 
 ROWS = 8
@@ -52,8 +53,7 @@ def sentence(what: str) -> str:
 
 
 def _written(node: fx.Node) -> str:
-    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
-    return f"{name}({', '.join([*map(str, node.args), *(f'{k}={v}' for k, v in node.kwargs.items())])})"
+    return f"{name_of(node)}({', '.join([*map(str, node.args), *(f'{k}={v}' for k, v in node.kwargs.items())])})"
 
 
 def _module_mixes(module: nn.Module) -> bool:
@@ -65,7 +65,7 @@ def _module_mixes(module: nn.Module) -> bool:
 
 
 def _call_mixes(root: nn.Module, node: fx.Node) -> bool:
-    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    name = name_of(node)
     if name == "getitem":
         index = node.args[1][0] if isinstance(node.args[1], tuple) else node.args[1]
         return not _gives_parts(root, node.args[0]) and not (index is Ellipsis or index == slice(None))
@@ -92,7 +92,7 @@ def _gives_parts(root: nn.Module, node: Any) -> bool:
     if node.op == "call_module":
         module = root.get_submodule(str(node.target))
         return isinstance(module, _RECURRENT) or bool(getattr(module, "return_indices", False))
-    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    name = name_of(node)
     return name in ("max", "min", "median", "sort", "topk", "std_mean", "var_mean", "chunk", "split", "unbind")
 
 
