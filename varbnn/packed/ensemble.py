@@ -16,7 +16,7 @@ from varbnn.errors import InputError
 from varbnn.packed.file import save
 from varbnn.packed.program import Program
 from varbnn.packed.rows import Probe
-from varbnn.packed.steps import PackedLinear
+from varbnn.packed.steps import PackedLinear, by_network
 
 WORKING_BYTES = 2**23
 """Activations that are held at once, so that they stay in the caches; larger batches run in parts."""
@@ -135,7 +135,7 @@ class PackedEnsemble(nn.Module):
             rows = self.num_samples * inputs.shape[0]
             if not isinstance(outputs, Tensor) or outputs.dim() == 0 or outputs.shape[0] != rows:
                 raise InputError(f"the model must return one row per input, got {_shape(outputs, self.num_samples)}")
-            return outputs.float().unflatten(0, (self.num_samples, inputs.shape[0]))
+            return by_network(outputs.float(), self.num_samples)
         steps, wires, output = self.program.steps, self.program.wires, self.program.output
         last = steps[output - 1]
         if isinstance(last, PackedLinear) and last.activation == "none" and not last.int8:

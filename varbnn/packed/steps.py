@@ -19,6 +19,12 @@ from varbnn.kernels.products import channels_first
 from varbnn.packed.layout import conv_weight
 
 
+def by_network(rows: Tensor, networks: int) -> Tensor:
+    """(networks · M, ...) as (networks, M, ...)."""
+    # by way of one dimension: so torch.export finds nothing in it that a batch of some size might not keep
+    return rows.reshape(-1).reshape(networks, rows.shape[0] // networks, *rows.shape[1:])
+
+
 class PackedProduct(nn.Module):
     """What the packed layers share: weights of S networks in blocks, then scale, shift and activation per output.
 
@@ -96,8 +102,6 @@ class PackedLinear(PackedProduct):
             values, self.weight, self.in_features, self.out_features, self.scale, self.shift,
             self.activation,
         )  # fmt: skip
-        if input.dim() == 2:
-            return result.flatten(0, 1)
         rows = input.shape[0] // self.leading() * self.num_samples
         return result.reshape(rows, *input.shape[1:-1], result.shape[-1])
 
@@ -110,12 +114,10 @@ class PackedLinear(PackedProduct):
     def arranged(self, input: Tensor) -> Tensor:
         """The rows of `input`, shaped (S or 1, rows of each, K), in float32 unless they are bits."""
         input = input.float() if input.is_floating_point() else input
-        if input.dim() == 2:
-            return input.unflatten(0, (self.leading(), input.shape[0] // self.leading()))
-        count = 1
+        count = input.shape[0] // self.leading()
         for size in input.shape[1:-1]:
             count = count * size
-        return input.reshape(self.leading(), input.shape[0] // self.leading() * count, input.shape[-1])
+        return input.reshape(-1).reshape(self.leading(), count, input.shape[-1])  # as `by_network` does it
 
     def member(self, s: int) -> list[nn.Module]:
         layer = nn.Linear(self.in_features, self.out_features, bias=False, device="meta")
@@ -167,9 +169,8 @@ class PackedConv(PackedProduct):
     def forward(self, input: Tensor) -> Tensor:
         bits = input.dtype == torch.int32
         last = input if bits else input.float().movedim(1, -1).contiguous()
-        lead = self.leading()
         result = ops.conv(
-            last.unflatten(0, (lead, last.shape[0] // lead)), self.weight, *self.channels, self.kernel, self.stride,
+            by_network(last, self.leading()), self.weight, *self.channels, self.kernel, self.stride,
             self.padding, self.dilation, self.groups, self.scale, self.shift, self.activation,
         ).flatten(0, 1)  # fmt: skip
         return result if self.activation == "sign" else channels_first(result)
