@@ -17,7 +17,7 @@ from varbnn.packed.faithful import unfaithful
 from varbnn.packed.fuse import fused
 from varbnn.packed.graph import traced
 from varbnn.packed.layout import blocks_of, regrouped
-from varbnn.packed.program import Program
+from varbnn.packed.program import Program, is_numeric
 from varbnn.packed.rows import ROWS
 from varbnn.packed.statistics import measured, now
 from varbnn.packed.steps import PackedLinear
@@ -122,7 +122,7 @@ def packed(
     drawn = Drawn(weights, statistics)
     result = fused(plan(model, drawn), num_samples)
     ensemble = PackedEnsemble(Program.of(result), num_samples).eval()
-    if rows is not None and rows.is_floating_point() and len(rows) and bool(rows.isfinite().all()):
+    if rows is not None and is_numeric(rows) and len(rows) and bool(rows.isfinite().all()):
         problem = ensemble.examine(rows) or unfaithful(model, drawn, ensemble, rows)
         if problem is not None:
             raise InputError(problem)

@@ -111,7 +111,7 @@ class Probe:
 
     def run(self, rows: Tensor) -> Probe:
         """`rows`: 1 or 2 inputs; a lone one is joined by another made from it."""
-        rows = rows[:2].clone() if len(rows) > 1 else torch.cat([rows, 0.5 * rows + 0.25])
+        rows = rows[:2].clone() if len(rows) > 1 else torch.cat([rows, _another(rows)])
         both: list[Any] = [rows]
         alone: list[list[Any]] = [[rows[:1]], [rows[1:]]]
         follows, networks = [True], [1]
@@ -142,6 +142,11 @@ class Probe:
             for one, single in zip(alone, singles, strict=True):
                 one.append(single)
         return self
+
+
+def _another(row: Tensor) -> Tensor:
+    """An input that differs from this one everywhere, and is of its kind: of tokens the one before, after 0 comes 1."""
+    return 0.5 * row + 0.25 if row.is_floating_point() else torch.where(row > 0, row - 1, 1)
 
 
 def _per_network(step: nn.Module) -> bool:

@@ -64,6 +64,14 @@ class PackedProduct(nn.Module):
         """Whether its input may be packed signs."""
         return True
 
+    def taken(self, input: Tensor) -> Tensor:
+        """Packed signs as they are, real numbers in ``float32``."""
+        if input.dtype == torch.int32:
+            return input
+        if not input.is_floating_point():
+            raise InputError(f"a binary layer takes floating inputs, got {input.dtype}")
+        return input.float()
+
     def leading(self) -> int:
         """Networks in the rows of the input."""
         return 1 if self.shared else self.num_samples
@@ -113,7 +121,7 @@ class PackedLinear(PackedProduct):
 
     def arranged(self, input: Tensor) -> Tensor:
         """The rows of `input`, shaped (S or 1, rows of each, K), in float32 unless they are bits."""
-        input = input.float() if input.is_floating_point() else input
+        input = self.taken(input)
         count = input.shape[0] // self.leading()
         for size in input.shape[1:-1]:
             count = count * size
@@ -167,8 +175,8 @@ class PackedConv(PackedProduct):
         return self.channels[0] // self.groups % WORD == 0
 
     def forward(self, input: Tensor) -> Tensor:
-        bits = input.dtype == torch.int32
-        last = input if bits else input.float().movedim(1, -1).contiguous()
+        values = self.taken(input)
+        last = values if values.dtype == torch.int32 else values.movedim(1, -1).contiguous()
         result = ops.conv(
             by_network(last, self.leading()), self.weight, *self.channels, self.kernel, self.stride,
             self.padding, self.dilation, self.groups, self.scale, self.shift, self.activation,

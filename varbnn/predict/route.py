@@ -73,7 +73,7 @@ def packed_outputs(
     batches = inputs.one_pass()
     first = next(batches)
     ensemble = None
-    if first.dtype == torch.float32:
+    if first.dtype == torch.float32 or not first.is_floating_point():
         with suppress(InputError):  # refused; the loop answers, or says what is wrong with the data
             ensemble = draw_packed(model, num_samples, refresh_bn, generator, rows=first[:ROWS])
     if ensemble is None:
