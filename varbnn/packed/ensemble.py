@@ -69,7 +69,7 @@ class PackedEnsemble(nn.Module):
         """What the networks say.
 
         Args:
-            inputs: N inputs, any floating dtype; whole numbers where the model takes those, as `torch.nn.Embedding` does.
+            inputs: N inputs, any floating dtype; whole numbers where the model does (`nn.Embedding` first).
             reduce: ``None``, or ``"mean"`` for classifiers.
 
         Returns:
