@@ -24,10 +24,11 @@ def model_of(run) -> nn.Module:
     parts = {
         "a": nn.Linear(20, 8), "b": nn.Linear(8, 3), "relu": nn.ReLU(), "dropout": nn.Dropout(),
         "attention": nn.MultiheadAttention(8, 2, batch_first=True), "early": nn.LSTM(20, 20, batch_first=True),
-        "lstm": nn.LSTM(8, 8, 2, batch_first=True), "gru": nn.GRU(8, 8, batch_first=True, bidirectional=True),
+        "cell": nn.LSTMCell(8, 8), "lstm": nn.LSTM(8, 8, 2, batch_first=True),
+        "gru": nn.GRU(8, 8, batch_first=True, bidirectional=True),
     }  # fmt: skip
     causal = torch.full((5, 5), -1e9).triu(1)
-    return vb.binarize(Net(run, mask=causal, **parts), skip=["attention", "early", "lstm", "gru"])
+    return vb.binarize(Net(run, mask=causal, **parts), skip=["attention", "cell", "early", "lstm", "gru"])
 
 
 def agree(run) -> vb.PackedEnsemble:
@@ -141,13 +142,24 @@ def both_directions(m, x):
     return m.b(torch.cat([h[-2, :, :4], h[-1][:, 4:]], 1))
 
 
+def cell_by_cell(m, x):
+    steps = m.a(x)
+    h, c = m.cell(steps[:, 0])
+    for i in range(1, 5):
+        h, c = m.cell(steps[:, i], (h, c))
+    return m.b(h - c)
+
+
 def before_the_first_draw(m, x):
     return m.b(m.a(m.early(x)[1][0][-1]))
 
 
 @pytest.mark.parametrize(
     "run",
-    [attention, causal_attention, padded_attention, every_step, last_layer, both_directions, before_the_first_draw],
+    [
+        *(attention, causal_attention, padded_attention, every_step, last_layer, both_directions, cell_by_cell),
+        before_the_first_draw,
+    ],
 )
 def test_modules_with_options_and_tuples_are_packed(run):
     agree(run)

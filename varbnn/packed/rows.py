@@ -91,7 +91,7 @@ def _gives_parts(root: nn.Module, node: Any) -> bool:
         return False
     if node.op == "call_module":
         module = root.get_submodule(str(node.target))
-        return isinstance(module, _RECURRENT) or bool(getattr(module, "return_indices", False))
+        return isinstance(module, (*_RECURRENT, nn.LSTMCell)) or bool(getattr(module, "return_indices", False))
     name = name_of(node)
     return name in ("max", "min", "median", "sort", "topk", "std_mean", "var_mean", "chunk", "split", "unbind")
 

@@ -102,7 +102,7 @@ class PackedLinear(PackedProduct):
         if self.flat and input.dim() != 2:
             raise InputError(
                 f"a packed layer with batch norm folded in takes inputs (batch, {self.in_features}), got "
-                f"{tuple(input.shape)}"
+                f"{tuple(input.shape)}: batch norm over as many tokens as features would be taken for one over features"
             )
         values = self.arranged(input)
         product = ops.linear_int8 if self.int8 and values.dtype == torch.float32 else ops.linear
