@@ -99,8 +99,9 @@ def test_a_file_keeps_a_model_of_tokens(name, tmp_path):
     assert packed.program.takes() == {"tokens": 50}
     assert torch.equal(vb.load_packed(tmp_path / "tokens.vbnn")(TOKENS), packed(TOKENS))
     with vb.Predictor(tmp_path / "tokens.vbnn") as predictor:
-        for dtype in (np.int64, np.int16, np.uint8, ">i4"):
+        for dtype in (np.int64, np.int16, np.uint8, ">i4", np.uint32):
             assert torch.equal(predictor(TOKENS.numpy().astype(dtype)), packed(TOKENS))
+        assert torch.equal(predictor(TOKENS.byte()), packed(TOKENS))
 
 
 @pytest.mark.parametrize("make", [lambda: model_of(bag), lambda: model_of(mixed), lambda: vb.binarize(nn.Linear(6, 3))])
@@ -147,6 +148,22 @@ def test_predict_packs_models_of_tokens(monkeypatch):
     torch.testing.assert_close(found.probs, packed(TOKENS).softmax(-1))
     again = vb.predict(packed, [TOKENS[:4], TOKENS[4:]])
     torch.testing.assert_close(again.probs, found.probs)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.bool])
+def test_images_of_whole_numbers_are_asked_as_the_model_takes_them(dtype, monkeypatch):
+    monkeypatch.setattr(route, "FASTER_LEVELS", frozenset({"reference", "scalar", "avx2", "avx512"}))
+    torch.manual_seed(0)
+    layers = {"a": nn.Linear(64, 2048), "b": nn.Linear(2048, 3)}
+    model = vb.binarize(Net(lambda m, x: m.b(m.a((x * 3).float()).relu()), **layers))
+    x = torch.randint(256, (7, 64), generator=seeded(1)).to(dtype)
+    found = vb.predict(model, x, 8, generator=seeded(5), task="regression").means
+    if dtype == torch.uint8:  # 3 times that, modulo 256
+        packed = vb.pack(model, 8, generator=seeded(5))
+        torch.testing.assert_close(found, packed(x), rtol=1e-5, atol=1e-2)
+        expected = each(model, x, 8, seeded(5))
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
+    assert found.shape == (8, 7, 3)
 
 
 def across(m, x):

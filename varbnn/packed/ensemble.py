@@ -85,7 +85,8 @@ class PackedEnsemble(nn.Module):
             kind = inputs.dtype if isinstance(inputs, Tensor) else type(inputs).__name__
             raise InputError(f"a packed ensemble takes a tensor of inputs, floating or whole numbers, got {kind}")
         with torch.no_grad():
-            inputs = entering(inputs)
+            tokens = not inputs.is_floating_point() and "tokens" in (self.program.takes() or {})
+            inputs = inputs.long() if tokens else entering(inputs)
             if torch.compiler.is_compiling() or torch.compiler.is_exporting():
                 return self._answer(inputs, reduce)
             self._require_fit(inputs)

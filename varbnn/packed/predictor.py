@@ -81,7 +81,7 @@ class Predictor:
         if isinstance(inputs, np.ndarray):
             if inputs.dtype.kind not in "fiu":
                 raise InputError(f"a predictor takes floating inputs or whole numbers, got an array of {inputs.dtype}")
-            dtype = np.float32 if inputs.dtype.kind == "f" else np.int64
+            dtype = np.float32 if inputs.dtype.kind == "f" else inputs.dtype.newbyteorder("=")
             inputs = torch.from_numpy(np.array(inputs, dtype=dtype, order="C"))
         return self.ensemble(inputs, reduce)
 
