@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -39,7 +39,7 @@ def mixing(root: nn.Module, graph: fx.Graph) -> str | None:
             continue
         rows.add(node)
         module = root.get_submodule(str(node.target)) if node.op == "call_module" else None
-        if (_module_mixes(module) if module is not None else _call_mixes(root, node)) and node.op != "get_attr":
+        if (_module_mixes(module) if module is not None else _call_mixes(root, node, rows)) and node.op != "get_attr":
             what = f"{node.target} ({module})" if module is not None else _written(node)
             return sentence(what)
     return None
@@ -64,9 +64,11 @@ def _module_mixes(module: nn.Module) -> bool:
     return isinstance(module, nn.Softmax | nn.LogSoftmax | nn.Softmin) and (dim is None or dim == 0)
 
 
-def _call_mixes(root: nn.Module, node: fx.Node) -> bool:
+def _call_mixes(root: nn.Module, node: fx.Node, rows: Container[Any]) -> bool:
     name = name_of(node)
     if name == "getitem":
+        if node.args[0] not in rows:  # the model's own table, looked up by the input
+            return False
         index = node.args[1][0] if isinstance(node.args[1], tuple) else node.args[1]
         return not _gives_parts(root, node.args[0]) and not (index is Ellipsis or index == slice(None))
     if name == "getattr":
