@@ -40,7 +40,8 @@ def pack(
     The model is left as it is.
 
     Args:
-        model: takes one tensor, treats its rows independently in eval mode, and returns one tensor.
+        model: takes one tensor (further arguments have their defaults), treats its rows independently in eval mode, and
+            returns one tensor.
         num_samples: S; 0 packs the mode of the posterior, as one network.
         refresh_bn: training inputs from which batch-norm statistics are re-estimated for each network, as in
             `varbnn.predict`. One pass is made for all networks together.
@@ -51,9 +52,10 @@ def pack(
         progress: show a bar while statistics are estimated.
 
     Raises:
-        InputError: no binary layer, a forward that torch.fx cannot trace, that takes more than one input, that works
-            across the batch or that answers otherwise when packed (tried with `refresh_bn`), a hook or code of its own
-            on a layer that is packed, batch norm without running statistics, beliefs with NaN, nothing in `refresh_bn`.
+        InputError: no binary layer, a forward that torch.fx cannot trace, that takes more than one input, that draws
+            random numbers, that works across the batch or that answers otherwise when packed (tried with `refresh_bn`),
+            a hook or code of its own on a layer that is packed, batch norm without running statistics, beliefs with
+            NaN, nothing in `refresh_bn`.
 
     Warns:
         VarbnnWarning: the model has batch norm and `refresh_bn` is absent.
