@@ -116,6 +116,17 @@ def test_predict_can_write_what_each_network_says(folder, capsys):
     np.testing.assert_array_equal(np.load("p.npz")["outputs"], expected.numpy())
 
 
+def test_predict_and_info_know_tokens(folder, capsys):
+    nn = torch.nn
+    model = vb.binarize(nn.Sequential(nn.Embedding(9, 4), nn.Flatten(), nn.Linear(12, 3)))
+    packed, tokens = vb.pack(model, 2), torch.randint(9, (5, 3))
+    packed.save("b.vbnn")
+    np.save("tokens.npy", tokens.numpy())
+    run(capsys, "predict b.vbnn tokens.npy --reduce none --out p.npz")
+    np.testing.assert_array_equal(np.load("p.npz")["outputs"], packed(tokens).numpy())
+    assert "input      N × …, tokens 0 … 8\n" in run(capsys, "info b.vbnn")
+
+
 def test_predict_shows_the_first_inputs(folder, capsys):
     lines = run(capsys, "predict a.vbnn x.npy").splitlines()
     assert lines[2].split() == ["input", "class", "probability", "total", "aleatoric", "epistemic"]

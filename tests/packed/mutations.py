@@ -55,7 +55,11 @@ def networks() -> dict[str, tuple[nn.Module, torch.Tensor]]:
         *(nn.Conv2d(2, 64, 3, padding=(1, 0), bias=False), nn.BatchNorm2d(64), vb.nn.Sign(), nn.MaxPool2d(2)),
         *(nn.Conv2d(64, 10, (2, 1), groups=2, stride=2), nn.GELU(), nn.Flatten(), nn.Linear(10, 4)),
     )
+    tokens = nn.Sequential(
+        nn.Embedding(9, 7, padding_idx=0), nn.Linear(7, 17), nn.ReLU(), nn.Flatten(), nn.Linear(51, 3)
+    )
     return {
+        "tokens": (vb.binarize(tokens), torch.randint(9, (5, 3))),
         "linear": (vb.binarize(linear), torch.randn(5, 33)),
         "signs": (vb.binarize(signs), torch.randn(5, 40)),
         "gates": (vb.binarize(gates), torch.randn(5, 40)),

@@ -234,7 +234,7 @@ MADE = [
     *(nn.ConstantPad3d((1, 2, 3, 4, 5, 6), -1.0), nn.ReflectionPad1d(1), nn.ReflectionPad2d(1), nn.ReflectionPad3d(1)),
     *(nn.ReplicationPad1d(1), nn.ReplicationPad2d(1), nn.ReplicationPad3d(1), nn.CircularPad1d(1), nn.CircularPad2d(1)),
     *(nn.CircularPad3d(1), nn.Upsample(scale_factor=2), nn.Upsample((4, 5), mode="bilinear", align_corners=True)),
-    *(nn.PixelShuffle(2), nn.PixelUnshuffle(2), nn.ChannelShuffle(2)),
+    *(nn.PixelShuffle(2), nn.PixelUnshuffle(2), nn.ChannelShuffle(2), nn.Embedding(5, 3), nn.Embedding(5, 3, 2)),
 ]
 
 

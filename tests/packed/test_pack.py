@@ -370,9 +370,11 @@ def test_beliefs_with_nan_are_refused():
     [
         (X * torch.nan, "NaN or inf"),
         (X / 0, "NaN or inf"),
-        (X.int(), "floating tensor"),
-        (torch.tensor(1.0), "floating tensor"),
-        (X.numpy(), "floating tensor"),
+        (X.int(), "floating inputs, got torch.int64"),
+        (X > 0, "floating or whole numbers, got torch.bool"),
+        (X + 0j, "floating or whole numbers, got torch.complex64"),
+        (torch.tensor(1.0), "floating or whole numbers, got torch.float32"),
+        (X.numpy(), "floating or whole numbers, got ndarray"),
         (X[:, :19], f"inputs of shape N × 20, got {len(X)} × 19"),
     ],
 )

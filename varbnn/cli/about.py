@@ -94,6 +94,8 @@ def _file(path: str) -> None:
 def _input(stated: dict[str, int] | None) -> str:
     if stated is None:
         return "whatever its first step takes"
+    if "tokens" in stated:
+        return f"N × …, tokens 0 … {stated['tokens'] - 1}"
     if "features" in stated:
         return f"N × {stated['features']}"
     return f"N × {stated['channels']} channels × {' × '.join(['length', 'height', 'width'][-stated['space'] :])}"

@@ -96,6 +96,8 @@ def _found(
     predictor: vb.Predictor, data: torch.Tensor, reduce: str, scaling: vb.TemperatureScaling | None
 ) -> dict[str, Array]:
     answer: vb.AveragePrediction | vb.Prediction
+    if "tokens" in (predictor.ensemble.program.takes() or {}) and bool((data == data.round()).all()):
+        data = data.long()
     try:
         if reduce == "none":
             return {"outputs": predictor(data).numpy()}

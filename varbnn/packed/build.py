@@ -17,7 +17,7 @@ from varbnn.packed.faithful import unfaithful
 from varbnn.packed.fuse import fused
 from varbnn.packed.graph import traced
 from varbnn.packed.layout import blocks_of, regrouped
-from varbnn.packed.program import Program
+from varbnn.packed.program import Program, is_numeric
 from varbnn.packed.rows import ROWS
 from varbnn.packed.statistics import measured, now
 from varbnn.packed.steps import PackedLinear
@@ -40,7 +40,8 @@ def pack(
     The model is left as it is.
 
     Args:
-        model: takes one tensor, treats its rows independently in eval mode, and returns one tensor.
+        model: takes one tensor (further arguments have their defaults), treats its rows independently in eval mode, and
+            returns one tensor.
         num_samples: S; 0 packs the mode of the posterior, as one network.
         refresh_bn: training inputs from which batch-norm statistics are re-estimated for each network, as in
             `varbnn.predict`. One pass is made for all networks together.
@@ -51,9 +52,10 @@ def pack(
         progress: show a bar while statistics are estimated.
 
     Raises:
-        InputError: no binary layer, a forward that torch.fx cannot trace, that takes more than one input, that works
-            across the batch or that answers otherwise when packed (tried with `refresh_bn`), a hook or code of its own
-            on a layer that is packed, batch norm without running statistics, beliefs with NaN, nothing in `refresh_bn`.
+        InputError: no binary layer, a forward that torch.fx cannot trace, that takes more than one input, that draws
+            random numbers, that works across the batch or that answers otherwise when packed (tried with `refresh_bn`),
+            a hook or code of its own on a layer that is packed, batch norm without running statistics, beliefs with
+            NaN, nothing in `refresh_bn`.
 
     Warns:
         VarbnnWarning: the model has batch norm and `refresh_bn` is absent.
@@ -122,7 +124,7 @@ def packed(
     drawn = Drawn(weights, statistics)
     result = fused(plan(model, drawn), num_samples)
     ensemble = PackedEnsemble(Program.of(result), num_samples).eval()
-    if rows is not None and rows.is_floating_point() and len(rows) and bool(rows.isfinite().all()):
+    if rows is not None and is_numeric(rows) and len(rows) and bool(rows.isfinite().all()):
         problem = ensemble.examine(rows) or unfaithful(model, drawn, ensemble, rows)
         if problem is not None:
             raise InputError(problem)

@@ -62,7 +62,7 @@ class Call(nn.Module):
     """Call `target` with values of the program in the places of `Ref`.
 
     Args:
-        target: a function, or the name of a tensor method.
+        target: a function, the name of a tensor method, or a module that is called with more than tensors.
         args, kwargs: constants and `Ref`, also inside of tuples, lists, dicts and slices.
     """
 
@@ -94,7 +94,7 @@ class Call(nn.Module):
         if isinstance(self.target, str):
             known, name = self.target in METHODS, f"method.{self.target}"
         else:
-            name = _NAMES.get(self.target, getattr(self.target, "__name__", repr(self.target)))
+            name = _NAMES.get(self.target, _called(self.target))
             known = self.target in _NAMES and (self.target is not getattr or self.args[1] in ATTRIBUTES)
         if not known:
             raise InputError(f"the model calls {name}, which a packed file cannot hold; it runs packed in memory only")
@@ -117,13 +117,17 @@ class Call(nn.Module):
 
     def written(self) -> str:
         """The call as one would write it."""
-        name = self.target if isinstance(self.target, str) else getattr(self.target, "__name__", repr(self.target))
         options = [f"{key}={value}" for key, value in self.kwargs.items()]
-        return f"{name}({', '.join(['…', *map(str, self.args[1:]), *options])})"
+        return f"{_called(self.target)}({', '.join(['…', *map(str, self.args[1:]), *options])})"
 
     def extra_repr(self) -> str:
-        name = self.target if isinstance(self.target, str) else getattr(self.target, "__name__", repr(self.target))
-        return f"{name}, {self.args[1:]}" + (f", {self.kwargs}" if self.kwargs else "")
+        return f"{_called(self.target)}, {self.args[1:]}" + (f", {self.kwargs}" if self.kwargs else "")
+
+
+def _called(target: Any) -> str:
+    if isinstance(target, str):
+        return target
+    return type(target).__name__ if isinstance(target, nn.Module) else getattr(target, "__name__", repr(target))
 
 
 def _refuse_whole_numbers(args: Sequence[Any], options: dict[str, Any]) -> None:

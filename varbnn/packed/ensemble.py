@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from varbnn.errors import InputError
 from varbnn.packed.file import save
-from varbnn.packed.program import Program
+from varbnn.packed.program import Program, entering, is_numeric
 from varbnn.packed.rows import Probe
-from varbnn.packed.steps import PackedLinear
+from varbnn.packed.steps import PackedLinear, by_network
 
 WORKING_BYTES = 2**23
 """Activations that are held at once, so that they stay in the caches; larger batches run in parts."""
@@ -69,29 +69,32 @@ class PackedEnsemble(nn.Module):
         """What the networks say.
 
         Args:
-            inputs: N inputs, any floating dtype.
+            inputs: N inputs, any floating dtype; whole numbers where the model does (`nn.Embedding` first).
             reduce: ``None``, or ``"mean"`` for classifiers.
 
         Returns:
             ``float32`` S×N×…, or an `AveragePrediction`.
 
         Raises:
-            InputError: inputs that are not floating or hold NaN or inf, `reduce` on outputs that are not N×C.
+            InputError: inputs of another kind or shape than the networks take, or that hold NaN or inf, `reduce` on
+                outputs that are not N×C.
         """
         if reduce not in (None, "mean"):
             raise InputError(f"reduce must be None or 'mean', got {reduce!r}")
-        if not isinstance(inputs, Tensor) or not inputs.is_floating_point() or inputs.dim() == 0:
+        if not isinstance(inputs, Tensor) or not is_numeric(inputs) or inputs.dim() == 0:
             kind = inputs.dtype if isinstance(inputs, Tensor) else type(inputs).__name__
-            raise InputError(f"a packed ensemble takes a floating tensor of inputs, got {kind}")
+            raise InputError(f"a packed ensemble takes a tensor of inputs, floating or whole numbers, got {kind}")
         with torch.no_grad():
-            inputs = inputs.float()
+            tokens = not inputs.is_floating_point() and "tokens" in (self.program.takes() or {})
+            inputs = inputs.long() if tokens else entering(inputs)
             if torch.compiler.is_compiling() or torch.compiler.is_exporting():
                 return self._answer(inputs, reduce)
-            self._require_width(inputs)
+            self._require_fit(inputs)
             if not bool(inputs.isfinite().all()):
                 raise InputError("the inputs hold NaN or inf; clean or drop those rows")
             if len(inputs) == 0:  # one made up and left out: a reshape of nothing to (0, -1) has no answer
-                return _first(0, self.forward(inputs.new_zeros(1, *inputs.shape[1:]), reduce))
+                filling = 0 if inputs.is_floating_point() else 1  # token 0 is often padding, which a model may mask
+                return _first(0, self._answer(inputs.new_full((1, *inputs.shape[1:]), filling), reduce))
             parts = [self._answer(part, reduce) for part in self._parts(inputs)]
         if len(parts) == 1:
             return parts[0]
@@ -99,10 +102,21 @@ class PackedEnsemble(nn.Module):
             return torch.cat(parts, 1)  # type: ignore[arg-type]
         return AveragePrediction(torch.cat([p.mean for p in parts]), torch.cat([p.aleatoric for p in parts]))  # type: ignore[misc, union-attr]
 
-    def _require_width(self, inputs: Tensor) -> None:
+    def _require_fit(self, inputs: Tensor) -> None:
         takes = self.program.takes()
         if takes is None:
             return
+        if "tokens" in takes:
+            if inputs.is_floating_point():
+                raise InputError(
+                    f"these networks take tokens, whole numbers below {takes['tokens']}, got {inputs.dtype}"
+                )
+            strange = inputs[(inputs < 0) | (inputs >= takes["tokens"])]
+            if len(strange):
+                raise InputError(f"these networks take tokens 0 … {takes['tokens'] - 1}, got {int(strange[0])}")
+            return
+        if not inputs.is_floating_point():
+            raise InputError(f"these networks take floating inputs, got {inputs.dtype}; call .float()")
         if "features" in takes:
             fits, wanted = inputs.shape[1:] and inputs.shape[-1] == takes["features"], f"N × {takes['features']}"
         else:
@@ -125,7 +139,7 @@ class PackedEnsemble(nn.Module):
             What does not, in a sentence; None where all is well.
         """
         with torch.no_grad():
-            probe = Probe(self.program.steps, self.program.wires, self.num_samples).run(inputs.float())
+            probe = Probe(self.program.steps, self.program.wires, self.num_samples).run(entering(inputs))
         self._row_bytes = probe.row_bytes if probe.problem is None else 0
         return probe.problem
 
@@ -135,7 +149,7 @@ class PackedEnsemble(nn.Module):
             rows = self.num_samples * inputs.shape[0]
             if not isinstance(outputs, Tensor) or outputs.dim() == 0 or outputs.shape[0] != rows:
                 raise InputError(f"the model must return one row per input, got {_shape(outputs, self.num_samples)}")
-            return outputs.float().unflatten(0, (self.num_samples, inputs.shape[0]))
+            return by_network(outputs.float(), self.num_samples)
         steps, wires, output = self.program.steps, self.program.wires, self.program.output
         last = steps[output - 1]
         if isinstance(last, PackedLinear) and last.activation == "none" and not last.int8:

@@ -40,7 +40,7 @@ def unfaithful(model: nn.Module, drawn: Drawn, ensemble: PackedEnsemble, rows: T
     Args:
         model: as it was packed; as it was, afterwards.
         drawn: what the networks are.
-        rows: inputs, floating.
+        rows: inputs.
     """
     rows = rows[:ROWS]
     found = ensemble(rows.clone())[-1]
@@ -79,7 +79,8 @@ def _answer(model: nn.Module, weights: Iterable[Tensor], drawn: Drawn, rows: Ten
                 buffer.copy_(value[-1])
         held = [weight_of(layer, block) for layer, block in zip(layers, weights, strict=True)]
         with holding(layers, held):
-            answer: Tensor = model(rows.to(device_of(model), real_dtype(model), copy=True))
+            dtype = real_dtype(model) if rows.is_floating_point() else rows.dtype
+            answer: Tensor = model(rows.to(device_of(model), dtype, copy=True))
     return answer
 
 

@@ -16,7 +16,7 @@ from varbnn.packed.steps import Affine, PackedConv, PackedLinear, PackedProduct,
 from varbnn.packed.trace import Plan
 
 KEEP_SIGNS = (nn.Flatten, nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AdaptiveMaxPool2d, nn.Unflatten)
-KEEP_SIGNS_CALLS = frozenset({"flatten", "view", "reshape", "max_pool1d", "max_pool2d", "max_pool3d", "contiguous"})
+KEEP_SIGNS_CALLS = frozenset({"view", "reshape", "max_pool1d", "max_pool2d", "max_pool3d", "contiguous"})
 """What turns ±1 into ±1."""
 
 

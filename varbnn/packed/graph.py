@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -18,7 +19,9 @@ from varbnn.nn.draws import binary_layers, draws_once, evaluating, holding
 from varbnn.nn.layer import BinaryLayer
 from varbnn.nn.linear import BinaryLinear
 from varbnn.nn.own_code import own_code
+from varbnn.packed.noise import Listening, refuse_noise
 from varbnn.packed.rows import mixing
+from varbnn.packed.states import pick_states
 from varbnn.packed.untouched import ONE_AT_A_TIME, untouched
 from varbnn.packed.writing import AUGMENTED, SKIPPED, without_writing
 
@@ -48,6 +51,18 @@ class _Tracer(fx.Tracer):
             return True
         # torch's own containers, such as TransformerEncoderLayer, are looked into where binary layers are inside
         return super().is_leaf_module(module, name) and next(binary_layers(module), None) is None
+
+    def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> tuple[Any, list[Any]]:
+        """Further arguments have the values that they have where the model is called with one."""
+        forward, args = super().create_args_for_root(root_fn, is_module, concrete_args)
+        parameters = inspect.signature(inspect.unwrap(root_fn)).parameters
+        for place, arg in enumerate(args[2:], 2):
+            name = str(arg.node.target)
+            default = {1: (), 2: {}}.get(name.count("*"), parameters[name.lstrip("*")].default)
+            if default is not inspect.Parameter.empty:
+                self.graph.erase_node(arg.node)
+                args[place] = default
+        return forward, args
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return _Proxy(node, self)
@@ -85,10 +100,13 @@ def traced(model: nn.Module) -> tuple[nn.Module, fx.Graph]:
             evaluating(model),
             holding(layers, [_Untouchable.over(layer) for layer in layers]),
             untouched(root),
+            Listening(),
         ):
             graph = _Tracer().trace(root)
             constants = {name: root.__dict__[name] for name in set(root.__dict__) - attributes}
             without_writing(root, graph)
+            refuse_noise(root, graph)
+            pick_states(root, graph)
     except InputError:
         raise
     except Exception as error:  # whatever the model's own code raises when it is shown a stand-in for its input

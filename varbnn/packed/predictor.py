@@ -69,7 +69,7 @@ class Predictor:
         """What the networks say.
 
         Args:
-            inputs: N inputs, a tensor on the CPU or an array, of any floating dtype.
+            inputs: N inputs, a tensor on the CPU or an array, of any floating dtype, or whole numbers for tokens.
             reduce: ``None``, or ``"mean"`` for classifiers.
 
         Returns:
@@ -79,9 +79,10 @@ class Predictor:
             InputError: the predictor was closed, or as `PackedEnsemble`.
         """
         if isinstance(inputs, np.ndarray):
-            if not np.issubdtype(inputs.dtype, np.floating):
-                raise InputError(f"a predictor takes floating inputs, got an array of {inputs.dtype}")
-            inputs = torch.from_numpy(np.array(inputs, dtype=np.float32, order="C"))
+            if inputs.dtype.kind not in "fiu":
+                raise InputError(f"a predictor takes floating inputs or whole numbers, got an array of {inputs.dtype}")
+            dtype = np.float32 if inputs.dtype.kind == "f" else inputs.dtype.newbyteorder("=")
+            inputs = torch.from_numpy(np.array(inputs, dtype=dtype, order="C"))
         return self.ensemble(inputs, reduce)
 
     def close(self) -> None:

@@ -5,10 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from varbnn.packed.call import Real
 from varbnn.packed.steps import PackedConv, PackedLinear
 from varbnn.packed.trace import Plan
+
+
+def is_numeric(inputs: Tensor) -> bool:
+    """Floating or whole numbers."""
+    return not (inputs.is_complex() or inputs.dtype == torch.bool)
+
+
+def entering(inputs: Tensor) -> Tensor:
+    """Inputs as a program takes them: floating ones in ``float32``, and none in ``int32``, whose words are signs."""
+    if inputs.is_floating_point():
+        return inputs.float()
+    return inputs.long() if inputs.dtype == torch.int32 else inputs
 
 
 class Program(nn.Module):
@@ -47,9 +61,10 @@ class Program(nn.Module):
         return values[wanted]
 
     def takes(self) -> dict[str, int] | None:
-        """The features of the input's last dimension, or its channels and dimensions of space; None where no step says.
+        """The features of the input's last dimension, its channels and dimensions of space, or the number of tokens.
 
-        >>> import torch
+        None where no step says.
+
         >>> Program([PackedLinear(torch.zeros(1, 1, 1, 16, dtype=torch.int32), 5, 3)], [(0,)], 1).takes()
         {'features': 5}
         """
@@ -58,6 +73,8 @@ class Program(nn.Module):
                 return {"features": step.in_features}
             if 0 in wire and isinstance(step, PackedConv):
                 return {"channels": step.channels[0], "space": len(step.kernel)}
+            if 0 in wire and isinstance(step, Real) and isinstance(step.module, nn.Embedding):
+                return {"tokens": step.module.num_embeddings}
         return None
 
     def member(self, s: int) -> nn.Module:

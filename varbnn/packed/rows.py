@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
 from varbnn.packed.call import Call
+from varbnn.packed.nodes import name_of
 from varbnn.packed.sizes import gives_size
 
 ROWS = 8
@@ -38,7 +39,7 @@ def mixing(root: nn.Module, graph: fx.Graph) -> str | None:
             continue
         rows.add(node)
         module = root.get_submodule(str(node.target)) if node.op == "call_module" else None
-        if (_module_mixes(module) if module is not None else _call_mixes(root, node)) and node.op != "get_attr":
+        if (_module_mixes(module) if module is not None else _call_mixes(root, node, rows)) and node.op != "get_attr":
             what = f"{node.target} ({module})" if module is not None else _written(node)
             return sentence(what)
     return None
@@ -52,8 +53,7 @@ def sentence(what: str) -> str:
 
 
 def _written(node: fx.Node) -> str:
-    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
-    return f"{name}({', '.join([*map(str, node.args), *(f'{k}={v}' for k, v in node.kwargs.items())])})"
+    return f"{name_of(node)}({', '.join([*map(str, node.args), *(f'{k}={v}' for k, v in node.kwargs.items())])})"
 
 
 def _module_mixes(module: nn.Module) -> bool:
@@ -64,9 +64,11 @@ def _module_mixes(module: nn.Module) -> bool:
     return isinstance(module, nn.Softmax | nn.LogSoftmax | nn.Softmin) and (dim is None or dim == 0)
 
 
-def _call_mixes(root: nn.Module, node: fx.Node) -> bool:
-    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+def _call_mixes(root: nn.Module, node: fx.Node, rows: Container[Any]) -> bool:
+    name = name_of(node)
     if name == "getitem":
+        if node.args[0] not in rows:  # the model's own table, looked up by the input
+            return False
         index = node.args[1][0] if isinstance(node.args[1], tuple) else node.args[1]
         return not _gives_parts(root, node.args[0]) and not (index is Ellipsis or index == slice(None))
     if name == "getattr":
@@ -91,8 +93,8 @@ def _gives_parts(root: nn.Module, node: Any) -> bool:
         return False
     if node.op == "call_module":
         module = root.get_submodule(str(node.target))
-        return isinstance(module, _RECURRENT) or bool(getattr(module, "return_indices", False))
-    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+        return isinstance(module, (*_RECURRENT, nn.LSTMCell)) or bool(getattr(module, "return_indices", False))
+    name = name_of(node)
     return name in ("max", "min", "median", "sort", "topk", "std_mean", "var_mean", "chunk", "split", "unbind")
 
 
@@ -111,7 +113,7 @@ class Probe:
 
     def run(self, rows: Tensor) -> Probe:
         """`rows`: 1 or 2 inputs; a lone one is joined by another made from it."""
-        rows = rows[:2].clone() if len(rows) > 1 else torch.cat([rows, 0.5 * rows + 0.25])
+        rows = rows[:2].clone() if len(rows) > 1 else torch.cat([rows, _another(rows)])
         both: list[Any] = [rows]
         alone: list[list[Any]] = [[rows[:1]], [rows[1:]]]
         follows, networks = [True], [1]
@@ -142,6 +144,11 @@ class Probe:
             for one, single in zip(alone, singles, strict=True):
                 one.append(single)
         return self
+
+
+def _another(row: Tensor) -> Tensor:
+    """An input that differs from this one everywhere, and is of its kind: of tokens the one before, after 0 comes 1."""
+    return 0.5 * row + 0.25 if row.is_floating_point() else torch.where(row > 0, row - 1, 1)
 
 
 def _per_network(step: nn.Module) -> bool:

@@ -12,7 +12,7 @@ from varbnn.errors import InputError
 from varbnn.nn.batchnorm import Data, batchnorms, forward_with_variance, mixed_batches
 from varbnn.packed.fuse import fused
 from varbnn.packed.norms import MeasuredNorm
-from varbnn.packed.program import Program
+from varbnn.packed.program import Program, entering
 from varbnn.packed.rows import ROWS, Probe
 from varbnn.packed.trace import Drawn, plan
 
@@ -44,10 +44,10 @@ def measured(
     some: Tensor | None = None
     for x in _with_bar(mixed_batches(model, data), progress):
         if some is None:
-            some = x[:ROWS].float()
+            some = entering(x[:ROWS])
             parts = _parts(model, weights, some, len(x))
         for part in parts:
-            forward_with_variance(part.program, x.float())
+            forward_with_variance(part.program, entering(x))
     assert some is not None
     found = dict(now(model))
     for norm in batchnorms(model):

@@ -19,6 +19,12 @@ from varbnn.kernels.products import channels_first
 from varbnn.packed.layout import conv_weight
 
 
+def by_network(rows: Tensor, networks: int) -> Tensor:
+    """(networks · M, ...) as (networks, M, ...)."""
+    # by way of one dimension: so torch.export finds nothing in it that a batch of some size might not keep
+    return rows.reshape(-1).reshape(networks, rows.shape[0] // networks, *rows.shape[1:])
+
+
 class PackedProduct(nn.Module):
     """What the packed layers share: weights of S networks in blocks, then scale, shift and activation per output.
 
@@ -58,6 +64,14 @@ class PackedProduct(nn.Module):
         """Whether its input may be packed signs."""
         return True
 
+    def taken(self, input: Tensor) -> Tensor:
+        """Packed signs as they are, real numbers in ``float32``."""
+        if input.dtype == torch.int32:
+            return input
+        if not input.is_floating_point():
+            raise InputError(f"a binary layer takes floating inputs, got {input.dtype}")
+        return input.float()
+
     def leading(self) -> int:
         """Networks in the rows of the input."""
         return 1 if self.shared else self.num_samples
@@ -88,7 +102,7 @@ class PackedLinear(PackedProduct):
         if self.flat and input.dim() != 2:
             raise InputError(
                 f"a packed layer with batch norm folded in takes inputs (batch, {self.in_features}), got "
-                f"{tuple(input.shape)}"
+                f"{tuple(input.shape)}: batch norm over as many tokens as features would be taken for one over features"
             )
         values = self.arranged(input)
         product = ops.linear_int8 if self.int8 and values.dtype == torch.float32 else ops.linear
@@ -96,8 +110,6 @@ class PackedLinear(PackedProduct):
             values, self.weight, self.in_features, self.out_features, self.scale, self.shift,
             self.activation,
         )  # fmt: skip
-        if input.dim() == 2:
-            return result.flatten(0, 1)
         rows = input.shape[0] // self.leading() * self.num_samples
         return result.reshape(rows, *input.shape[1:-1], result.shape[-1])
 
@@ -109,13 +121,11 @@ class PackedLinear(PackedProduct):
 
     def arranged(self, input: Tensor) -> Tensor:
         """The rows of `input`, shaped (S or 1, rows of each, K), in float32 unless they are bits."""
-        input = input.float() if input.is_floating_point() else input
-        if input.dim() == 2:
-            return input.unflatten(0, (self.leading(), input.shape[0] // self.leading()))
-        count = 1
+        input = self.taken(input)
+        count = input.shape[0] // self.leading()
         for size in input.shape[1:-1]:
             count = count * size
-        return input.reshape(self.leading(), input.shape[0] // self.leading() * count, input.shape[-1])
+        return input.reshape(-1).reshape(self.leading(), count, input.shape[-1])  # as `by_network` does it
 
     def member(self, s: int) -> list[nn.Module]:
         layer = nn.Linear(self.in_features, self.out_features, bias=False, device="meta")
@@ -165,11 +175,10 @@ class PackedConv(PackedProduct):
         return self.channels[0] // self.groups % WORD == 0
 
     def forward(self, input: Tensor) -> Tensor:
-        bits = input.dtype == torch.int32
-        last = input if bits else input.float().movedim(1, -1).contiguous()
-        lead = self.leading()
+        values = self.taken(input)
+        last = values if values.dtype == torch.int32 else values.movedim(1, -1).contiguous()
         result = ops.conv(
-            last.unflatten(0, (lead, last.shape[0] // lead)), self.weight, *self.channels, self.kernel, self.stride,
+            by_network(last, self.leading()), self.weight, *self.channels, self.kernel, self.stride,
             self.padding, self.dilation, self.groups, self.scale, self.shift, self.activation,
         ).flatten(0, 1)  # fmt: skip
         return result if self.activation == "sign" else channels_first(result)

@@ -17,8 +17,9 @@ from varbnn.nn.conv import BinaryConv1d, BinaryConv2d, BinaryConv3d
 from varbnn.nn.layer import BinaryLayer
 from varbnn.nn.linear import BinaryLinear
 from varbnn.packed.call import Call, Constant, Real, Ref
+from varbnn.packed.functional import module_of
 from varbnn.packed.gates import Opened
-from varbnn.packed.graph import attribute, traced
+from varbnn.packed.graph import KNOWN, attribute, traced
 from varbnn.packed.steps import Affine, PackedConv, PackedLinear
 from varbnn.packed.writing import SKIPPED
 
@@ -72,13 +73,17 @@ def plan(model: nn.Module, drawn: Drawn) -> Plan:
         elif node.op == "get_attr":
             values[node] = result.add(Constant(attribute(root, graph, str(node.target))))
         elif node.op == "call_module":
-            values[node] = _add_module(result, root.get_submodule(str(node.target)), node, values, drawn)
+            module = root.get_submodule(str(node.target))
+            values[node] = _add_module(result, module, node, values, drawn)
+        elif (functional := module_of(node)) is not None:
+            values[node] = _add_step(result, functional, values[node.all_input_nodes[0]], str(node), drawn)
         else:
-            values[node] = _add_call(result, node, values)
+            values[node] = _add_call(result, node.target, node, values)
     return result
 
 
-def _add_call(result: Plan, node: fx.Node, values: Mapping[fx.Node, int]) -> int:
+def _add_call(result: Plan, target: Any, node: fx.Node, values: Mapping[fx.Node, int]) -> int:
+    """`target` with the arguments of `node`: a function, a method's name or a module."""
     inputs: list[fx.Node] = []
 
     def reference(other: fx.Node) -> Any:
@@ -88,9 +93,6 @@ def _add_call(result: Plan, node: fx.Node, values: Mapping[fx.Node, int]) -> int
 
     args = _plain(fx.node.map_arg(node.args, reference))
     kwargs = _plain(fx.node.map_arg(node.kwargs, reference))
-    target = node.target
-    if node.kwargs.get("training") is False and "dropout" in getattr(target, "__name__", ""):
-        return values[inputs[0]]
     return result.add(Call(target, args, kwargs), *(values[other] for other in inputs))
 
 
@@ -106,34 +108,49 @@ def _plain(value: Any) -> Any:
 
 
 def _add_module(result: Plan, module: nn.Module, node: fx.Node, values: Mapping[fx.Node, int], drawn: Drawn) -> int:
-    inputs = [values[arg] for arg in node.args if isinstance(arg, fx.Node)]
-    if len(inputs) != len(node.args) or node.kwargs:
-        raise InputError(f"{node.target} is called with options; packing takes modules that are called with tensors")
+    name, given = str(node.target), [*node.args, *node.kwargs.values()]
+    if len(given) == 1 and isinstance(given[0], fx.Node):
+        return _add_step(result, module, values[given[0]], name, drawn)
+    if isinstance(module, (*KNOWN, *SKIPPED, nn.ReLU)):
+        raise InputError(f"{name} ({type(module).__name__}) is called with options; packing calls it with one tensor")
+    tensors = [values[arg] for arg in node.args if isinstance(arg, fx.Node)]
+    if len(tensors) == len(given) and not node.kwargs:
+        return result.add(Real(_kept(module, name)), *tensors)
+    return _add_call(result, _kept(module, name), node, values)
+
+
+def _add_step(result: Plan, module: nn.Module, value: int, name: str, drawn: Drawn) -> int:
+    """`module`, called with one value."""
     if isinstance(module, SKIPPED):
-        return inputs[0]
+        return value
     if isinstance(module, BinaryLinear):
-        return result.add(_packed_linear(module, drawn.weights[module]), *inputs)
+        return result.add(_packed_linear(module, drawn.weights[module]), value)
     if isinstance(module, BinaryConv1d | BinaryConv2d | BinaryConv3d):
-        return _add_conv(result, module, drawn.weights[module], *inputs)
+        return _add_conv(result, module, drawn.weights[module], value)
     if module in drawn.norms:
-        return result.add(copy.copy(drawn.norms[module]), *inputs)  # one for each use; what they measure is pooled
+        return result.add(copy.copy(drawn.norms[module]), value)  # one for each use; what they measure is pooled
     if isinstance(module, _BatchNorm):
-        return result.add(batchnorm(module, drawn.statistics.get(module), str(node.target)), *inputs)
+        return result.add(batchnorm(module, drawn.statistics.get(module), name), value)
     if isinstance(module, Sign):
         shift = None if module.shift is None else -module.shift.detach().float().reshape(1, -1)
-        return result.add(Affine(None, shift, "sign"), *inputs)
+        return result.add(Affine(None, shift, "sign"), value)
     if isinstance(module, Gate):
-        return result.add(Opened(Gate(module.values, reverse=module.reverse, width=module.width)), *inputs)
+        return result.add(Opened(Gate(module.values, reverse=module.reverse, width=module.width)), value)
     if isinstance(module, nn.ReLU):
-        return result.add(Affine(None, None, "relu"), *inputs)
+        return result.add(Affine(None, None, "relu"), value)
+    return result.add(Real(_kept(module, name)), value)
+
+
+def _kept(module: nn.Module, name: str) -> nn.Module:
+    """A copy that predicts, in float32, and writes into no input."""
     try:
         kept = copy.deepcopy(module).float().eval().requires_grad_(False)
     except RuntimeError as error:  # old weight_norm holds a tensor with a graph after a step
-        raise InputError(f"{node.target} ({type(module).__name__}) cannot be copied: {error}") from error
+        raise InputError(f"{name} ({type(module).__name__}) cannot be copied: {error}") from error
     for option in kept.modules():
         if getattr(option, "inplace", False):
             option.inplace = False  # type: ignore[assignment]  # another step may still need the value
-    return result.add(Real(kept), *inputs)
+    return kept
 
 
 def batchnorm(module: _BatchNorm, statistics: tuple[Tensor, Tensor] | None, name: str) -> Affine:

@@ -17,6 +17,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from varbnn.errors import InputError
+from varbnn.packed.nodes import name_of
 from varbnn.packed.sizes import gives_size
 
 SKIPPED = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
@@ -104,7 +105,7 @@ class _Memory:
     def join(self, node: fx.Node, sources: list[fx.Node]) -> None:
         """`node` may be another look at the memory of `sources`."""
         parts = set[tuple[fx.Node, Any]]().union(*(self._part[source] for source in sources))
-        if _named(node) == "getitem" and _named(sources[0]) in _PARTS and isinstance(node.args[1], int):
+        if name_of(node) == "getitem" and name_of(sources[0]) in _PARTS and isinstance(node.args[1], int):
             parts.add((sources[0], node.args[1]))
         self._part[node] = parts
         every = set[fx.Node]().union(*(self._sharing[source] for source in sources))
@@ -114,25 +115,21 @@ class _Memory:
                 self._sharing[other].add(node)
 
 
-def _named(node: fx.Node) -> str:
-    return node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-
-
 def _is_arithmetic(node: fx.Node) -> bool:
-    return node.op == "call_function" and (_named(node) in (*ARITHMETIC, "getitem", "neg") or node.target in AUGMENTED)
+    return node.op == "call_function" and (name_of(node) in (*ARITHMETIC, "getitem", "neg") or node.target in AUGMENTED)
 
 
 def _is_fresh(root: nn.Module, node: fx.Node) -> bool:
     if node.op == "call_module":
         return not isinstance(root.get_submodule(str(node.target)), (*SKIPPED, nn.Flatten, nn.Unflatten))
-    return _named(node) in _FRESH
+    return name_of(node) in _FRESH
 
 
 def _writes(root: nn.Module, node: fx.Node) -> bool:
     if node.op == "call_module":
         module = root.get_submodule(str(node.target))
         return bool(getattr(module, "inplace", False)) and not isinstance(module, SKIPPED)
-    name = _named(node)
+    name = name_of(node)
     if node.op == "call_method":
         return name.endswith("_") and not name.startswith("__")
     if node.op != "call_function":
@@ -162,7 +159,7 @@ def _make_pure(root: nn.Module, node: fx.Node) -> None:
     """The same operation, giving a new tensor; of modules packing sees to it."""
     if node.op == "call_module":
         return
-    name, target = _named(node), node.target
+    name, target = name_of(node), node.target
     if target in AUGMENTED:
         node.target = AUGMENTED[target]
     elif node.op == "call_method":

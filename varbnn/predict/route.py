@@ -14,6 +14,7 @@ from varbnn.kernels.backend import active_backend
 from varbnn.nn.batchnorm import Data, real_dtype
 from varbnn.nn.draws import binary_layers
 from varbnn.packed import PackedEnsemble, draw_packed, objection
+from varbnn.packed.program import is_numeric
 from varbnn.packed.rows import ROWS
 from varbnn.predict.inputs import RepeatedInputs
 
@@ -73,7 +74,7 @@ def packed_outputs(
     batches = inputs.one_pass()
     first = next(batches)
     ensemble = None
-    if first.dtype == torch.float32:
+    if first.dtype == torch.float32 or (is_numeric(first) and not first.is_floating_point()):
         with suppress(InputError):  # refused; the loop answers, or says what is wrong with the data
             ensemble = draw_packed(model, num_samples, refresh_bn, generator, rows=first[:ROWS])
     if ensemble is None:

@@ -39,6 +39,10 @@ def _never(value: Any) -> bool:
     return value is False
 
 
+def _absent(value: Any) -> bool:
+    return value is None
+
+
 def _maybe(fits: Fits) -> Fits:
     return lambda value: value is None or fits(value)
 
@@ -90,6 +94,15 @@ CLASSES: dict[str, tuple[type[nn.Module], Mapping[str, Fits]]] = {
     cls.__name__: (cls, options)
     for classes, options in (
         ((nn.Linear,), {"in_features": _count, "out_features": _count, "bias": _flag}),
+        (
+            (nn.Embedding,),
+            {
+                "num_embeddings": _count,
+                "embedding_dim": _count,
+                "padding_idx": _maybe(_natural),
+                "max_norm": _absent,
+            },
+        ),
         ((nn.Conv1d, nn.Conv2d, nn.Conv3d), _CONV),
         ((nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d), _TRANSPOSED),
         ((nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d), _MAX_POOL),

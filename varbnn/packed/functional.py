@@ -1,0 +1,39 @@
+"""Calls that do what a module of torch.nn does: packing knows each in one form, that of the module."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.nn import functional as F
+
+from varbnn.packed.nodes import name_of, option
+
+TRAINING = ("training", "train")
+_RELU: frozenset[Any] = frozenset({torch.relu, F.relu, "relu"})
+_CLAMP: frozenset[Any] = frozenset({torch.clamp, torch.clip, torch.clamp_min, "clamp", "clip", "clamp_min"})
+_FLATTEN: frozenset[Any] = frozenset({torch.flatten, "flatten"})
+
+
+def module_of(node: fx.Node) -> nn.Module | None:
+    """The module that does what the call `node` does to its first input; None where there is none.
+
+    >>> graph = fx.Graph()
+    >>> module_of(graph.call_function(torch.clamp, (graph.placeholder("x"),), {"min": 0}))
+    ReLU()
+    """
+    if node.target in _RELU or (node.target in _CLAMP and _from_zero(node)):
+        return nn.ReLU()
+    if node.target in _FLATTEN:
+        start, end = option(node, 1, "start_dim", 0), option(node, 2, "end_dim", -1)
+        if type(start) is int and type(end) is int:
+            return nn.Flatten(start, end)
+    if "dropout" in name_of(node) and option(node, 2, TRAINING, True) is False:
+        return nn.Identity()
+    return None
+
+
+def _from_zero(node: fx.Node) -> bool:
+    low, high = option(node, 1, "min", None), option(node, 2, "max", None)
+    return type(low) in (int, float) and low == 0 and high is None
