@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
-from tqdm.auto import tqdm
 
 from varbnn import saving
 from varbnn.continual.evaluation import Evaluation, Result, judge, judge_untrained
@@ -17,6 +16,7 @@ from varbnn.continual.strategies import Strategy
 from varbnn.continual.streams import Stream
 from varbnn.errors import InputError
 from varbnn.nn import binary_layers, draw_once_per_forward
+from varbnn.progress import progress_bar
 
 
 def learn(
@@ -50,7 +50,7 @@ def learn(
         checkpoint: file to go on from when it is there. A run that was killed anywhere, also inside a task, ends with
             the same numbers as one that was not.
         checkpoint_every: seconds between writes inside a task; each task ends with one.
-        progress: show a bar.
+        progress: show a bar, where there is a terminal or a notebook.
 
     Returns:
         Accuracy, NLL and ECE on every task after every task, and the state of the posterior over time.
@@ -90,7 +90,7 @@ def learn(
     elif evaluation.tasks == "all":
         judge_untrained(model, stream, evaluation, seed, run.result)
     saver = Saver(path, run, settings, checkpoint_every)
-    with tqdm(total=len(stream), initial=run.number, desc=stream.name, unit="task", disable=not progress) as bar:
+    with progress_bar(progress, total=len(stream), initial=run.number, desc=stream.name, unit="task") as bar:
         while run.number < len(stream):
             task = run.learn_task(saver.now_and_then, lambda epoch, loss: _under_way(bar, epoch, epochs, loss))
             judge(model, strategy, stream, task, run.number, evaluation, seed, run.result)
