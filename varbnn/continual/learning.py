@@ -11,7 +11,7 @@ from torch import nn
 from varbnn import saving
 from varbnn.continual.evaluation import Evaluation, Result, judge, judge_untrained
 from varbnn.continual.run import Plan, Run, Schedule
-from varbnn.continual.state import Saver, load, settings_of
+from varbnn.continual.state import Saver, load, require_memory, settings_of
 from varbnn.continual.strategies import Strategy
 from varbnn.continual.streams import Stream
 from varbnn.errors import InputError
@@ -57,7 +57,8 @@ def learn(
 
     Raises:
         InputError: a number out of range, a task without examples or with labels that the network has no output for,
-            NaN on the way; the model keeps its last good step.
+            NaN on the way; the model keeps its last good step. With `checkpoint`, a strategy of one's own that does
+            not say in `state_dict` what it remembers.
         CheckpointError: `checkpoint` cannot be read or written, or belongs to a run with other settings.
 
     >>> import varbnn as vb
@@ -82,6 +83,7 @@ def learn(
     path = None if checkpoint is None else Path(checkpoint)
     if path is not None:
         saving.require_folder(path)
+        require_memory(strategy)
     run = Run(model, stream, strategy, plan)
     if any(True for _ in binary_layers(model)):
         draw_once_per_forward(model)  # a model built by hand does not do so by itself
