@@ -145,6 +145,7 @@ class Rounded(continual.PosteriorAsPrior):
     """Carries a posterior of so many bits per weight from task to task, on either grid."""
 
     grid: continual.stored.Grid = "natural"
+    state_dict = continual.PosteriorAsPrior.state_dict  # what is carried is in the model
 
     def end(self, model: nn.Module, task: Task, number: int) -> None:
         if self.bits is not None:

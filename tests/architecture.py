@@ -17,6 +17,7 @@ ROOF = 6  # the only floor that may import the package itself
 FLOORS = {
     "errors": 0,
     "bits": 0,
+    "progress": 0,
     "kernels": 1,
     "saving": 1,  # files of plain state, knows no model
     "data": 1,  # reads arrays, knows no model

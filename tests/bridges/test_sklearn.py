@@ -262,7 +262,8 @@ def test_widths_may_be_an_array(iris):
     assert_array_equal(by_array.predict_proba(iris[0]), by_tuple.predict_proba(iris[0]))
 
 
-def test_verbose_shows_a_bar_and_nothing_else_does(iris, capfd):
+def test_verbose_shows_a_bar_and_nothing_else_does(iris, capfd, monkeypatch):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     VariationalBNNClassifier(**QUICK).fit(*iris)
     assert capfd.readouterr() == ("", "")
     VariationalBNNClassifier(**QUICK, verbose=True).fit(*iris)

@@ -597,6 +597,68 @@ def test_a_strategy_of_ones_own_says_what_it_is(stream, tmp_path):
         learned(stream, network(), strategy=Mine(torch.zeros(1)), epochs=1)
 
 
+class Counting(continual.FineTune):
+    """Remembers how many tasks have ended, and says so to no file."""
+
+    ended = 0
+
+    def end(self, model, task, number):
+        self.ended += 1
+
+
+class Saying(Counting):
+    def state_dict(self):
+        return {"ended": self.ended}
+
+
+class Telling(Saying):
+    def load_state_dict(self, state):
+        self.ended = state["ended"]
+
+
+class Careless(Telling):
+    """Made from one that does say, and remembers more."""
+
+    def end(self, model, task, number):
+        super().end(model, task, number)
+
+
+class Watching(continual.EWC):
+    def end(self, model, task, number):
+        super().end(model, task, number)
+
+
+class Honest(Watching):
+    state_dict = continual.EWC.state_dict  # nothing more
+
+
+@pytest.mark.parametrize(
+    "made, said",
+    [
+        (lambda: Counting(plain), "Counting has its own end and no state_dict.*state_dict = FineTune.state_dict"),
+        (lambda: Saying(plain), "Saying has its own state_dict and no load_state_dict"),
+        (lambda: Careless(plain), "Careless has its own end and no state_dict.*state_dict = Telling.state_dict"),
+        (lambda: Watching(plain, examples=5), "Watching has its own end and no state_dict"),
+        (lambda: continual.Replay(Counting(plain), continual.Coreset(5, "random")), "Counting has its own end"),
+        (lambda: Telling(plain), None),
+        (lambda: Honest(plain, examples=5), None),
+    ],
+)
+def test_a_strategy_that_remembers_what_no_file_would_hold_is_refused_at_the_start(stream, tmp_path, made, said):
+    torch.manual_seed(0)
+    model = vb.binarize(nn.Sequential(nn.Linear(8, 3)), vb.posteriors.Point())
+    before = model[0].latent.detach().clone()
+    options = dict(epochs=1, schedule=None)
+    if said is None:
+        learned(stream, model, strategy=made(), checkpoint=tmp_path / "run.pt", **options)
+        return
+    with pytest.raises(InputError, match=said):
+        learned(stream, model, strategy=made(), checkpoint=tmp_path / "run.pt", **options)
+    assert torch.equal(model[0].latent, before)
+    assert not list(tmp_path.iterdir())
+    learned(stream, model, strategy=made(), **options)  # without a file there is nothing to forget
+
+
 def test_an_optimizer_of_another_network_is_refused_and_one_that_is_wrapped_is_taken(stream):
     class Wrapped:
         def __init__(self, inner):

@@ -100,7 +100,7 @@ def test_a_file_of_something_else_is_refused(tmp_path):
 
 def test_another_network_is_refused_and_left_alone():
     kept, other = continual.store(model_with(*some_beliefs())), model_with(torch.ones(2, 2))
-    with pytest.raises(InputError, match="stored posterior is of weights"):
+    with pytest.raises(CheckpointError, match="stored posterior is of weights"):
         kept.load_into(other)
     assert torch.equal(next(other.parameters()), torch.ones(2, 2))
 

@@ -50,6 +50,16 @@ def test_health_refuses_a_prior_of_another_shape():
         vb.health(network(), prior=[torch.zeros(3), torch.zeros(2, 6)])
 
 
+@pytest.mark.parametrize(
+    "prior, given", [(0.0, "got 0.0"), (torch.zeros(2), "got a Tensor"), ([0.0, 0.0], "got a list")]
+)
+def test_health_refuses_a_prior_that_is_no_row_of_tensors(prior, given):
+    model = network()
+    vb.health(model, warn=False)
+    with pytest.raises(InputError, match=f"a list of tensors, one per belief .2 here.*None for fair coins, {given}"):
+        vb.health(model, prior=prior)
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_health_refuses_a_broken_belief_by_name(bad):
     model = network()

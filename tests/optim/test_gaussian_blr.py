@@ -267,7 +267,7 @@ def test_half_a_pair_without_gradient_is_refused_and_nothing_changes():
 def test_the_state_of_another_form_is_refused(own, saved):
     (p,), (q,) = latents(own, torch.zeros(2)), latents(saved, torch.zeros(2))
     optimizer, other = GaussianBLR([p], 0.1, 10), GaussianBLR([q], 0.1, 10)
-    with pytest.raises(InputError, match=f"form '{own}', the saved state '{saved}'"):
+    with pytest.raises(CheckpointError, match=f"form '{own}', the saved state '{saved}'"):
         optimizer.load_state_dict(other.state_dict())
 
 

@@ -26,7 +26,7 @@ from tests.contracts.rule import (
     oracle_of,
     rules,
 )
-from varbnn.errors import InputError, VarbnnWarning
+from varbnn.errors import CheckpointError, InputError, VarbnnWarning
 from varbnn.optim.filters import Filter
 from varbnn.posteriors import Bernoulli, Point, mark_belief
 
@@ -507,12 +507,12 @@ def test_a_state_of_another_rule_is_refused_before_anything_is_changed(rule):
     optimizer = rule(beliefs(rule, torch.randn(3)), **rule.settings[0])
     before = copy.deepcopy(optimizer.state_dict())
     other = torch.optim.SGD([torch.zeros(3)], lr=0.5).state_dict()
-    with pytest.raises(InputError, match=r"no state of this|the saved state None"):
+    with pytest.raises(CheckpointError, match="no state of this"):
         optimizer.load_state_dict(other)
     assert optimizer.state_dict() == before
     swapped = copy.deepcopy(before)
     swapped["param_groups"][0]["kind"] = "real"
-    with pytest.raises(InputError, match="is of kind 'real', not 'belief'"):
+    with pytest.raises(CheckpointError, match="is of kind 'real', not 'belief'"):
         optimizer.load_state_dict(swapped)
     assert optimizer.state_dict() == before
 
@@ -550,7 +550,7 @@ def test_a_state_of_another_models_shapes_is_refused_before_anything_is_changed(
 
     optimizer, other = stepped(3), stepped(5).state_dict()
     before = copy.deepcopy(optimizer.state_dict())
-    with pytest.raises(InputError, match=r"of parameter \d has shape \([\d, ]+\), the parameter \([\d, ]+\)"):
+    with pytest.raises(CheckpointError, match=r"of parameter \d has shape \([\d, ]+\), the parameter \([\d, ]+\)"):
         optimizer.load_state_dict(other)
     now = optimizer.state_dict()
     assert now["param_groups"] == before["param_groups"]
@@ -613,8 +613,7 @@ def test_a_hook_may_make_a_state_of_this_rule_of_another(rule):
         return {**state, "param_groups": groups}
 
     state = {**optimizer.state_dict(), "param_groups": [{**groups[0], "kind": None}]}
-    with pytest.raises(InputError):
+    with pytest.raises(CheckpointError):
         optimizer.load_state_dict(state)
-    if type(optimizer).load_state_dict is varbnn.optim.Rule.load_state_dict:
-        optimizer.register_load_state_dict_pre_hook(migrated)
-        optimizer.load_state_dict(state)
+    optimizer.register_load_state_dict_pre_hook(migrated)
+    optimizer.load_state_dict(state)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 import varbnn as vb
 from tests.contracts.rule import beliefs
-from varbnn.errors import InputError
+from varbnn.errors import CheckpointError, InputError
 from varbnn.kernels import using_backend
 from varbnn.optim import VISPA, Cosine, Scheduler, StraightThrough
 from varbnn.posteriors import LowRankGaussian, Point
@@ -158,7 +158,7 @@ def test_a_state_saved_under_another_constraint_or_scale_is_refused():
     for options in ({"constraint": "unit"}, {"scale": 4.0}):
         here, there = (network(LowRankGaussian(rank=2, **o)) for o in ({}, options))
         saved = VISPA(there.parameters()).state_dict()
-        with pytest.raises(InputError, match="the saved state"):
+        with pytest.raises(CheckpointError, match="the saved state"):
             VISPA(here.parameters()).load_state_dict(saved)
 
 

@@ -179,7 +179,8 @@ def test_labels_as_inputs_are_fine_where_the_model_embeds_them():
     assert predict(model, DataLoader(torch.arange(10), batch_size=4), 2).probs.shape == (2, 10, 3)
 
 
-def test_the_progress_bar_shows_only_on_request(capsys):
+def test_the_progress_bar_shows_only_on_request(capsys, monkeypatch):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     predict(without_batchnorm(), X, 2)
     assert capsys.readouterr().err == ""
     predict(without_batchnorm(), X, 2, progress=True)

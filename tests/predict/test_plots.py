@@ -176,6 +176,22 @@ def test_seven_runs_differ_in_colour_and_the_legend_stays_inside_the_picture():
     assert legend.get_window_extent().y0 >= panel.bbox.y1
 
 
+def test_validation_goes_fainter_into_the_panel_of_what_it_is_compared_with():
+    history = [{"flips": 3.0, "loss": 1.0, "val_loss": 1.5}, {"flips": 2.0, "loss": 0.5, "val_loss": 0.01}]
+    figure = plots.training_curves(history)
+    _, loss = figure.axes
+    trained, judged = loss.lines
+    assert list(judged.get_ydata()) == [1.5, 0.01]
+    assert judged.get_color() == trained.get_color()
+    assert (judged.get_alpha() or 1) < (trained.get_alpha() or 1)
+    assert loss.get_yscale() == "log", "the axis is that of both"
+    assert texts(figure.legends[0]) == ["training", "validation"], "although the first panel has none"
+    several = plots.training_curves({"a": history, "b": history}, ["loss", "val_loss"], ax=Figure().subplots())
+    assert texts(several.axes[0].get_legend()) == ["a", "a, validation", "b", "b, validation"]
+    (alone,) = plots.training_curves(history, ["val_loss"]).axes
+    assert alone.get_ylabel() == "validation loss,\nnats per example"
+
+
 def test_flips_are_drawn_so_that_thousands_and_none_can_both_be_read():
     history = [{"flips": 40_000.0, "loss": 1.0}, {"flips": 3.0, "loss": 0.5}, {"flips": 0.0, "loss": 0.4}]
     flips, loss = plots.training_curves(history, ["flips", "loss"]).axes

@@ -119,7 +119,8 @@ def test_more_samples_begin_with_the_same_networks():
 
 
 @needs_fast
-def test_the_bar_shows_only_on_request(capsys):
+def test_the_bar_shows_only_on_request(capsys, monkeypatch):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     predict(model(), X, 9)
     assert capsys.readouterr().err == ""
     predict(model(), X, 9, progress=True)

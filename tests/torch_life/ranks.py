@@ -16,7 +16,9 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from tests.torch_life.networks import bayes, normalised, plain, train_step
+from varbnn import fit, freeze, health, pack, predict
 from varbnn.errors import InputError
+from varbnn.nn.draws import gathered
 from varbnn.optim import VISPA
 from varbnn.posteriors import Bernoulli, LowRankGaussian
 
@@ -157,6 +159,76 @@ def sharded_with_own_draws(rank: int) -> dict[str, Any]:
     return {"losses": losses, "mode": model(torch.ones(1, 8)).detach()}
 
 
+def run_of_fit(model: torch.nn.Module, epochs: int = 3, checkpoint: Path | None = None) -> list[dict[str, float]]:
+    """The same on one process and on sharded ranks."""
+    torch.manual_seed(1)
+    x, y = shard_of_the_batch(0)
+    loader = [(x[:8], y[:8]), (x[8:], y[8:])]
+    options = dict(epochs=epochs, validation=[shard_of_the_batch(1)], checkpoint=checkpoint, progress=False)
+    rows = fit(model, bayes(model, lr=0.1), loader, **options)
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+
+
+def sharded_fit(rank: int) -> dict[str, Any]:
+    """`fit`, `health` and `predict` on a model that is spread over the ranks; a run that goes on from a file."""
+
+    def spread() -> torch.nn.Module:
+        torch.manual_seed(0)
+        model = normalised()
+        mesh = init_device_mesh("cpu", (RANKS,))
+        for layer in (model[0], model[3]):
+            fully_shard(layer, mesh=mesh)
+        fully_shard(model, mesh=mesh)
+        return model
+
+    model, parted = spread(), spread()
+    rows = run_of_fit(model)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "run.pt"
+        run_of_fit(parted, epochs=2, checkpoint=path)
+        parted = spread()
+        resumed = run_of_fit(parted, checkpoint=path)
+    x, _ = shard_of_the_batch(1)
+    own = torch.Generator().manual_seed(3)
+    found = {
+        "rows": rows,
+        "resumed": resumed,
+        "parameters": [gathered(p).detach() for p in model.parameters()],
+        "resumed_parameters": [gathered(p).detach() for p in parted.parameters()],
+        "entropy": health(model, warn=False).layer_entropy_bits,
+        "probs": predict(model, x, 3, refresh_bn=shard_of_the_batch(0)[0], generator=own).probs,
+    }
+    for name, copies in (
+        ("freeze", lambda: freeze(model, refresh_bn=x)),
+        ("pack", lambda: pack(model, 2, refresh_bn=x)),
+    ):
+        try:
+            copies()
+        except InputError as error:
+            found[name] = str(error)
+    return found
+
+
+def ended_by_one_rank(rank: int) -> dict[str, Any]:
+    """Data parallel: one rank wants to stop, and the ranks have different numbers of validation batches."""
+    torch.manual_seed(0)
+    model = normalised()
+    parallel = DistributedDataParallel(model)
+    torch.manual_seed(100 + rank)
+    x, y = shard_of_the_batch(rank)
+    new = [(x[:4], y[:4])] * (1 + rank)
+    rows = fit(
+        parallel,
+        bayes(parallel),
+        [(x, y)],
+        epochs=5,
+        validation=new,
+        after_epoch=lambda history: rank == 1 and len(history) == 2,
+        progress=False,
+    )
+    return {"epochs": len(rows), "parameters": [p.detach() for p in model.parameters()]}
+
+
 WORKS = [
     data_parallel,
     data_parallel_published,
@@ -164,4 +236,6 @@ WORKS = [
     sharded_low_rank,
     sharded,
     sharded_with_own_draws,
+    sharded_fit,
+    ended_by_one_rank,
 ]

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import distributed
 
+import varbnn as vb
 from tests.torch_life import ranks
-from tests.torch_life.networks import bayes, plain, train_step
+from tests.torch_life.networks import bayes, normalised, plain, train_step
 from varbnn.optim import VISPA
 from varbnn.posteriors import LowRankGaussian
 
@@ -77,6 +78,40 @@ def test_sharded_beliefs_are_recognised_and_train_as_on_one_process(both):
         assert_equal_lists(rank["parameters"], [p.detach() for p in model.parameters()], rtol=1e-4, atol=1e-5)
         assert "NaN or infinite" in rank["refused"], "on both ranks, although one shard is finite"
         assert rank["unchanged"]
+
+
+def test_fit_health_and_predict_of_sharded_models_are_those_of_one_process(both):
+    torch.manual_seed(0)
+    model = normalised()
+    rows = ranks.run_of_fit(model)
+    entropy = vb.health(model, warn=False).layer_entropy_bits
+    x, refresh = ranks.shard_of_the_batch(1)[0], ranks.shard_of_the_batch(0)[0]
+    probs = vb.predict(model, x, 3, refresh_bn=refresh, generator=torch.Generator().manual_seed(3)).probs
+    for rank in both["sharded_fit"]:
+        for there, here in zip(rank["rows"], rows, strict=True):
+            assert there == pytest.approx(here, rel=1e-5)
+        assert_equal_lists(rank["parameters"], [p.detach() for p in model.parameters()], rtol=1e-4, atol=1e-5)
+        assert rank["entropy"] == pytest.approx(entropy, rel=1e-5)
+        torch.testing.assert_close(rank["probs"], probs, rtol=1e-3, atol=1e-4)
+
+
+def test_a_sharded_run_goes_on_from_its_files(both):
+    for rank in both["sharded_fit"]:
+        assert rank["resumed"] == rank["rows"]
+        assert_equal_lists(rank["resumed_parameters"], rank["parameters"])
+
+
+@pytest.mark.parametrize("name", ["freeze", "pack"])
+def test_copies_of_sharded_models_are_refused_with_what_to_do(both, name):
+    for rank in both["sharded_fit"]:
+        assert "spread over ranks by fully_shard" in rank[name]
+        assert "full_state_dict=True" in rank[name]
+
+
+def test_where_one_rank_ends_the_training_all_do(both):
+    first, second = both["ended_by_one_rank"]
+    assert first["epochs"] == second["epochs"] == 2
+    assert_equal_lists(first["parameters"], second["parameters"])
 
 
 def test_sharded_ranks_train_with_their_own_draws(both):

@@ -43,7 +43,7 @@ class VariationalBNNClassifier(base.ClassifierMixin, Network):
         num_samples: networks that predict together.
         random_state: of initial weights, batches and draws. Torch's global random state is left alone.
         warm_start: `fit` goes on with the network of the last one, and its standardisation, for `max_iter` passes more.
-        verbose: show a progress bar.
+        verbose: show a progress bar, where there is a terminal or a notebook.
 
     Attributes:
         classes_, n_features_in_, feature_names_in_, n_iter_, loss_, loss_curve_: as everywhere in scikit-learn; the

@@ -47,7 +47,7 @@ def _run(chosen: argparse.Namespace) -> None:
         chosen.samples,
         refresh_bn=data,
         generator=torch.Generator().manual_seed(chosen.seed),
-        progress=sys.stderr.isatty(),
+        progress=True,
     )
     packed.save(chosen.out)
     what = plural(packed.num_samples, "sampled network") if chosen.samples else "the mode as 1 network"

@@ -252,7 +252,8 @@ class Coreset:
         Raises:
             CheckpointError: it is of a coreset with other settings, or does not fit together; nothing is changed then.
         """
-        missing = {"settings", "x", "y", "classes", "scales", "dtype"} - state.keys()
+        names = {"settings", "x", "y", "classes", "scales", "dtype"}
+        missing = names - (state.keys() if isinstance(state, dict) else set())
         if missing:
             raise CheckpointError(f"the state of a coreset lacks {', '.join(sorted(missing))}; save it again")
         other = [key for key, value in self.settings.items() if state["settings"].get(key) != value]

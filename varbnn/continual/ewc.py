@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from varbnn.continual.strategies import Strategy, heads_of, outputs_of
+from varbnn.continual.strategies import Strategy, heads_of, outputs_of, require_keys
 from varbnn.continual.streams import Task
-from varbnn.errors import InputError
+from varbnn.errors import CheckpointError, InputError
 from varbnn.nn.batchnorm import device_of
 from varbnn.nn.draws import evaluating
 
@@ -98,6 +98,14 @@ class _Springs(Strategy):
     def begin(self, model: nn.Module, task: Task, number: int) -> torch.optim.Optimizer:
         if number == 0:
             self._springs = []  # those of another run
+        own = {name: p.shape for name, p in model.named_parameters()}
+        held = {name: place.shape for _, places in self._springs for name, place in places.items()}
+        if not held.items() <= own.items():
+            name = next(name for name, shape in held.items() if own.get(name) != shape)
+            raise CheckpointError(
+                f"the springs of {type(self).__name__} hold {name} of shape {tuple(held[name])}, which this model has "
+                "not; load the state of a run with such a model"
+            )
         return self.optimizer(model, task)
 
     def penalty(self, model: nn.Module) -> Tensor | None:
@@ -111,6 +119,13 @@ class _Springs(Strategy):
             for p, place in [(parameters[name], places[name])]
         )
         return torch.as_tensor(self.strength / 2 * total)
+
+    def end(self, model: nn.Module, task: Task, number: int) -> None:
+        self._springs = self._joined(*self._measured(model, task))
+
+    def _joined(self, importance: Tensors, places: Tensors) -> list[tuple[Tensors, Tensors]]:
+        """The springs, with those of the task just learned."""
+        raise NotImplementedError
 
     def _measured(self, model: nn.Module, task: Task) -> tuple[Tensors, Tensors]:
         """Importance and place of every parameter, now that `task` is learned."""
@@ -128,6 +143,7 @@ class _Springs(Strategy):
         return {"springs": [list(pair) for pair in self._springs]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        require_keys(state, {"springs"}, self)
         self._springs = [(importance, place) for importance, place in state["springs"]]
 
 
@@ -166,8 +182,8 @@ class EWC(_Springs):
     ) -> None:
         super().__init__(optimizer, strength, examples, labels)
 
-    def end(self, model: nn.Module, task: Task, number: int) -> None:
-        self._springs = [*self._springs, self._measured(model, task)]
+    def _joined(self, importance: Tensors, places: Tensors) -> list[tuple[Tensors, Tensors]]:
+        return [*self._springs, (importance, places)]
 
 
 class OnlineEWC(_Springs):
@@ -208,8 +224,7 @@ class OnlineEWC(_Springs):
     def describe(self) -> dict[str, Any]:
         return {**super().describe(), "gamma": self.gamma}
 
-    def end(self, model: nn.Module, task: Task, number: int) -> None:
-        importance, places = self._measured(model, task)
+    def _joined(self, importance: Tensors, places: Tensors) -> list[tuple[Tensors, Tensors]]:
         for before, _ in self._springs:
             importance = {name: self.gamma * before[name] + new for name, new in importance.items()}
-        self._springs = [(importance, places)]
+        return [(importance, places)]

@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
-from tqdm.auto import tqdm
 
 from varbnn import saving
 from varbnn.continual.evaluation import Evaluation, Result, judge, judge_untrained
 from varbnn.continual.run import Plan, Run, Schedule
-from varbnn.continual.state import Saver, load, settings_of
+from varbnn.continual.state import Saver, load, require_memory, settings_of
 from varbnn.continual.strategies import Strategy
 from varbnn.continual.streams import Stream
 from varbnn.errors import InputError
 from varbnn.nn import binary_layers, draw_once_per_forward
+from varbnn.progress import progress_bar
 
 
 def learn(
@@ -50,14 +50,15 @@ def learn(
         checkpoint: file to go on from when it is there. A run that was killed anywhere, also inside a task, ends with
             the same numbers as one that was not.
         checkpoint_every: seconds between writes inside a task; each task ends with one.
-        progress: show a bar.
+        progress: show a bar, where there is a terminal or a notebook.
 
     Returns:
         Accuracy, NLL and ECE on every task after every task, and the state of the posterior over time.
 
     Raises:
         InputError: a number out of range, a task without examples or with labels that the network has no output for,
-            NaN on the way; the model keeps its last good step.
+            NaN on the way; the model keeps its last good step. With `checkpoint`, a strategy of one's own that does
+            not say in `state_dict` what it remembers.
         CheckpointError: `checkpoint` cannot be read or written, or belongs to a run with other settings.
 
     >>> import varbnn as vb
@@ -82,6 +83,7 @@ def learn(
     path = None if checkpoint is None else Path(checkpoint)
     if path is not None:
         saving.require_folder(path)
+        require_memory(strategy)
     run = Run(model, stream, strategy, plan)
     if any(True for _ in binary_layers(model)):
         draw_once_per_forward(model)  # a model built by hand does not do so by itself
@@ -90,7 +92,7 @@ def learn(
     elif evaluation.tasks == "all":
         judge_untrained(model, stream, evaluation, seed, run.result)
     saver = Saver(path, run, settings, checkpoint_every)
-    with tqdm(total=len(stream), initial=run.number, desc=stream.name, unit="task", disable=not progress) as bar:
+    with progress_bar(progress, total=len(stream), initial=run.number, desc=stream.name, unit="task") as bar:
         while run.number < len(stream):
             task = run.learn_task(saver.now_and_then, lambda epoch, loss: _under_way(bar, epoch, epochs, loss))
             judge(model, strategy, stream, task, run.number, evaluation, seed, run.result)

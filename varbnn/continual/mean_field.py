@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from varbnn.continual.strategies import Strategy
+from varbnn.continual.strategies import Strategy, require_keys
 from varbnn.continual.streams import Task
-from varbnn.errors import InputError
+from varbnn.errors import CheckpointError, InputError
 from varbnn.nn.batchnorm import Data, batchnorm_preserved, batchnorms, device_of, refresh_batchnorm
 from varbnn.nn.draws import evaluating
 from varbnn.predict import Prediction
@@ -150,6 +150,10 @@ class MeanField(Strategy):
             raise InputError(f"{type(model).__name__} has no mean-field layer; call varbnn.continual.mean_field first")
         if number == 0:
             self._prior = []  # that of another run
+        own, held = ([mean.shape for mean, _ in pairs] for pairs in (_gaussians(model), self._prior))
+        if held and held != own:
+            given = f"shapes {[tuple(shape) for shape in held]}, the model's are {[tuple(shape) for shape in own]}"
+            raise CheckpointError(f"the prior of MeanField has {given}; load the state of a run with such a model")
         self._examples = len(task)
         return self.optimizer(model, task)
 
@@ -192,6 +196,7 @@ class MeanField(Strategy):
         return {"prior": [list(pair) for pair in self._prior]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        require_keys(state, {"prior"}, self)
         self._prior = [(mean, sd) for mean, sd in state["prior"]]
 
 

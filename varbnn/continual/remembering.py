@@ -14,7 +14,7 @@ from varbnn.continual.coresets import Coreset
 from varbnn.continual.evaluation import seed_of
 from varbnn.continual.mixing import together
 from varbnn.continual.run import Plan, Run, Schedule
-from varbnn.continual.strategies import Examples, FineTune, Strategy, outputs_of
+from varbnn.continual.strategies import Examples, FineTune, Strategy, outputs_of, require_keys
 from varbnn.continual.tasks import Task, from_tasks
 from varbnn.errors import InputError
 from varbnn.nn.batchnorm import Data
@@ -60,8 +60,14 @@ class _Remembering(Strategy):
         return {"strategy": self.strategy.state_dict(), "coreset": self.coreset.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.strategy.load_state_dict(state["strategy"])
+        require_keys(state, {"strategy", "coreset"}, self)
+        before = self.coreset.state_dict()
         self.coreset.load_state_dict(state["coreset"])
+        try:
+            self.strategy.load_state_dict(state["strategy"])
+        except Exception:
+            self.coreset.load_state_dict(before)
+            raise
 
     def _rest(self, task: Task, number: int) -> Task:
         """`task` without what the coreset withholds of it; a strategy inside with the same coreset sees to that."""

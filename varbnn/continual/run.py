@@ -12,14 +12,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from varbnn import bits
 from varbnn.continual.evaluation import Result, seed_of
 from varbnn.continual.strategies import Examples, Strategy
 from varbnn.continual.streams import Stream, Task
 from varbnn.continual.tasks import require_several
 from varbnn.errors import InputError
-from varbnn.nn import binary_layers, health
+from varbnn.nn import binary_layers
 from varbnn.nn.batchnorm import device_of
+from varbnn.nn.flips import packed_modes
+from varbnn.nn.health import health_since
 from varbnn.optim.belonging import advance, require_own
 
 Schedule = Callable[[torch.optim.Optimizer, int], Any]
@@ -144,28 +145,13 @@ class Run:
         row = {"loss": self.place.loss / max(self.place.seen, 1), "seconds": self.place.seconds}
         row["bytes_kept"] = float(self.strategy.bytes_kept())
         if any(True for _ in binary_layers(self.model)):
-            state = health(self.model, warn=False)
+            state, self.modes = health_since(self.model, self.modes)
             row |= {"entropy_bits": state.entropy_bits, "saturated": state.saturated, "kl": state.kl}
             row["fullest_bits"] = min(state.layer_entropy_bits.values())
-            now = packed_modes(self.model)
-            row["flips"] = float(sum(differing(a, b) for a, b in zip(self.modes, now, strict=True)))
-            self.modes = now
+            row["flips"] = float(state.flips or 0)
         self.result.history.append(row)
         self.number, self.place = self.number + 1, Place()
         self.task = self.optimizer = self.scheduler = self.examples = None
-
-
-@torch.no_grad()
-def packed_modes(model: nn.Module) -> list[Tensor]:
-    """The most probable sign of every binary weight, as bits."""
-    modes = [layer.posterior.mode(*layer.belief) for _, layer in binary_layers(model)]
-    return [bits.pack(mode.reshape(1, -1)).cpu() for mode in modes]
-
-
-def differing(one: Tensor, other: Tensor) -> int:
-    """Bits that are not the same."""
-    changed = (one ^ other).contiguous().view(torch.uint8)
-    return int(sum(((changed >> bit) & 1).sum(dtype=torch.int64) for bit in range(8)))
 
 
 def steps(examples: Examples, batch_size: int) -> int:

@@ -102,6 +102,25 @@ def load(path: Path, run: Run, settings: Settings) -> None:
     saving.set_random_state(state)
 
 
+def require_memory(strategy: Strategy) -> None:
+    """Raise InputError where what a strategy remembers would not come back from a file."""
+    for item in (item for item, _ in _held(strategy) if isinstance(item, Strategy)):
+        kind = type(item)
+        end, state, load = (_written(kind, name) for name in ("end", "state_dict", "load_state_dict"))
+        newer, older = ("end", "state_dict") if state[0] > end[0] else ("state_dict", "load_state_dict")
+        if state[0] > end[0] or load[-1] > state[-1]:
+            raise InputError(
+                f"{kind.__name__} has its own {newer} and no {older}, so a run that goes on from its checkpoint would "
+                f"forget what it remembers; write state_dict and load_state_dict, or where it remembers nothing more "
+                f"than {kind.__mro__[1].__name__}: state_dict = {kind.__mro__[1].__name__}.state_dict"
+            )
+
+
+def _written(kind: type, name: str) -> list[int]:
+    """In which classes, from `kind` upwards, the method `name` that `kind` uses is to be found."""
+    return [index for index, base in enumerate(kind.__mro__) if vars(base).get(name) is getattr(kind, name)]
+
+
 def _held(item: Strategy | Coreset) -> list[tuple[Strategy | Coreset, dict[str, Any]]]:
     """What a strategy and everything inside it hold; loading a state replaces such values and changes none in place."""
     values = dict(vars(item))

@@ -62,12 +62,13 @@ class StoredPosterior:
         """Make these the beliefs of `model`; other parameters stay.
 
         Raises:
-            InputError: a model with other beliefs, which is unchanged then.
+            CheckpointError: the model has other beliefs; it is unchanged then.
+            InputError: it has none, or none of natural parameters.
         """
         own = _beliefs(model)
         shapes = tuple(tuple(parameter.shape) for parameter in own)
         if shapes != self.shapes:
-            raise InputError(f"the stored posterior is of weights {self.shapes}, the model's are {shapes}")
+            raise CheckpointError(f"the stored posterior is of weights {self.shapes}, the model's are {shapes}")
         with torch.no_grad():
             for parameter, value in zip(own, self.beliefs(), strict=True):
                 parameter.copy_(value)

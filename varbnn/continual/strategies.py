@@ -62,12 +62,23 @@ def outputs_of(model: nn.Module, task: Task) -> int:
         return int(model(task.train_x[:1].to(device_of(model), copy=True)).shape[-1])
 
 
+def require_keys(state: Any, keys: set[str], strategy: Strategy) -> None:
+    """Raise CheckpointError unless `state` is a dict that has what `strategy` wrote into its own."""
+    if not isinstance(state, dict) or not keys <= state.keys():
+        name, given = type(strategy).__name__, sorted(state) if isinstance(state, dict) else type(state).__name__
+        raise CheckpointError(
+            f"the state of {name} is a dict of {sorted(keys)}, got {given}; load what state_dict() of such a one gave"
+        )
+
+
 class Strategy:
     """A way to learn one task after the other; this one does nothing about forgetting.
 
     `learn` calls `begin`, then for every batch `penalty`, then `end`, and asks `predict` about every task seen so far.
     A subclass overrides what it does differently, and puts what it must remember into `state_dict`. Only `end` may
-    change that: a run that is resumed inside a task calls `examples` and `begin` again.
+    change that: a run that is resumed inside a task calls `examples` and `begin` again. With a checkpoint, `learn`
+    refuses one whose `end` is newer than its `state_dict`; where nothing more is remembered, say so by
+    ``state_dict = Strategy.state_dict``, or that of the strategy it is made from.
 
     Attributes:
         keep: whether one optimizer goes through the whole stream.
@@ -147,7 +158,7 @@ class FineTune(Strategy):
             if self._saved is not None and number > 0:
                 try:
                     self._kept.load_state_dict(self._saved)
-                except (ValueError, KeyError, RuntimeError) as error:
+                except Exception as error:  # whatever a state of something else makes it stumble over
                     raise CheckpointError(f"the state belongs to another model or optimizer: {error}") from error
             self._saved = None  # another run with this strategy starts from nothing
         return self._kept
@@ -156,6 +167,7 @@ class FineTune(Strategy):
         return {} if self._kept is None else {"optimizer": self._kept.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        require_keys(state, set(), self)
         self._kept, self._saved = None, state.get("optimizer")  # one of an interrupted run may be of another model
 
 
@@ -209,6 +221,8 @@ class PosteriorAsPrior(Strategy):
     def end(self, model: nn.Module, task: Task, number: int) -> None:
         if self.bits is not None:
             store(model, self.bits).load_into(model)
+
+    state_dict = Strategy.state_dict  # what it hands on is in the model
 
     def bytes_kept(self) -> int:
         return self._size

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -136,7 +135,7 @@ def train(
         num_samples if method.draws else 0,
         refresh_bn=data.train_x[: recipe.refresh],
         generator=torch.Generator().manual_seed(seed),
-        progress=progress and method.draws and sys.stderr.isatty(),  # a bar that is wiped leaves its traces in a file
+        progress=progress and method.draws,
     )
     prediction, ood = both[: len(data.test_x)], None if data.ood_x is None else both[len(data.test_x) :]
     found = {

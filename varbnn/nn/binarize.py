@@ -15,7 +15,13 @@ from torch.nn.utils import parametrize
 from varbnn.errors import InputError
 from varbnn.nn.batchnorm import Data, as_data, real_dtype, refresh_batchnorm, warn_of_batchnorm
 from varbnn.nn.conv import BinaryConv1d, BinaryConv2d, BinaryConv3d
-from varbnn.nn.draws import binary_layers, draw_once_per_forward, forget_once_per_forward, sampled
+from varbnn.nn.draws import (
+    binary_layers,
+    draw_once_per_forward,
+    forget_once_per_forward,
+    refuse_sharded,
+    sampled,
+)
 from varbnn.nn.layer import PASSING, BinaryLayer
 from varbnn.nn.linear import BinaryLinear
 from varbnn.nn.misfit import refuse_misfit
@@ -178,7 +184,8 @@ def freeze(
         refresh_bn: re-estimate the batch-norm statistics of the copy from this data (see `varbnn.refresh_batchnorm`).
 
     Raises:
-        InputError: `how` is neither, or `model` has no binary layer, or one with parametrized or pruned parameters.
+        InputError: `how` is neither, or `model` has no binary layer, or one with parametrized or pruned parameters, or
+            is spread over ranks.
 
     Warns:
         VarbnnWarning: the model has batch norm and `refresh_bn` is absent.
@@ -191,6 +198,7 @@ def freeze(
         refresh_bn = as_data(refresh_bn, "refresh_bn", model)
     if how not in ("mode", "sample"):
         raise InputError(f"how must be 'mode' or 'sample', got {how!r}")
+    refuse_sharded(model)
     for name, layer in binary_layers(model):
         own = {key for key, parameter in layer._parameters.items() if parameter is not None}
         if parametrize.is_parametrized(layer) or not own.issuperset(layer.posterior.names):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from varbnn.errors import InputError
 from varbnn.nn.layer import BinaryLayer
 from varbnn.nn.pairs import Pair
 
@@ -82,6 +83,22 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
+def gathered(tensor: Tensor) -> Tensor:
+    """All of a parameter that is spread over ranks (`fully_shard`); every rank must ask. Any other is as it is."""
+    whole: Callable[[], Tensor] | None = getattr(tensor, "full_tensor", None)
+    return tensor if whole is None else whole()
+
+
+def refuse_sharded(model: nn.Module) -> None:
+    """Raise InputError where `model` is spread over ranks (`fully_shard`), so that no copy of it can be made."""
+    if any(callable(getattr(module, "unshard", None)) for module in model.modules()):
+        raise InputError(
+            "the model is spread over ranks by fully_shard, of which there is no copy; gather its state_dict on every "
+            "rank (torch.distributed.checkpoint.state_dict.get_model_state_dict, full_state_dict=True), load it into a "
+            "model that is whole, and give that one"
+        )
+
+
 @contextmanager
 def sampled(model: nn.Module, generator: torch.Generator | None = None) -> Iterator[nn.Module]:
     """Hold one sample of every binary layer: inside, `model` is a fixed network with exactly ±1 weights.
@@ -115,7 +132,7 @@ def joint_sample(layers: Iterable[BinaryLayer], generator: torch.Generator | Non
     """One sample of each layer, all from the same network: layers whose posteriors share their noise do so here."""
     common: dict[str, Tensor] = {}
     for layer in layers:
-        posterior, belief, noise = layer.posterior, [t.detach() for t in layer.belief], None
+        posterior, belief, noise = layer.posterior, [gathered(t.detach()) for t in layer.belief], None
         key = posterior.noise_key
         if key is not None:
             if key not in common:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from varbnn import bits
 from varbnn.errors import InputError, VarbnnWarning
-from varbnn.nn.draws import binary_layers
+from varbnn.nn.draws import binary_layers, gathered
+from varbnn.nn.flips import differing, packed_modes
 from varbnn.nn.layer import BinaryLayer
 
 COLLAPSED = 0.01
@@ -41,7 +41,7 @@ class Health:
         saturated: share of weights whose entropy is below 0.01 bit.
         kl: mean divergence per weight from the prior, in nats; NaN for a model of points (`Point`, or rank 0 of
             `LowRankGaussian`).
-        flips: modes that changed sign since the last call on this model; None at the first call.
+        flips: modes that changed sign since the last call of `health` on this model; None at the first call.
         layer_entropy_bits: mean entropy per weight of each binary layer.
         warning: what is wrong and what to change, or None.
     """
@@ -66,55 +66,70 @@ def health(model: nn.Module, *, prior: Sequence[Tensor] | None = None, warn: boo
         warn: issue a `VarbnnWarning` when the posterior is not alive. Models of points never warn.
 
     Raises:
-        InputError: no binary layer, a belief with NaN or infinite entries, a prior of another shape.
+        InputError: no binary layer, a belief with NaN or infinite entries, a prior that is no row of tensors or has
+            others than the beliefs.
 
     >>> import varbnn as vb
     >>> state = health(vb.binarize(nn.Linear(100, 100)))
     >>> 0.99 < state.entropy_bits < 1, state.flips is None
     (True, True)
     """
+    layers = [layer for _, layer in binary_layers(model)]
+    state, modes = health_since(model, [layer._last_mode for layer in layers], prior)
+    for layer, mode in zip(layers, modes, strict=True):
+        layer._last_mode = mode
+    if state.warning is not None and warn:
+        warnings.warn(state.warning, VarbnnWarning, stacklevel=3)  # past torch.no_grad
+    return state
+
+
+@torch.no_grad()
+def health_since(
+    model: nn.Module, modes: Sequence[Tensor | None], prior: Sequence[Tensor] | None = None
+) -> tuple[Health, list[Tensor]]:
+    """As `health`, without its memory: flips are counted from `modes`, and those of now come back too.
+
+    Args:
+        modes: of each binary layer as `packed_modes` gives them, or None where there are none yet.
+    """
     layers = list(binary_layers(model))
     if not layers:
         raise InputError(f"{type(model).__name__} has no binary layer; call varbnn.binarize first")
     priors = [None] * len(layers) if prior is None else _by_layer(prior, layers)
-    weights, nats, saturated, divergence, flips = 0, 0.0, 0, 0.0, 0
-    counted, by_layer = True, {}
+    now = packed_modes(model)
+    flips = _flips(modes, now)
+    weights, nats, saturated, divergence, by_layer = 0, 0.0, 0, 0.0, {}
     for (name, layer), own in zip(layers, priors, strict=True):
-        if not all(bool(torch.isfinite(tensor).all()) for tensor in layer.belief):
-            raise InputError(
-                f"the belief of layer {name or type(layer).__name__!r} has NaN or infinite entries; load an earlier "
-                "checkpoint"
-            )
-        entropy = layer.posterior.entropy(*layer.belief)
-        divergences = layer.posterior.kl(*layer.belief, prior=own)
+        belief = [gathered(tensor) for tensor in layer.belief]
+        entropy, divergences = layer.posterior.entropy(*belief), layer.posterior.kl(*belief, prior=own)
         weights += entropy.numel()
         nats += float(entropy.sum(dtype=torch.float64))
         saturated += int((entropy < SATURATED * math.log(2)).sum())
         divergence += float(divergences.sum(dtype=torch.float64))
         by_layer[name] = float(entropy.mean(dtype=torch.float64)) / math.log(2) if entropy.numel() else 0.0
-        changed = _flips(layer)
-        counted = counted and changed is not None
-        flips += changed or 0
     points = all(layer.posterior.certain for _, layer in layers)
     entropy_bits = nats / max(weights, 1) / math.log(2)
     kl = math.nan if points else divergence / max(weights, 1)
-    flip_share = flips / max(weights, 1) if counted else None
+    flip_share = None if flips is None else flips / max(weights, 1)
     warning = None if points else _diagnose(entropy_bits, kl / math.log(2), flip_share)
-    if warning is not None and warn:
-        warnings.warn(warning, VarbnnWarning, stacklevel=3)  # past torch.no_grad
-    share = saturated / max(weights, 1)
-    return Health(weights, entropy_bits, share, kl, flips if counted else None, by_layer, warning)
+    return Health(weights, entropy_bits, saturated / max(weights, 1), kl, flips, by_layer, warning), now
 
 
 def _by_layer(prior: Sequence[Tensor], layers: list[tuple[str, BinaryLayer]]) -> list[tuple[Tensor, ...]]:
     count = sum(len(layer.posterior.names) for _, layer in layers)
+    if not isinstance(prior, Sequence) or not all(isinstance(tensor, Tensor) for tensor in prior):
+        given = repr(prior) if isinstance(prior, int | float) else f"a {type(prior).__name__}"
+        raise InputError(
+            f"prior must be a list of tensors, one per belief ({count} here; see varbnn.as_prior), or None for fair "
+            f"coins, got {given}"
+        )
     if len(prior) != count:
         raise InputError(
             f"prior has {len(prior)} tensors for {count} beliefs in {len(layers)} binary layers; see varbnn.as_prior"
         )
     rest, split = iter(prior), []
     for name, layer in layers:
-        split.append(tuple(next(rest) for _ in layer.posterior.names))
+        split.append(tuple(gathered(next(rest)) for _ in layer.posterior.names))
         for own, belief in zip(split[-1], layer.belief, strict=False):  # belief has the buffers too
             if own.shape != belief.shape:
                 where = f"{tuple(own.shape)}, its belief {tuple(belief.shape)}"
@@ -122,14 +137,13 @@ def _by_layer(prior: Sequence[Tensor], layers: list[tuple[str, BinaryLayer]]) ->
     return split
 
 
-def _flips(layer: BinaryLayer) -> int | None:
-    # one bit per weight to remember, not four bytes
-    mode = layer.posterior.mode(*layer.belief)
-    now = bits.pack(mode.reshape(1, -1))
-    before, layer._last_mode = layer._last_mode, now
-    if before is None or before.shape != now.shape:
-        return None
-    return int((bits.unpack(before, mode.numel()) != bits.unpack(now, mode.numel())).sum())
+def _flips(before: Sequence[Tensor | None], now: Sequence[Tensor]) -> int | None:
+    flips = 0
+    for one, other in zip(before, now, strict=True):
+        if one is None or one.shape != other.shape:
+            return None
+        flips += differing(one, other)
+    return flips
 
 
 def _diagnose(entropy_bits: float, kl_bits: float, flip_share: float | None) -> str | None:

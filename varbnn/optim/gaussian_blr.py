@@ -15,7 +15,7 @@ from varbnn.optim.filters import Momentum
 from varbnn.optim.forgetting import CoinPull, LatentPull, PairPull
 from varbnn.optim.parts import Group, OneOf, must_be
 from varbnn.optim.rule import Params, Rule
-from varbnn.optim.whole import refuse_other, require_in_row, require_whole, shared_option
+from varbnn.optim.whole import require_in_row, require_whole, shared_option
 from varbnn.posteriors import Gaussian, belief_of
 
 
@@ -66,6 +66,7 @@ class GaussianBLR(Rule):
 
     posterior = Gaussian
     source = "Lin, Schmidt, Khan 2020"
+    of_posteriors = ("form",)
     filter = Momentum()
     forgetting = OneOf("form", {"fixed": LatentPull(), "learned": PairPull(), "natural": CoinPull()})
     decision = OneOf("form", {"fixed": Descend(), "learned": DescendByPrecision(), "natural": Descend()})
@@ -104,15 +105,6 @@ class GaussianBLR(Rule):
     def _add_split(self, param_group: dict[str, Any], split: dict[str, list[Any]]) -> None:
         beliefs = [item[1] if isinstance(item, tuple) else item for item in split["belief"]]
         super()._add_split({**param_group, "form": form_of(beliefs)}, split)
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue from a saved state, as torch does.
-
-        Raises:
-            InputError: it was saved from posteriors of another form.
-        """
-        refuse_other(state_dict["param_groups"], self.param_groups, "form")
-        super().load_state_dict(state_dict)
 
     def _write(self, name: str, values: Sequence[Tensor]) -> None:
         beliefs = [p for group in self._belief_groups() for p in group["params"]]

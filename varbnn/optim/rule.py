@@ -21,7 +21,7 @@ from varbnn.optim.fused import step_fused
 from varbnn.optim.parts import Group, OneOf, check_types, chosen, must_be, plain
 from varbnn.optim.precision import full, narrow_, restore_wide, widened
 from varbnn.optim.real import check_real, step_real
-from varbnn.optim.whole import refuse_foreign, refuse_other_shapes
+from varbnn.optim.saved import refuse_foreign
 from varbnn.posteriors import Posterior, belief_of
 
 Params = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
@@ -48,6 +48,7 @@ class Rule(torch.optim.Optimizer):
     posterior: ClassVar[type[Posterior]]
     gradient: ClassVar[str] = "natural"
     source: ClassVar[str]
+    of_posteriors: ClassVar[tuple[str, ...]] = ()  # options of a group that its posteriors decide
     filter: Filter | OneOf[Filter]
     forgetting: Forgetting | OneOf[Forgetting] = Forgetting()
     decision: Decision | OneOf[Decision]
@@ -281,12 +282,10 @@ class Rule(torch.optim.Optimizer):
         """Continue from a saved state, as torch does; state of half-precision parameters stays float32.
 
         Raises:
-            InputError: a group is another rule's, or holds beliefs where this one's holds real parameters. Nothing is
-                loaded then.
+            CheckpointError: it is the state of another rule, or of other parameters. Nothing is loaded then.
         """
         if not self._optimizer_load_state_dict_pre_hooks:  # which may yet make a state of this rule of it
-            refuse_foreign(state_dict["param_groups"], self)
-            refuse_other_shapes(state_dict, self.param_groups, self.filter)
+            refuse_foreign(state_dict, self, self.filter, self.of_posteriors)
         super().load_state_dict(state_dict)
         restore_wide(self, state_dict)
 

@@ -123,10 +123,11 @@ class Scheduler(LRScheduler):
         Raises:
             CheckpointError: `state_dict` is not that of a scheduler; nothing is changed then.
         """
-        counts = [state_dict.get(name) for name in ("last_epoch", "_step_count")]
+        given = state_dict if isinstance(state_dict, dict) else {}
+        counts = [given.get(name) for name in ("last_epoch", "_step_count")]
         if not all(isinstance(count, int) for count in counts):
             raise CheckpointError(
-                f"a schedule is saved as last_epoch and _step_count, two integers, got {sorted(state_dict)}; load the "
+                f"a schedule is saved as last_epoch and _step_count, two integers, got {sorted(given)}; load the "
                 "state_dict() of a Scheduler"
             )
         self.last_epoch, self._step_count = cast(list[int], counts)

@@ -12,7 +12,7 @@ from varbnn.optim.filters import HeavyBall
 from varbnn.optim.forgetting import PairDecay
 from varbnn.optim.parts import Group, OneOf, must_be
 from varbnn.optim.rule import Params, Rule
-from varbnn.optim.whole import refuse_other, require_in_row, require_whole, shared_option
+from varbnn.optim.whole import require_in_row, require_whole, shared_option
 from varbnn.posteriors import LowRankGaussian
 
 NAMES = ("location", "factors")
@@ -56,6 +56,7 @@ class VISPA(Rule):
 
     posterior = LowRankGaussian
     source = "Orecchia et al. 2024"
+    of_posteriors = ("constraint", "scale")
     filter = HeavyBall()
     forgetting = PairDecay()
     decision = OneOf("constraint", {"none": DescendPair(), "unit": DescendPairToUnit()})
@@ -95,16 +96,6 @@ class VISPA(Rule):
             "scale": shared_option(beliefs, self.posterior, "scale", 1.0),
         }
         super()._add_split({**param_group, **given}, split)
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue from a saved state, as torch does.
-
-        Raises:
-            InputError: it was saved from posteriors of another constraint or scale.
-        """
-        for option in ("constraint", "scale"):
-            refuse_other(state_dict["param_groups"], self.param_groups, option)
-        super().load_state_dict(state_dict)
 
     def _refuse(self, work: list[tuple[Group, list[Tensor]]]) -> None:
         super()._refuse(work)

@@ -5,12 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor
-from torch.optim import Optimizer
 
 from varbnn.errors import InputError
-from varbnn.optim.filters import Filter
-from varbnn.optim.parts import Group, OneOf, chosen
-from varbnn.optim.real import AVERAGES
 from varbnn.posteriors import Posterior, belief_of
 
 
@@ -54,47 +50,3 @@ def require_whole(params: list[Tensor], names: tuple[str, str], advice: str) -> 
             f"a {names[0]} has a gradient and its {names[1]} has none, or the other way round; they move together, so "
             f"freeze both or neither ({advice})"
         )
-
-
-def refuse_other(saved: list[Group], own: list[Group], option: str) -> None:
-    """Raise InputError where a saved group belongs to posteriors with another value of `option` than one's own."""
-    for index, (there, here) in enumerate(zip(saved, own, strict=False)):
-        mine, theirs = here.get(option), there.get(option)
-        if mine != theirs:
-            raise InputError(
-                f"group {index} has posteriors of {option} {mine!r}, the saved state {theirs!r}; "
-                "binarize the model as it was when the state was saved"
-            )
-
-
-OF_TORCH = {"maximize", "differentiable"}
-"""Options that torch adds to an optimizer when it is copied or loaded, so that a state may lack them."""
-
-
-def refuse_foreign(saved: list[Group], optimizer: Optimizer) -> None:
-    """Raise InputError where a saved group lacks what `optimizer` knows of its own, or is of another kind."""
-    for index, (there, here) in enumerate(zip(saved, optimizer.param_groups, strict=False)):
-        known = optimizer.defaults if here["kind"] == "belief" else ("lr", "betas", "eps", "weight_decay")
-        missing = [key for key in known if key not in there and key not in OF_TORCH]
-        if missing or there.get("kind") != here["kind"]:
-            found = f"lacks {missing[0]}" if missing else f"is of kind {there.get('kind')!r}, not {here['kind']!r}"
-            raise InputError(
-                f"group {index} of the saved state {found}: it is no state of this {type(optimizer).__name__}; build "
-                "the optimizer as it was when the state was saved"
-            )
-
-
-def refuse_other_shapes(saved: dict[str, Any], groups: list[Group], filter: Filter | OneOf[Filter]) -> None:
-    """Raise InputError where a saved tensor is not shaped like the parameter whose state it would become."""
-    for there, here in zip(saved["param_groups"], groups, strict=False):
-        names = (*chosen(filter, here).names(here), "prior") if here["kind"] == "belief" else AVERAGES
-        for index, p in zip(there["params"], here["params"], strict=False):
-            state = saved["state"].get(index, {})
-            for name in names:
-                value = state.get(name)
-                if isinstance(value, Tensor) and value.shape != p.shape:
-                    raise InputError(
-                        f"the saved {name} of parameter {index} has shape {tuple(value.shape)}, the parameter "
-                        f"{tuple(p.shape)}: it is the state of another model; build the optimizer as it was when the "
-                        "state was saved"
-                    )

@@ -49,7 +49,7 @@ def pack(
             for `Bernoulli`; where λ is computed first, as for `Gaussian`, a weight in some billions may differ.
         int8: round the real inputs of linear layers to 8 bits, each row by its largest magnitude: faster, and wrong by
             0.7 to 0.8 % of a layer's output. Batch-norm statistics are estimated without rounding.
-        progress: show a bar while statistics are estimated.
+        progress: show a bar while statistics are estimated, where there is a terminal or a notebook.
 
     Raises:
         InputError: no binary layer, a forward that torch.fx cannot trace, that takes more than one input, that draws

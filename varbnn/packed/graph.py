@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from varbnn.errors import InputError
 from varbnn.nn import Gate, Sign
 from varbnn.nn.conv import BinaryConv1d, BinaryConv2d, BinaryConv3d
-from varbnn.nn.draws import binary_layers, draws_once, evaluating, holding
+from varbnn.nn.draws import binary_layers, draws_once, evaluating, holding, refuse_sharded
 from varbnn.nn.layer import BinaryLayer
 from varbnn.nn.linear import BinaryLinear
 from varbnn.nn.own_code import own_code
@@ -87,6 +87,7 @@ def traced(model: nn.Module) -> tuple[nn.Module, fx.Graph]:
         InputError: the forward cannot be traced, takes more than one input, mixes the rows of a batch or uses the
             weight of a binary layer by itself; a module has a forward or a hook of its own that would be left out.
     """
+    refuse_sharded(model)
     _refuse_own_code(model)
     model = getattr(model, "_orig_mod", model)  # of torch.compile, whose wrapper computes the same
     if isinstance(model, nn.DataParallel | DistributedDataParallel):

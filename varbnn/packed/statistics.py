@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from varbnn.packed.norms import MeasuredNorm
 from varbnn.packed.program import Program, entering
 from varbnn.packed.rows import ROWS, Probe
 from varbnn.packed.trace import Drawn, plan
+from varbnn.progress import progress_bar
 
 WORKING_BYTES = 2**23
 """Of the largest value: so many networks at once that it takes no more."""
@@ -42,7 +43,7 @@ def measured(
     """
     parts: list[_Part] = []
     some: Tensor | None = None
-    for x in _with_bar(mixed_batches(model, data), progress):
+    for x in progress_bar(progress, mixed_batches(model, data), desc="batch-norm statistics", leave=False):
         if some is None:
             some = entering(x[:ROWS])
             parts = _parts(model, weights, some, len(x))
@@ -92,11 +93,3 @@ def _of(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
     assert norm.running_mean is not None
     assert norm.running_var is not None
     return norm.running_mean.clone().unsqueeze(0), norm.running_var.clone().unsqueeze(0)
-
-
-def _with_bar(batches: Iterable[Tensor], progress: bool) -> Iterable[Tensor]:
-    if not progress:
-        return batches
-    from tqdm import tqdm
-
-    return tqdm(batches, desc="batch-norm statistics", leave=False)

@@ -20,6 +20,7 @@ from varbnn.predict.inputs import RepeatedInputs, require_passes
 from varbnn.predict.regression import RegressionPrediction
 from varbnn.predict.route import outputs_of, packed_outputs, reason_for_loop
 from varbnn.predict.uncertainty import Prediction
+from varbnn.progress import progress_bar
 
 
 @overload
@@ -90,7 +91,7 @@ def predict(
         generator: source of the draws, on the model's device. The same state gives the same prediction bit for bit on
             the same backend (packed networks are drawn by another stream), also with a shuffled
             `refresh_bn`, and torch's global generator is left alone. Absent: the global generator.
-        progress: show a bar.
+        progress: show a bar, where there is a terminal or a notebook.
         noise_variance: for regression, see `RegressionPrediction`.
         device: where to send inputs, instead of where the model's first parameter lies.
 
@@ -155,7 +156,7 @@ def _drawn(
         if reason_for_loop(model, num_samples, repeated.device) is None:
             outputs = packed_outputs(model, repeated, num_samples, refresh_bn, generator, read, progress)
         passes = 0 if outputs is not None else num_passes
-        for index in _with_bar(passes, progress and passes > 0):
+        for index in progress_bar(progress and passes > 0, range(passes), desc="sampled networks", leave=False):
             with sampled(model, generator) if num_samples else at_mode(model):
                 if refresh_bn is not None and batchnorms(model):
                     refresh_batchnorm(model, refresh_bn)
@@ -286,11 +287,3 @@ def _own_randomness(generator: torch.Generator | None) -> Iterator[None]:
         yield
     finally:
         torch.set_rng_state(before)
-
-
-def _with_bar(num_passes: int, progress: bool) -> Iterator[int]:
-    if not progress:
-        return iter(range(num_passes))
-    from tqdm import tqdm
-
-    return iter(tqdm(range(num_passes), desc="sampled networks", leave=False))

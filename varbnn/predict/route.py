@@ -17,6 +17,7 @@ from varbnn.packed import PackedEnsemble, draw_packed, objection
 from varbnn.packed.program import is_numeric
 from varbnn.packed.rows import ROWS
 from varbnn.predict.inputs import RepeatedInputs
+from varbnn.progress import progress_bar
 
 FASTER_LEVELS = frozenset({"avx2", "avx512"})
 """Compiled kernels that beat torch's float products."""
@@ -96,7 +97,7 @@ def outputs_of(
     known = len(inputs.data) if isinstance(inputs.data, Tensor) else None
     results: list[Tensor] = []
     seen = 0
-    for x in _with_bar(batches, progress):
+    for x in progress_bar(progress, batches, desc="batches for all sampled networks", leave=False):
         logits = ensemble(x)
         values = read(logits.flatten(0, 1), num_samples * len(x)).unflatten(0, (num_samples, len(x)))
         if known is None:
@@ -107,11 +108,3 @@ def outputs_of(
         seen += len(x)
     inputs.check_again()
     return results[0] if len(results) == 1 else torch.cat(results, 1)
-
-
-def _with_bar(batches: Iterable[Tensor], progress: bool) -> Iterable[Tensor]:
-    if not progress:
-        return batches
-    from tqdm import tqdm
-
-    return tqdm(batches, desc="batches for all sampled networks", leave=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from itertools import cycle
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 
 AXIS_LABELS = {
     "loss": "loss, nats per example",
+    "val_loss": "validation loss, nats per example",
     "nll": "NLL, nats per example",
     "accuracy": "accuracy",
+    "val_accuracy": "validation accuracy",
     "entropy_bits": "posterior entropy, bits per weight",
     "entropy": "posterior entropy, bits per weight",
     "kl": "KL to the prior, nats per weight",
@@ -31,8 +33,11 @@ AXIS_LABELS = {
 NOT_A_CURVE = ("epoch", "step", "lr", "seconds")
 COUNTS = ("flips", "step_flips")
 """What falls from tens of thousands to a handful, or to 0: on an axis that is linear below 1 and logarithmic above."""
-LOSSES = ("loss", "nll")
+LOSSES = ("loss", "val_loss", "nll")
 """What still falls when it looks like 0: on a logarithmic axis where it falls to less than a tenth."""
+VALIDATION = "val_"
+"""In front of a quantity: the same on validation data, drawn into its panel in a fainter and thinner line."""
+FAINT = dict(alpha=0.55, linewidth=1.1)
 LINES = ("-", "--", "-.", ":", (0, (6, 2, 1, 2, 1, 2)))
 """One more than half the colours, so that colour and line together repeat only after 40 runs."""
 
@@ -86,12 +91,13 @@ def training_curves(
     *,
     ax: Axes | None = None,
 ) -> Figure:
-    """One panel per quantity over the epochs, one line per run.
+    """One panel per quantity over the epochs, one line per run, and a fainter one of the same on validation data.
 
     Args:
         history: one record (quantity → value) per epoch, or such a list for each of several named runs. A record may
             carry its own "epoch" or "step"; else they are counted from 1. Quantities may be missing from some records;
-            NaN leaves a gap in the line. What `varbnn.fit` returns will do.
+            NaN leaves a gap in the line. What `varbnn.fit` returns will do; its ``val_loss`` goes into the panel of
+            ``loss``, where both are chosen.
         keys: which quantities, in which order; when absent all that occur but the learning rate and the seconds.
         ax: draw here; allowed for a single quantity.
 
@@ -109,33 +115,41 @@ def training_curves(
     chosen = list(keys) if keys is not None else [key for key in present if key not in NOT_A_CURVE]
     if not chosen or not set(chosen) <= set(present):
         raise InputError(f"keys must be among the recorded quantities {present}, got {chosen}")
-    if ax is not None and len(chosen) > 1:
-        raise InputError(f"one ax shows one quantity, got {chosen}; name it with keys=")
-    columns = 1 if len(chosen) <= 3 else 2
-    figsize = (0.8 + 4.6 * columns, 0.7 + 1.8 * math.ceil(len(chosen) / columns))
-    figure, panels = new_panels(ax, len(chosen), columns=columns, figsize=figsize)
-    width = 1.8 if len(runs) <= 3 else 1.3
-    for key, panel in zip(chosen, panels, strict=True):
+    shown = [key for key in chosen if not (key.startswith(VALIDATION) and key.removeprefix(VALIDATION) in chosen)]
+    if ax is not None and len(shown) > 1:
+        raise InputError(f"one ax shows one quantity, got {shown}; name it with keys=")
+    columns = 1 if len(shown) <= 3 else 2
+    figsize = (0.8 + 4.6 * columns, 0.7 + 1.8 * math.ceil(len(shown) / columns))
+    figure, panels = new_panels(ax, len(shown), columns=columns, figsize=figsize)
+    for key, panel in zip(shown, panels, strict=True):
+        beside = VALIDATION + key if VALIDATION + key in chosen else None
         for (name, run), colour, line in zip(runs.items(), cycle(COLOURS), cycle(LINES), strict=False):
-            rows = [(record[axis] if axis else number, record.get(key)) for number, record in enumerate(run, 1)]
-            points = [(place, value if _is_number(value) else math.nan) for place, value in rows if value is not None]
-            mark = "o" if len(points) < 3 else None
-            panel.plot(
-                *zip(*points, strict=True), color=colour, linestyle=line, linewidth=width, marker=mark, label=name
-            )
+            look = dict(color=colour, linestyle=line, linewidth=1.8 if len(runs) <= 3 else 1.3)
+            _draw(panel, run, axis, key, label=name or "training", **look)
+            if beside is not None:
+                _draw(panel, run, axis, beside, label=f"{name}, validation" if name else "validation", **look | FAINT)
         panel.set_ylabel(AXIS_LABELS.get(key, key).replace(", ", ",\n"))
         panel.set_xlabel(axis or "epoch")
         panel.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
-        _scale(panel, key, [float(record[key]) for record in records if _is_number(record.get(key))])
+        drawn = [record.get(name) for record in records for name in (key, beside) if name is not None]
+        _scale(panel, key, [float(value) for value in drawn if value is not None and _is_number(value)])
         panel.grid(axis="y", color="#E5E5E5", linewidth=0.8)
         panel.set_axisbelow(True)
     for panel in panels[:-columns]:
         panel.set_xlabel("")
-    if len(runs) > 1:
+    fullest = max(panels, key=lambda panel: len(panel.lines))
+    labels = [str(line.get_label()) for line in fullest.lines]
+    if len(labels) > 1:
         # 12 letters to the inch; the line beside a name and the gap behind it take the room of 7
-        fit = max(1, min(4, int(12 * figure.get_figwidth() / (7 + max(map(len, runs))))))
-        legend_above(panels[0], columns=fit, whole=figure if ax is None else None)
+        fit = max(1, min(4, int(12 * figure.get_figwidth() / (7 + max(map(len, labels))))))
+        legend_above(fullest, columns=fit, whole=figure if ax is None else None)
     return figure
+
+
+def _draw(panel: Axes, run: Sequence[Mapping[str, float]], axis: str | None, key: str, **look: Any) -> None:
+    rows = [(record[axis] if axis else number, record.get(key)) for number, record in enumerate(run, 1)]
+    points = [(place, value if _is_number(value) else math.nan) for place, value in rows if value is not None]
+    panel.plot(*zip(*points, strict=True), marker="o" if len(points) < 3 else None, **look)
 
 
 def _scale(panel: Axes, key: str, values: Sequence[float]) -> None:

@@ -13,9 +13,9 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from tqdm.auto import tqdm
 
 from varbnn.errors import InputError
+from varbnn.progress import progress_bar
 from varbnn.sdp.arguments import Array, finite, require_draws
 from varbnn.sdp.neuron import best_of, relaxed, rounded
 from varbnn.sdp.problem import UNDERFLOW, UNIT
@@ -109,7 +109,7 @@ def least_squares_batch(
         num_roundings: ±1 vectors drawn from each relaxation; the best are improved by single flips.
         starts: ±1 weights to improve on too, P×n.
         seed: of the roundings.
-        progress: show a bar.
+        progress: show a bar, where there is a terminal or a notebook.
 
     Returns:
         Interrupted (Ctrl-C): neurons that were finished keep their certificates, the others have sign(Xᵀy) and what
@@ -152,7 +152,7 @@ def _over_threads(
     threads = torch.get_num_threads()
     found: dict[int, Solution] = {}
     pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
-    bar = tqdm(total=count, unit="neuron", disable=not progress)
+    bar = progress_bar(progress, total=count, unit="neuron")
     futures: dict[Future[Solution], int] = {}
     try:
         futures = {pool.submit(one, p): p for p in range(count)}

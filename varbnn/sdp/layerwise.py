@@ -15,11 +15,11 @@ from typing import Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from varbnn.errors import InputError
 from varbnn.nn.batchnorm import Data, as_data, batchnorms, real_dtype, refresh_batchnorm
 from varbnn.nn.binarize import TWINS, Skip, parameter_owners, reason_to_stay_real, skipper
+from varbnn.progress import progress_bar
 from varbnn.sdp import state as states
 from varbnn.sdp.arguments import whole_number
 from varbnn.sdp.batch import least_squares_batch
@@ -75,7 +75,7 @@ def binarize_layerwise(
         max_rows: inputs of a layer (examples × positions) taken into account, at random if there are more.
         state: file to write after every layer and to go on from when it is there; a resumed run ends as an
             uninterrupted one.
-        progress: show bars.
+        progress: show bars, where there is a terminal or a notebook.
 
     Returns:
         The network, plain torch layers (`with_sign_layers` gives one to pack), and a report per layer and neuron.
@@ -110,7 +110,7 @@ def binarize_layerwise(
     binary, refresh = copy.deepcopy(model), bool(batchnorms(model))
     reports: list[LayerReport] = []
     complete = True
-    with tqdm(total=len(places), unit="layer", disable=not progress) as bar:
+    with progress_bar(progress, total=len(places), unit="layer") as bar:
         for name, place in places.items():
             bar.set_postfix_str(name)
             try:

@@ -1,0 +1,71 @@
+"""Is a saved state one of this optimizer? Asked before the first of its tensors is taken over."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+from varbnn.errors import CheckpointError
+from varbnn.optim.filters import Filter
+from varbnn.optim.parts import Group, OneOf, chosen
+from varbnn.optim.real import AVERAGES
+
+OF_TORCH = {"maximize", "differentiable"}
+"""Options that torch adds to an optimizer when it is copied or loaded, so that a state may lack them."""
+
+ADVICE = "build the optimizer as it was when the state was saved"
+
+
+def refuse_foreign(
+    saved: dict[str, Any], optimizer: Optimizer, filter: Filter | OneOf[Filter], options: Iterable[str]
+) -> None:
+    """Raise CheckpointError unless `saved` is the state of an optimizer such as this, for parameters such as its own.
+
+    Args:
+        filter: of the rule.
+        options: of the groups that the posteriors decide.
+    """
+    name, groups = type(optimizer).__name__, optimizer.param_groups
+    if not isinstance(saved, dict) or not {"state", "param_groups"} <= saved.keys():
+        given = f"a dict of {', '.join(map(str, list(saved)[:3])) or 'nothing'}" if isinstance(saved, dict) else "none"
+        raise CheckpointError(f"the state of an optimizer has state and param_groups, got {given}; give {name}'s own")
+    for index, (there, here) in enumerate(zip(saved["param_groups"], groups, strict=False)):
+        _refuse_group(index, there, here, optimizer)
+        for option in options:
+            mine, theirs = here.get(option), there.get(option)
+            if mine != theirs:
+                raise CheckpointError(
+                    f"group {index} has posteriors of {option} {mine!r}, the saved state {theirs!r}; "
+                    "binarize the model as it was when the state was saved"
+                )
+    sizes, own = ([len(group["params"]) for group in each] for each in (saved["param_groups"], groups))
+    if sizes != own:
+        raise CheckpointError(f"this {name} has groups of {own} parameters, the saved state of {sizes}; {ADVICE}")
+    _refuse_other_shapes(saved, groups, filter)
+
+
+def _refuse_group(index: int, there: Group, here: Group, optimizer: Optimizer) -> None:
+    known = optimizer.defaults if here["kind"] == "belief" else ("lr", "betas", "eps", "weight_decay")
+    missing = [key for key in known if key not in there and key not in OF_TORCH]
+    if missing or there.get("kind") != here["kind"]:
+        found = f"lacks {missing[0]}" if missing else f"is of kind {there.get('kind')!r}, not {here['kind']!r}"
+        raise CheckpointError(
+            f"group {index} of the saved state {found}: it is no state of this {type(optimizer).__name__}; {ADVICE}"
+        )
+
+
+def _refuse_other_shapes(saved: dict[str, Any], groups: list[Group], filter: Filter | OneOf[Filter]) -> None:
+    for there, here in zip(saved["param_groups"], groups, strict=True):
+        names = (*chosen(filter, here).names(here), "prior") if here["kind"] == "belief" else AVERAGES
+        for index, p in zip(there["params"], here["params"], strict=True):
+            state = saved["state"].get(index, {})
+            for name in names:
+                value = state.get(name)
+                if isinstance(value, Tensor) and value.shape != p.shape:
+                    raise CheckpointError(
+                        f"the saved {name} of parameter {index} has shape {tuple(value.shape)}, the parameter "
+                        f"{tuple(p.shape)}: it is the state of another model; {ADVICE}"
+                    )

@@ -1,0 +1,209 @@
+"""`fit`: epochs in a row, each written down; and who may look in between."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn import functional as F
+
+from varbnn import saving
+from varbnn.data.checks import whole_number
+from varbnn.errors import InputError, VarbnnWarning
+from varbnn.nn import draw_once_per_forward
+from varbnn.nn.batchnorm import device_of
+from varbnn.nn.flips import packed_modes
+from varbnn.nn.health import health_since
+from varbnn.optim.belonging import advance, require_own
+from varbnn.progress import progress_bar
+from varbnn.training.epoch import Loss, Row, Steps
+from varbnn.training.resuming import Run, of_rank, several_ranks
+from varbnn.training.validation import Validation
+
+AfterEpoch = Callable[[list[Row]], bool | None]
+
+
+def fit(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    loader: Iterable[Any],
+    *,
+    epochs: int,
+    loss: Loss = F.cross_entropy,
+    scheduler: Any = None,
+    num_samples: int = 1,
+    antithetic: bool = False,
+    validation: Iterable[Any] | None = None,
+    after_epoch: AfterEpoch | None = None,
+    progress: bool = True,
+    checkpoint: str | os.PathLike[str] | None = None,
+    label: str = "",
+) -> list[dict[str, float]]:
+    """Train `model` on `loader`; nothing more than zero_grad, forward, backward, step.
+
+    Args:
+        model: put into train mode.
+        optimizer: any torch optimizer.
+        loader: yields (inputs, targets), every epoch anew.
+        epochs: passes over the loader, in all (a resumed run counts the earlier ones).
+        loss: (outputs, targets) → mean loss per example.
+        scheduler: a torch scheduler, stepped after every epoch; ``ReduceLROnPlateau`` gets the epoch's mean loss.
+        num_samples: draws per step, whose gradients are averaged.
+        antithetic: make the draws of a step opposite pairs (`varbnn.antithetic`); `num_samples` is then even.
+        validation: yields (inputs, targets), every epoch anew; ``[(x, y)]`` will do. Adds ``val_loss`` and
+            ``val_accuracy``: those of the most probable network (eval mode), which one pass gives without a draw. Its
+            batch-norm statistics are re-estimated from the epoch's first 1000 training inputs or more, and put back.
+            Training ends in the same weights, bit for bit, as without.
+        after_epoch: called with the history so far after every epoch; True ends the training, on all ranks. Numbers
+            that it writes into ``history[-1]`` are kept.
+        progress: show a bar with loss, accuracy, posterior entropy and flips, where there is a terminal or a notebook.
+        checkpoint: file to write after every epoch and to continue from when it is there. It holds the model, the
+            optimizer, the scheduler, the loader's generator, torch's random state and the history; a resumed run ends
+            as the uninterrupted one (not with ``persistent_workers=True``, whose workers keep states of their own). It
+            goes on with an optimizer of the same settings only; more epochs may be asked for. Under torch.distributed
+            every rank has draws of its own, and so a file of its own: the number of the rank is put behind its name.
+            A run that `after_epoch` ended is over: called again it returns its history, and without `after_epoch` it
+            goes on.
+        label: in front of the bar.
+
+    Returns:
+        One row per epoch: epoch, loss, lr, seconds (of training alone), accuracy where outputs are N×C with C ≥ 2 and
+        targets N whole numbers (those outside 0 … C - 1, such as ``ignore_index``, are not counted), and for a model
+        with binary layers entropy_bits, saturated, kl, flips (modes that changed sign over the epoch) and step_flips
+        (in its first step); with `validation` its two.
+
+    Raises:
+        InputError: a number out of range, an optimizer that holds none of the model's parameters or none of its
+            beliefs, a loader that yields nothing or no pairs, an `after_epoch` that answers neither yes nor no, or NaN
+            on the way (the parameters keep their last good step).
+        CheckpointError: `checkpoint` cannot be read, is in no folder that is there, or belongs to another model or to
+            other settings of the optimizer; nothing is loaded then.
+
+    Warns:
+        VarbnnWarning: the optimizer holds some of the model's beliefs and not others, which then stay as they are.
+
+    >>> import varbnn as vb
+    >>> model = vb.binarize(nn.Linear(4, 2))
+    >>> optimizer = vb.optim.BayesBiNN(model.parameters(), lr=0.01, dataset_size=8, temperature=0.1)
+    >>> data = [(torch.randn(8, 4), torch.tensor([0, 1] * 4))]
+    >>> [row["epoch"] for row in fit(model, optimizer, data, epochs=2, progress=False)]
+    [1, 2]
+    """
+    if not isinstance(model, nn.Module) or not hasattr(optimizer, "param_groups"):
+        given = f"{type(model).__name__} and {type(optimizer).__name__}"
+        raise InputError(f"fit takes a model and an optimizer, in this order, got {given}")
+    require_own(model.parameters(), optimizer)
+    for name, value in (("epochs", epochs), ("num_samples", num_samples)):
+        if not whole_number(value, 1):
+            raise InputError(f"{name} must be an integer ≥ 1, got {value!r}")
+    epochs, num_samples = int(epochs), int(num_samples)  # numpy's would end in the checkpoint
+    if antithetic and num_samples % 2:
+        raise InputError(f"antithetic draws come in pairs, so num_samples must be even, got {num_samples}")
+    _require_hooks(validation, after_epoch)
+    path = None if checkpoint is None else of_rank(Path(checkpoint))
+    if path is not None:
+        saving.require_folder(path)
+    run = Run(model, optimizer, scheduler, loader)
+    if path is not None and path.exists():
+        run.load(path)
+    if run.ended and after_epoch is not None:
+        return run.history
+    steps, beliefs = Steps(model, optimizer, loss, num_samples, antithetic), _Beliefs(model)
+    if beliefs.modes:
+        draw_once_per_forward(model)  # a model built by hand does not do so by itself
+    judge = None if validation is None else Validation(model, validation, loss)
+    with progress_bar(progress, total=epochs, initial=len(run.history), desc=label, unit="epoch") as bar:
+        for epoch in range(len(run.history) + 1, epochs + 1):
+            _begin_epoch(loader, epoch - 1)
+            row: Row = {"epoch": epoch, "lr": float(optimizer.param_groups[0]["lr"])}  # of a tensor, which moves
+            row |= steps.epoch(loader if judge is None else judge.seeing(loader))
+            if judge is not None:
+                row |= judge.row()
+            if scheduler is not None:
+                advance(scheduler, row["loss"])
+            run.history.append(row | beliefs.row())
+            run.ended = after_epoch is not None and _ends(after_epoch, run.history, device_of(model))
+            if path is not None:
+                run.save(path)
+            bar.set_postfix(_postfix(run.history[-1]))
+            bar.update()
+            if run.ended:
+                break
+    if beliefs.warning is not None:
+        warnings.warn(beliefs.warning, VarbnnWarning, stacklevel=2)
+    return run.history
+
+
+def _require_hooks(validation: object, after_epoch: object) -> None:
+    if validation is not None and (not isinstance(validation, Iterable) or isinstance(validation, Iterator)):
+        raise InputError(
+            "validation must be a loader that can be gone through in every epoch, or a list of batches such as "
+            f"[(x, y)], got a {type(validation).__name__}"
+        )
+    if after_epoch is not None and not callable(after_epoch):
+        raise InputError(f"after_epoch must be a function of the history, got a {type(after_epoch).__name__}")
+
+
+def _begin_epoch(loader: Iterable[Any], number: int) -> None:
+    """Tell samplers that shuffle by the number of the epoch, such as torch's `DistributedSampler`."""
+    groups = getattr(loader, "batch_sampler", None)
+    for sampler in (getattr(loader, "sampler", None), groups, getattr(groups, "sampler", None)):
+        if callable(tell := getattr(sampler, "set_epoch", None)):
+            tell(number)
+
+
+def _ends(after_epoch: AfterEpoch, history: list[Row], device: torch.device) -> bool:
+    """What the user's function says; of several ranks all end where one says so, or those that go on would wait."""
+    answer = after_epoch(history)
+    if answer not in (None, True, False):
+        raise InputError(f"after_epoch must return True to end the training, else False or None, got {answer!r}")
+    for name, value in history[-1].items():
+        if type(value) not in (int, float):  # of numpy, for example, which no checkpoint can hold
+            history[-1][name] = _number(name, value)
+    if not several_ranks():
+        return bool(answer)
+    said = torch.tensor(float(bool(answer)), device=device)
+    dist.all_reduce(said, dist.ReduceOp.MAX)
+    return bool(said)
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise InputError(f"after_epoch wrote {value!r:.60} into the row as {name!r}; rows hold numbers") from None
+
+
+class _Beliefs:
+    """The health of the model's beliefs, if it has any, with flips counted from the last look; nobody else's."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model, self.modes = model, packed_modes(model)
+        self.warning: str | None = None
+
+    def row(self) -> Row:
+        if not self.modes:
+            return {}
+        state, self.modes = health_since(self.model, self.modes)
+        self.warning = state.warning
+        found = {"entropy_bits": state.entropy_bits, "saturated": state.saturated, "kl": state.kl}
+        return {**found, "flips": float(state.flips or 0)}
+
+
+def _postfix(row: Row) -> dict[str, str]:
+    shown = {"loss": f"{row['loss']:.4f}"}
+    if "accuracy" in row:
+        shown["acc"] = f"{row['accuracy']:.2%}"
+    if "val_loss" in row:
+        shown["val_loss"] = f"{row['val_loss']:.4f}"
+    if "val_accuracy" in row:
+        shown["val_acc"] = f"{row['val_accuracy']:.2%}"
+    if "entropy_bits" in row:
+        shown |= {"bits": f"{row['entropy_bits']:.2f}", "flips": f"{row['flips']:,.0f}"}
+    return shown

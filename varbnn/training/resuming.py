@@ -1,0 +1,77 @@
+"""What a run of `fit` goes on from, and whether it is the same run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from varbnn import saving
+from varbnn.optim.belonging import chosen_settings, require_same_settings
+from varbnn.training.epoch import Row
+
+
+def several_ranks() -> bool:
+    """Whether this process is one of several under torch.distributed."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def of_rank(path: Path) -> Path:
+    """`path`, or where there are several ranks that of this one."""
+    return path.with_name(f"{path.name}.{dist.get_rank()}") if several_ranks() else path
+
+
+def generators_of(loader: Iterable[Any]) -> dict[str, torch.Generator]:
+    """The random generators that decide what `loader` yields, beside torch's global one."""
+    groups = getattr(loader, "batch_sampler", None)
+    owners = {"loader": loader, "sampler": getattr(loader, "sampler", None)}
+    owners |= {"batch_sampler": groups, "its sampler": getattr(groups, "sampler", None)}
+    found = {name: getattr(owner, "generator", None) for name, owner in owners.items()}
+    return {name: generator for name, generator in found.items() if isinstance(generator, torch.Generator)}
+
+
+class Run:
+    """Everything a run needs to go on as if it had never stopped.
+
+    Attributes:
+        history: a row per epoch.
+        ended: whether the user's `after_epoch` ended it.
+    """
+
+    def __init__(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, scheduler: Any, loader: Iterable[Any]
+    ) -> None:
+        stateful = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
+        self.stateful = {name: item for name, item in stateful.items() if item is not None}
+        self.generators = generators_of(loader)
+        self.optimizer = optimizer
+        self.history: list[Row] = []
+        self.ended = False
+
+    def save(self, path: Path) -> None:
+        """Write all of it to `path`."""
+        state: dict[str, Any] = {name: item.state_dict() for name, item in self.stateful.items()}
+        state |= {"history": self.history, "ended": self.ended}
+        state |= {"settings": chosen_settings(self.optimizer), **saving.random_state()}
+        state["generators"] = {name: generator.get_state() for name, generator in self.generators.items()}
+        saving.save(path, state)
+
+    def load(self, path: Path) -> None:
+        """Go to where `path` says.
+
+        Raises:
+            CheckpointError: it cannot be read or is of another run; nothing is loaded then.
+        """
+        state = saving.read(path, "varbnn.fit", {"history", "rng", "generators", *self.stateful})
+        require_same_settings(state.get("settings"), self.optimizer, str(path))
+        saving.restore(path, self.stateful, state)
+        for name, generator in self.generators.items():
+            if name in state["generators"]:
+                generator.set_state(state["generators"][name])
+        saving.set_random_state(state)
+        self.history = state["history"]
+        self.ended = bool(state.get("ended"))  # files from before runs could be ended lack it
