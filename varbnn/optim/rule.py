@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from varbnn.errors import InputError, VarbnnWarning
-from varbnn.optim.blocks import blocks
+from varbnn.optim.blocks import blocks, in_memory_order
 from varbnn.optim.decisions import Decision
 from varbnn.optim.filters import Filter
 from varbnn.optim.finite import refuse_nonfinite
@@ -236,8 +236,8 @@ class Rule(torch.optim.Optimizer):
                 for name in filter.names(group):
                     if name not in state:
                         state[name] = torch.zeros_like(p, dtype=full(p.dtype), memory_format=torch.preserve_format)
+        params, given, states = in_memory_order(params, states, self.together(group))
         coupled = forgetting.coupled(group) and not (skip and decision.linear)
-        given: list[Tensor] = [p.grad for p in params if p.grad is not None]
         parts = (filter, forgetting, decision)
         if step_fused(parts, params, given, states, group, skip=skip, coupled=coupled, gain=gain):
             return

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from varbnn.bits import sign
+from varbnn.kernels.layout import memory_order, turned, turned_back
 from varbnn.posteriors.base import Posterior, in_units_of_strength, pull_back, require
 from varbnn.posteriors.gaussian import log_odds
 from varbnn.posteriors.orthants import cauchy_natural, correlation_of_signs
@@ -148,10 +149,13 @@ class LowRankGaussian(Posterior):
         with nullcontext() if location.is_meta else torch.autocast(device, enabled=False):
             if self.scope == "neuron" and location.dim() > 0:
                 rows = factors.reshape(self.rank, location.shape[0], location[:1].numel()).movedim(1, 0)
-                deviation = torch.matmul(normal.reshape(self.rank, -1).T.unsqueeze(1), rows)
+                deviation = torch.matmul(normal.reshape(self.rank, -1).T.unsqueeze(1), rows).reshape(location.shape)
             else:
-                deviation = torch.mv(factors.reshape(self.rank, location.numel()).T, normal.reshape(-1))
-        return centre + deviation.reshape(location.shape) / math.sqrt(self.scale)
+                order = memory_order(location)
+                rows = turned(factors, order).reshape(self.rank, location.numel())
+                deviation = torch.mv(rows.T, normal.reshape(-1)).reshape(turned(location, order).shape)
+                deviation = turned_back(deviation, order)
+        return centre + deviation / math.sqrt(self.scale)
 
     def natural(self, *belief: Tensor) -> Tensor:
         a = self.standardised(*belief)
