@@ -249,7 +249,7 @@ def test_checkpointing_a_part_of_a_network_with_shared_noise_is_refused():
     inner = model[1].forward
     model[1].forward = lambda x: torch.utils.checkpoint.checkpoint(inner, x, use_reentrant=False)
     loss = model(X.clone().requires_grad_()).sum()
-    with pytest.raises(InputError, match="shares its noise with others"):
+    with pytest.raises(InputError, match="shares belief or noise with others"):
         loss.backward()
 
 

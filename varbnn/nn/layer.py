@@ -15,6 +15,8 @@ from varbnn.nn.misfit import refuse_misfit, require_belief
 from varbnn.nn.pairs import Change, Pair, in_backward, refuse_recomputation
 from varbnn.posteriors import Bernoulli, Posterior, SignedBernoulli, mark_belief
 
+Start = Callable[[Tensor], tuple[Tensor, ...]]
+
 PASSING = frozenset(("_pass", "_drawn", "_held", "_common", "_tied", "_pair", "_paired", "_reused", "_last_mode"))
 """Attributes that live for a forward pass or two."""
 
@@ -44,25 +46,25 @@ class BinaryLayer(nn.Module):
         self._take_weight(posterior or Bernoulli())
 
     @classmethod
-    def adopt(cls, layer: nn.Module, posterior: Posterior, strength: float | None = None) -> Self:
+    def adopt(cls, layer: nn.Module, posterior: Posterior, start: Start | None = None) -> Self:
         """Turn a torch layer into its binary twin, in place: the object, its hooks, options and bias stay.
 
         Args:
             layer: of exactly the torch class that `cls` is the twin of.
             posterior: what is believed about the weight.
-            strength: start from a belief in sign(weight) of this confidence; absent starts as the posterior does.
+            start: gives the belief to start from for a real weight; ``posterior.initial`` when absent.
         """
         layer.__class__ = cls
         assert isinstance(layer, cls)
-        layer._take_weight(posterior, strength)
+        layer._take_weight(posterior, start)
         return layer
 
-    def _take_weight(self, posterior: Posterior, strength: float | None = None) -> None:
+    def _take_weight(self, posterior: Posterior, start: Start | None = None) -> None:
         weight = self._parameters.pop("weight")
         assert weight is not None
-        start = weight.detach().to(torch.promote_types(weight.dtype, torch.float32))
-        values = posterior.initial(start) if strength is None else posterior.from_weight(start, strength)
-        require_belief(posterior, values, start)
+        real = weight.detach().to(torch.promote_types(weight.dtype, torch.float32))
+        values = (start or posterior.initial)(real)
+        require_belief(posterior, values, real)
         self.posterior = posterior
         count = len(posterior.names)
         for name, value in zip(posterior.names, values[:count], strict=True):

@@ -95,9 +95,11 @@ class LowRankGaussian(Posterior):
         spread = xavier(weight.shape) if self.init == "xavier" else xavier(shape)
         return self._constrained(location, weight.new_empty(shape).normal_(generator=generator) * spread)
 
-    def from_weight(self, weight: Tensor, strength: float) -> tuple[Tensor, ...]:
+    def from_weight(
+        self, weight: Tensor, strength: float, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, ...]:
         location = in_units_of_strength(weight, strength)
-        factors = torch.randn(self.rank, *weight.shape, dtype=weight.dtype, device=weight.device)
+        factors = weight.new_empty((self.rank, *weight.shape)).normal_(generator=generator)
         if self.rank:  # deviation 1, in directions that say nothing yet
             factors *= math.sqrt(self.scale) / torch.linalg.vector_norm(factors, dim=0)
         return self._constrained(location, factors)
