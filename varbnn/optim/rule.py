@@ -233,15 +233,15 @@ class Rule(torch.optim.Optimizer):
         if not skip:
             filter.begin(params, states, group)
             for p, state in zip(params, states, strict=True):
-                for name in filter.names(group):
-                    if name not in state:
-                        state[name] = torch.zeros_like(p, dtype=full(p.dtype), memory_format=torch.preserve_format)
-        params, given, states = in_memory_order(params, states, self.together(group))
+                for name in [name for name in filter.names(group) if name not in state]:
+                    state[name] = torch.zeros_like(p, dtype=full(p.dtype), memory_format=torch.preserve_format)
+        together = self.together(group)
+        params, given, states = in_memory_order(params, states, together)
         coupled = forgetting.coupled(group) and not (skip and decision.linear)
         parts = (filter, forgetting, decision)
-        if step_fused(parts, params, given, states, group, skip=skip, coupled=coupled, gain=gain):
+        if step_fused(parts, params, given, states, group, skip=skip, coupled=coupled, gain=gain, together=together):
             return
-        for own, gradients, kept in blocks(params, given, states, self.together(group)):
+        for own, gradients, kept in blocks(params, given, states, together):
             # where nothing is remembered the gain goes into the step: a copy of the gradient costs a third of it
             beliefs, directions = widened(own), widened(gradients)
             late = skip and not coupled and decision.pace is None

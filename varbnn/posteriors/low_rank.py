@@ -215,7 +215,10 @@ def to_unit_(location: Tensor, factors: Tensor, scale: float) -> None:
     >>> location, factors
     (tensor([0.6000, 0.0000]), tensor([[0.8000, 0.0000]]))
     """
-    size = location.square().add_(factors.square().sum(0), alpha=1 / scale).sqrt_()
-    size = torch.where(size == 0, 1.0, size).to(location.dtype)
-    location.div_(size)
-    factors.div_(size)
+    size = location.square()
+    for factor in factors.unbind(0):
+        size.addcmul_(factor, factor, value=1 / scale)
+    # where both are 0, any number will do; comparisons take as long as all the rest
+    size.clamp_min_(torch.finfo(size.dtype).tiny).rsqrt_()
+    location.mul_(size)
+    factors.mul_(size)
