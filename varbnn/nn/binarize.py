@@ -46,7 +46,8 @@ def binarize(
 
     The layer objects stay (their class changes), so shared modules, hooks, options, biases, dtype and device stay
     too. Left real, and named with the reason by `varbnn.summary`: modules without a binary twin (attention, recurrent
-    layers, normalisation, embeddings), subclasses, weights that two modules share as one parameter, and what `skip` names.
+    layers, normalisation, embeddings), subclasses, weights that two modules share as one parameter, and what `skip`
+    names.
 
     Args:
         model: any module; a bare ``nn.Linear`` becomes a `BinaryLinear`.
