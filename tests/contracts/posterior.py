@@ -16,6 +16,7 @@ import torch
 from tests.oracles import coins
 from tests.tolerance import assert_within_standard_errors
 from varbnn import posteriors
+from varbnn.errors import InputError
 from varbnn.posteriors import Bernoulli, Gaussian, LowRankGaussian, Point, Posterior, belief_of
 
 VALUES = torch.tensor(
@@ -152,6 +153,17 @@ class LawContract:
         np.testing.assert_allclose(
             case.posterior.kl(*belief).sum(), coins.kl(plus, np.full(7, 0.5)), rtol=1e-12, atol=1e-14
         )
+
+    def test_a_second_belief_without_its_name_is_refused_and_not_passed_over(self, case):
+        belief = case.belief()
+        own = len(case.posterior.names)
+        for wrong in ((*belief, *belief), belief[: own - 1], (*belief, belief[0])):
+            with pytest.raises(InputError, match=r"prior=\("):
+                case.posterior.kl(*wrong)
+            with pytest.raises(InputError, match=rf"got {len(wrong)} tensors"):
+                case.posterior.kl(*belief, prior=wrong)
+        with pytest.raises(InputError, match="prior is a tuple"):
+            case.posterior.kl(*belief, prior=belief[0])
 
     def test_kl_to_itself_is_zero(self, case):
         kl = case.posterior.kl(*case.belief(), prior=case.belief())

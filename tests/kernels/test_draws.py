@@ -6,7 +6,7 @@ import torch
 
 from tests.oracles import coins
 from tests.tolerance import assert_within_standard_errors
-from varbnn.kernels import draw_signs, reference, signs_from, using_backend
+from varbnn.kernels import draw_relaxed, draw_signs, reference, signs_from, using_backend
 from varbnn.kernels.backend import REFERENCE, usable_backends
 from varbnn.kernels.draws import LEAST
 
@@ -55,6 +55,26 @@ def test_any_shape_has_the_law(shape):
     assert bool((draws.abs() == 1).all())
     plus = coins.probability_of_plus(natural.numpy().astype(float))
     assert_within_standard_errors((draws > 0).double().mean(0), plus, np.sqrt(plus * (1 - plus) / 400), z=6)
+
+
+@pytest.mark.parametrize(
+    "turn, dense",
+    [
+        pytest.param(lambda t: t.to(memory_format=torch.channels_last), True, id="channels_last"),
+        pytest.param(lambda t: t.permute(3, 1, 0, 2), True, id="permuted"),
+        pytest.param(lambda t: t[:1].expand_as(t), False, id="expanded"),
+        pytest.param(lambda t: t[:, ::2], False, id="strided"),
+    ],
+)
+def test_any_layout_has_the_law_and_without_gaps_is_kept(turn, dense):
+    natural = turn(torch.linspace(-2, 2, 20 * 6 * 5 * 4).reshape(20, 6, 5, 4))
+    draws = torch.stack([draw_signs(natural) for _ in range(400)])
+    plus = coins.probability_of_plus(natural.numpy().astype(float))
+    assert_within_standard_errors((draws > 0).double().mean(0), plus, np.sqrt(plus * (1 - plus) / 400), z=6)
+    weight, factor = draw_relaxed(natural, 0.5, euclidean=True)
+    torch.testing.assert_close(factor, (1 - weight.square()) / 0.5, rtol=1e-4, atol=1e-5)
+    if dense:
+        assert all(t.stride() == natural.stride() for t in (draw_signs(natural), weight, factor))
 
 
 def test_signs_from_a_threshold_have_its_law_to_the_ends():

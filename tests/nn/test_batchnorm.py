@@ -144,6 +144,26 @@ def test_a_failure_leaves_the_model_as_it_was(data, error, match):
     assert model[1].momentum == 0.3
 
 
+@pytest.mark.parametrize("size", [1e20, 3e38], ids=["its square overflows", "it overflows"])
+def test_an_overflow_before_a_batch_norm_is_told_and_changes_nothing(size):
+    model = vb.binarize(nn.Sequential(*network(), nn.BatchNorm1d(2)))
+    model(torch.randn(9, 4))
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    with pytest.raises(InputError, match="too large for the model's precision"):
+        vb.refresh_batchnorm(model, torch.cat([torch.randn(20, 4), torch.full((1, 4), size)]))
+    assert all(torch.equal(buffer, before[name]) for name, buffer in model.named_buffers())
+
+
+def test_statistics_that_an_overflow_in_training_broke_are_mended():
+    model = network()
+    model(torch.full((9, 4), 3e38) * torch.randn(9, 4))
+    assert not model[1].running_var.isfinite().all()
+    x = torch.randn(50, 4)
+    vb.refresh_batchnorm(model, x)
+    mean, _ = pooled_statistics(model.eval(), [x])
+    np.testing.assert_allclose(model[1].running_mean, mean, rtol=1e-4, atol=1e-5)
+
+
 def test_a_single_image_has_a_variance_and_is_accepted():
     model = vb.binarize(nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3)))
     assert vb.refresh_batchnorm(model, torch.randn(1, 1, 8, 8)) == 1

@@ -1,5 +1,7 @@
 """binarize: what becomes binary, what stays real, and that everything else about the model survives."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -191,6 +193,38 @@ def test_strength_starts_from_the_signs_of_the_weights_with_the_size_asked_for(p
     belief = model[0].belief[0].detach()
     torch.testing.assert_close(belief.square().mean().sqrt(), torch.tensor(0.7))
     torch.testing.assert_close(belief / belief.norm(), weight / weight.norm())
+
+
+@pytest.mark.parametrize(
+    "posterior",
+    [vb.posteriors.Bernoulli(), vb.posteriors.Bernoulli(init="sign"), vb.posteriors.LowRankGaussian(2)],
+    ids=repr,
+)
+@pytest.mark.parametrize("strength", [None, 0.5])
+def test_a_generator_alone_decides_how_beliefs_start(posterior, strength):
+    real, started = network(), []
+    for seed in (3, 3, 4):
+        model = vb.binarize(
+            copy.deepcopy(real), posterior, strength=strength, generator=torch.Generator().manual_seed(seed)
+        )
+        started.append(torch.cat([p.flatten() for p in vb.as_prior(model)]))
+    assert torch.equal(started[0], started[1])
+    assert torch.equal(started[0], started[2]) == (strength is not None and posterior.names == ("natural",))
+
+
+def test_a_generator_leaves_the_global_one_alone_and_none_takes_it():
+    model = network()
+    before = torch.get_rng_state()
+    vb.binarize(copy.deepcopy(model), generator=torch.Generator())
+    assert torch.equal(torch.get_rng_state(), before)
+    vb.binarize(model)
+    assert not torch.equal(torch.get_rng_state(), before)
+
+
+def test_what_is_no_generator_is_refused_and_the_model_unchanged():
+    with pytest.raises(InputError, match=r"generator must be a torch\.Generator"):
+        vb.binarize(model := network(), generator=3)
+    assert not any(isinstance(module, vb.nn.BinaryLayer) for module in model.modules())
 
 
 def test_a_bad_strength_or_a_broken_weight_is_refused_and_the_model_unchanged():

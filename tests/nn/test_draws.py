@@ -12,6 +12,7 @@ import varbnn as vb
 from varbnn.errors import InputError
 from varbnn.nn import BinaryLinear, draw_once_per_forward
 
+DYNAMO = pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # to trace one
 X = torch.randn(3, 16, generator=torch.Generator().manual_seed(1))
 
 
@@ -193,7 +194,7 @@ def test_a_first_use_without_gradient_does_not_cut_the_gradient_of_the_second():
     torch.testing.assert_close(model.layer.natural.grad, (X + 1).sum(0).expand(16, 16))
 
 
-@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # dynamo does it to trace one
+@DYNAMO
 def test_one_draw_per_forward_survives_compilation_without_a_graph_break():
     model = vb.binarize(nn.Sequential(shared := nn.Linear(16, 16), nn.Tanh(), shared))
     compiled = torch.compile(model, backend="eager", fullgraph=True)
@@ -204,6 +205,109 @@ def test_one_draw_per_forward_survives_compilation_without_a_graph_break():
         torch.manual_seed(4)
         assert torch.equal(compiled(x), expected)
     assert not torch.equal(compiled(x), compiled(x))
+
+
+def tied(posterior=None, names=("natural",)):
+    model = vb.binarize(
+        nn.Sequential(nn.Linear(16, 16, bias=False), nn.Tanh(), nn.Linear(16, 16, bias=False)), posterior
+    )
+    for name in names:
+        setattr(model[2], name, getattr(model[0], name))
+    return model
+
+
+def watched(model):
+    """The weights that the layers had in the last forward pass of `model`."""
+    seen = {}
+    for layer in (model[0], model[2]):
+        layer.register_forward_pre_hook(lambda layer, args: seen.update({layer: layer.weight}))
+    return seen
+
+
+@pytest.mark.parametrize(
+    "posterior, names",
+    [
+        (vb.posteriors.Bernoulli(), ["natural"]),
+        (vb.posteriors.Bernoulli("concrete"), ["natural"]),
+        (vb.posteriors.Gaussian("learned"), ["location", "precision"]),
+        (vb.posteriors.LowRankGaussian(2), ["location", "factors"]),
+    ],
+    ids=repr,
+)
+def test_layers_tied_by_one_belief_have_one_draw_per_forward_and_a_new_one_in_the_next(posterior, names):
+    model = tied(posterior, names)
+    seen = watched(model)
+    model(X).sum().backward()
+    first = seen[model[0]]
+    assert seen[model[2]] is first
+    shared = vb.binarize(nn.Sequential(inner := nn.Linear(16, 16, bias=False), nn.Tanh(), inner), posterior)
+    with torch.no_grad():
+        for mine, theirs in zip(shared.parameters(), model.parameters(), strict=True):
+            mine.copy_(theirs)
+    gradients = []
+    for each in (model, shared):
+        each.zero_grad()
+        torch.manual_seed(6)
+        each(X).sum().backward()
+        gradients.append(each[0].belief[0].grad)
+    assert torch.equal(*gradients)
+    model(X)
+    assert not torch.equal(seen[model[0]], first)
+
+
+def test_layers_of_which_a_part_of_the_belief_is_tied_or_the_posterior_differs_draw_for_themselves():
+    for model in (tied(vb.posteriors.Gaussian("learned"), ["location"]), tied()):
+        if model[0].posterior == vb.posteriors.Bernoulli():
+            model[2].posterior = vb.posteriors.Bernoulli("concrete")
+        seen = watched(model)
+        model(X)
+        assert not torch.equal(seen[model[0]], seen[model[2]])
+
+
+def test_layers_whose_tie_was_broken_draw_apart():
+    model = tied()
+    seen = watched(model)
+    model[2].natural = nn.Parameter(model[0].natural.detach().clone())
+    model(X)
+    assert not torch.equal(seen[model[0]], seen[model[2]])
+
+
+@pytest.mark.parametrize("names", [["natural"], ["location", "factors"]])
+def test_a_sample_of_tied_layers_is_one(names):
+    model = tied(vb.posteriors.LowRankGaussian(2) if len(names) > 1 else None, names)
+    with vb.sampled(model):
+        assert torch.equal(model[0].weight, model[2].weight)
+    frozen = vb.freeze(model, "sample")
+    assert torch.equal(frozen[0].weight, frozen[2].weight)
+
+
+@DYNAMO
+def test_tied_layers_draw_once_in_a_compiled_graph_too():
+    model = tied()
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    for _ in range(2):
+        torch.manual_seed(4)
+        expected = model(torch.eye(16))
+        torch.manual_seed(4)
+        assert torch.equal(compiled(torch.eye(16)), expected)
+
+
+def test_checkpointing_a_tied_layer_alone_is_refused():
+    model = tied()
+    with pytest.raises(InputError, match=r"shares belief or noise.*checkpoint the whole model"):
+        Between(model)(X.clone().requires_grad_()).sum().backward()
+
+
+class Between(nn.Module):
+    """The last layer of a model recomputed in the backward pass."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.inner = model
+        draw_once_per_forward(self)
+
+    def forward(self, x):
+        return checkpoint(self.inner[2], self.inner[1](self.inner[0](x)), use_reentrant=False)
 
 
 class Checkpointed(nn.Module):

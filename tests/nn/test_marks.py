@@ -44,7 +44,8 @@ def test_a_posterior_that_starts_with_something_else_is_told_so(wrong, outputs):
         def initial(self, weight, generator=None):
             return {"tensor": weight, "shape": (weight[0],), "many": (weight, weight)}[wrong]
 
-        from_weight = initial
+        def from_weight(self, weight, strength, generator=None):
+            return self.initial(weight)
 
     with pytest.raises(InputError, match=r"Own.initial and from_weight must give a tuple of 1 \(natural\)"):
         vb.binarize(nn.Linear(4, outputs), Own())

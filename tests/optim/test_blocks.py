@@ -101,21 +101,51 @@ def test_what_is_not_contiguous_comes_whole(what):
 
 
 @pytest.mark.usefixtures("small_blocks")
-def test_a_convolution_in_channels_last_steps_as_any_other():
-    for member in members():
-        kernels = torch.randn(8, 4, 3, 3)
-        (plain, *_), (turned, *_) = (
-            beliefs(member, kernels),
-            beliefs(member, kernels.to(memory_format=torch.channels_last)),
-        )
-        if len(member.posterior.names) > 1:
-            continue  # those come in pairs; contiguity is looked at tensor by tensor all the same
-        turned = nn.Parameter(turned.detach().to(memory_format=torch.channels_last))
-        turned.belief = plain.belief
-        here, there = member([plain], **member.settings[0]), member([turned], **member.settings[0])
+@pytest.mark.parametrize("member, settings", SETTINGS)
+def test_a_convolution_in_channels_last_steps_as_any_other(member, settings):
+    results = []
+    for last in (False, True):
+        torch.manual_seed(2)
+        parameters = beliefs(member, 0.3 * torch.randn(8, 4, 3, 3))
+        marks = [p.belief for p in parameters]
+        if last:
+            parameters = [nn.Parameter(in_channels_last(p.detach())) for p in parameters]
+            for p, mark in zip(parameters, marks, strict=True):
+                p.belief = mark
+        optimizer = member(parameters, **settings)
         for _ in range(5):
-            plain.grad = torch.randn(8, 4, 3, 3)
-            turned.grad = plain.grad.to(memory_format=torch.channels_last)
-            here.step()
-            there.step()
-        torch.testing.assert_close(plain.detach(), turned.detach().contiguous(), rtol=1e-6, atol=1e-6)
+            for p in parameters:
+                gradient = 0.1 * torch.randn(p.shape)
+                p.grad = in_channels_last(gradient) if last else gradient
+            optimizer.step()
+        assert all(p.is_contiguous() != last for p in parameters)
+        results.append([p.detach() for p in parameters])
+    for plain, turned in zip(*results, strict=True):
+        torch.testing.assert_close(plain, turned.contiguous(), rtol=1e-5, atol=1e-6)
+
+
+def in_channels_last(tensor):
+    """Of axes before those of the weight, torch knows nothing."""
+    return tensor.flatten(0, -4).contiguous(memory_format=torch.channels_last).view_as(tensor)
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_a_convolution_in_channels_last_comes_in_blocks_too():
+    kernels, factors = in_channels_last(torch.randn(8, 4, 3, 3)), in_channels_last(torch.randn(2, 8, 4, 3, 3))
+    pair = [nn.Parameter(kernels), nn.Parameter(factors)]
+    for p in pair:
+        p.grad = torch.ones_like(p)
+    count = torch.zeros(1)
+    states = [{"m": torch.zeros_like(p), "weight": count} for p in pair]
+    turned = blocks.in_memory_order(pair, states, together=2)
+    pieces = 0
+    with torch.no_grad():
+        for (own, own_factors), gradients, kept in blocks.blocks(*turned, together=2):
+            assert own_factors.shape == (2, *own.shape)
+            assert kept[0]["weight"] is count
+            for p, g, state in zip((own, own_factors), gradients, kept, strict=True):
+                p.copy_(g)
+                state["m"].sub_(g)
+            pieces += 1
+    assert pieces > 1
+    assert all(bool((p == 1).all()) and bool((s["m"] == -1).all()) for p, s in zip(pair, states, strict=True))

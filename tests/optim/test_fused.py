@@ -144,6 +144,30 @@ def test_levels_and_threads_give_the_same_bits(name: str) -> None:
     assert all(torch.equal(a, b) for other in others for a, b in zip(first, other, strict=True))
 
 
+def test_a_convolution_in_channels_last_takes_the_compiled_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = []
+    monkeypatch.setattr(steps, "step", lambda how, memory: taken.append(memory))
+    layer = vb.binarize(nn.Conv2d(4, 8, 3, bias=False).to(memory_format=torch.channels_last), Point())
+    (belief,) = layer.parameters()
+    layer(torch.randn(2, 4, 8, 8)).square().sum().backward()
+    assert belief.grad is not None
+    assert not belief.is_contiguous()
+    StraightThrough([belief], lr=0.1).step()
+    (memory,) = taken
+    for tensor in memory.tensors():
+        assert tensor.is_contiguous()
+    assert memory.belief.data_ptr() == belief.data_ptr()
+    assert memory.gradient.data_ptr() == belief.grad.data_ptr()
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_what_is_not_finite_is_found_in_every_layout(value: float) -> None:
+    for spread in (torch.zeros(3, 4, 5, 6).to(memory_format=torch.channels_last), torch.zeros(9, 7).T):
+        assert steps.all_finite(spread) is True
+        spread[2, 1] = value
+        assert steps.all_finite(spread) is False
+
+
 @pytest.mark.parametrize("ties", ["keep", "larq"])
 def test_ties_and_odd_latents(ties: str) -> None:
     # gamma 1/2 and these numbers are exact in float32: evidence is 0.5, the threshold is met exactly

@@ -7,7 +7,13 @@ SETTINGS = [
     dict(gamma=0.2, sigma=0.1, threshold=0.5, bias_correction="released", ties="larq", maximize=True),
     dict(gamma=0.05, sigma=0.01, threshold=0.1, bias_correction="adam", lr=0.5),
 ]
-CHANGES = {50: dict(threshold=0.01), 90: dict(gamma=0.05, lr=0.25), 120: dict(sigma=0.3)}
+CHANGES = {
+    50: dict(threshold=0.01),
+    90: dict(gamma=0.05, lr=0.25),
+    120: dict(sigma=0.3),
+    150: dict(lr=0.0),
+    152: dict(lr=0.5),
+}
 
 
 def step(weight, gradient, state, *, lr, gamma, sigma, threshold, bias_correction, ties, maximize):
@@ -15,7 +21,7 @@ def step(weight, gradient, state, *, lr, gamma, sigma, threshold, bias_correctio
     state["exp_avg"] = m = (1 - gamma) * state.get("exp_avg", 0.0) + gamma * g
     state["exp_avg_sq"] = v = (1 - sigma) * state.get("exp_avg_sq", 0.0) + sigma * g**2
     if bias_correction == "released":
-        m, v = m / gamma, v / sigma
+        m, v = m / gamma if gamma > 0 else m, v / sigma
     if bias_correction == "adam":  # 1 - (1 - gamma)^t, and under schedules 1 - product of (1 - gamma)
         state["left"] = state.get("left", np.ones(2)) * (1 - np.array([gamma, sigma]))
         state["weight"], state["weight_sq"] = 1 - state["left"]

@@ -75,6 +75,17 @@ def test_the_draws_follow_the_posterior(name):
     assert (found - expected).abs().max() < 5 / 4000**0.5
 
 
+@pytest.mark.parametrize("names", [["natural"], ["location", "factors"]])
+def test_tied_layers_have_one_weight_in_every_network(names):
+    posterior = vb.posteriors.LowRankGaussian(2) if len(names) > 1 else vb.posteriors.Bernoulli()
+    model = vb.binarize(nn.Sequential(*(nn.Linear(20, 20, bias=False) for _ in range(3))), posterior)
+    for name in names:
+        setattr(model[2], name, getattr(model[0], name))
+    drawn = _draw(list(model), 4, seeded(3))
+    assert torch.equal(drawn[model[0]], drawn[model[2]])
+    assert not torch.equal(drawn[model[0]], drawn[model[1]])
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
 def test_models_of_other_precisions_are_packed_in_float32(dtype):
     model = vb.binarize(settled(nn.Sequential(nn.Linear(20, 8), nn.BatchNorm1d(8), nn.Hardtanh(), nn.Linear(8, 3))))

@@ -1,5 +1,6 @@
 """The sign of a low-rank normal vector: its joint law, what it hands back, and who shares its noise."""
 
+import copy
 import math
 
 import numpy as np
@@ -151,6 +152,18 @@ def test_under_autocast_weights_and_gradients_are_those_without():
     assert torch.equal(inside, posterior.draw(location, factors, noise=noise))
 
 
+@pytest.mark.parametrize("scope", ["layer", "neuron", "network"])
+def test_channels_last_is_kept_and_changes_no_draw(scope):
+    plain = vb.nn.BinaryConv2d(8, 6, 3, posterior=LowRankGaussian(2, scope=scope), bias=False)
+    turned = copy.deepcopy(plain).to(memory_format=torch.channels_last)
+    torch.manual_seed(1)
+    first = plain.weight
+    torch.manual_seed(1)
+    second = turned.weight
+    assert torch.equal(first, second)
+    assert second.stride() == turned.location.stride()
+
+
 def test_antithetic_draws_mirror_the_spread_and_not_the_location():
     posterior = LowRankGaussian(rank=2, scale=1.0, scope="neuron", rounding="homogeneous")
     fair = vb.binarize(nn.Linear(5, 4, bias=False), posterior)
@@ -236,7 +249,7 @@ def test_checkpointing_a_part_of_a_network_with_shared_noise_is_refused():
     inner = model[1].forward
     model[1].forward = lambda x: torch.utils.checkpoint.checkpoint(inner, x, use_reentrant=False)
     loss = model(X.clone().requires_grad_()).sum()
-    with pytest.raises(InputError, match="shares its noise with others"):
+    with pytest.raises(InputError, match="shares belief or noise with others"):
         loss.backward()
 
 

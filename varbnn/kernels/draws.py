@@ -10,6 +10,7 @@ from torch import Tensor
 
 from varbnn.kernels import backend, drawing, reference
 from varbnn.kernels.checks import RELAXATIONS
+from varbnn.kernels.layout import memory_order, turned, turned_back
 from varbnn.kernels.registry import LIBRARY
 
 LEAST = 1024
@@ -26,7 +27,8 @@ def draw_signs(natural: Tensor, noise: Tensor | None = None, generator: torch.Ge
     has no gradient.
 
     Without `noise`, the signs depend on the state of `generator` alone, which moves on with every draw; which signs a
-    state gives is not the same for every backend (`varbnn.backend_info`), number type and size.
+    state gives is not the same for every backend (`varbnn.backend_info`), number type, size and order in memory
+    (``torch.channels_last``), which the result keeps.
 
     Args:
         natural: λ, any shape; the result has its dtype and device.
@@ -66,7 +68,9 @@ def draw_relaxed(
     """
     natural = natural.detach()
     if noise is None and RELAXATIONS[0] <= relaxation <= RELAXATIONS[1] and _pays(natural):
-        return drawing.relax(natural, _seed(natural, generator), relaxation, euclidean)
+        order = memory_order(natural)
+        weight, factor = drawing.relax(turned(natural, order), _seed(natural, generator), relaxation, euclidean)
+        return turned_back(weight, order), turned_back(factor, order)
     return reference.draw_relaxed(natural, relaxation, euclidean, noise, generator)
 
 
@@ -90,8 +94,10 @@ _compiled_is_active._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _drawn(natural: Tensor, generator: torch.Generator | None) -> Tensor:
-    matrix = natural.detach().reshape(natural.shape[0] if natural.dim() > 1 else 1, -1)
-    return drawing.draw(matrix, _seed(natural, generator)).reshape(natural.shape)
+    order = memory_order(natural)
+    natural = turned(natural.detach(), order)
+    matrix = natural.reshape(natural.shape[0] if natural.dim() > 1 else 1, -1)
+    return turned_back(drawing.draw(matrix, _seed(natural, generator)).reshape(natural.shape), order)
 
 
 def _seed(natural: Tensor, generator: torch.Generator | None) -> Tensor:

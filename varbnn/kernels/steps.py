@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from varbnn.kernels import native
 from varbnn.kernels.backend import REFERENCE, active_backend
+from varbnn.kernels.layout import memory_order, turned
 
 FILTERS = {"identity": 0, "average": 1, "heavy-ball": 2, "quotient": 3, "cascade": 4}
 PULLS = {"none": 0, "coupled": 1, "at-step": 2, "coin": 3, "variance": 4, "settling": 5, "paced": 6}
@@ -71,6 +72,7 @@ def combine(filter: str, pull: str, decision: str) -> bool:
 
 def all_finite(tensor: Tensor) -> bool | None:
     """Whether no entry is NaN or infinite; None for a tensor that the compiled library does not take."""
+    tensor = turned(tensor, memory_order(tensor)) if type(tensor) is Tensor else tensor
     if active_backend() == REFERENCE or not _fits(tensor, tensor.shape):
         return None
     count = tensor.numel()

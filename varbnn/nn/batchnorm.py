@@ -140,7 +140,7 @@ def refresh_batchnorm(model: nn.Module, data: Data) -> int:
 
     Raises:
         InputError: `data` yields nothing, an empty batch, NaN or infinite inputs, or a batch too small to have a
-            variance.
+            variance; or finite inputs overflow on their way to a batch norm.
 
     >>> import varbnn as vb
     >>> model = vb.binarize(nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)))
@@ -164,13 +164,12 @@ def refresh_batchnorm(model: nn.Module, data: Data) -> int:
             handle.remove()
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.momentum = momentum
-    for layer, pool in zip(layers, pools, strict=True):
-        if pool.count:
-            assert layer.running_mean is not None
-            assert layer.running_var is not None
-            mean, variance = pool.read()
-            layer.running_mean.copy_(mean)
-            layer.running_var.copy_(variance)
+    reached = [(layer, *pool.read()) for layer, pool in zip(layers, pools, strict=True) if pool.count]
+    for layer, mean, variance in reached:
+        assert layer.running_mean is not None
+        assert layer.running_var is not None
+        layer.running_mean.copy_(mean)
+        layer.running_var.copy_(variance)
     return total
 
 
@@ -210,7 +209,17 @@ class Pool:
         self.add(output.numel() // output.shape[1], layer.running_mean, layer.running_var)
 
     def read(self) -> tuple[Tensor, Tensor]:
-        """Mean and unbiased variance of all values together, ``float64``."""
+        """Mean and unbiased variance of all values together, ``float64``.
+
+        Raises:
+            InputError: either is NaN or infinite.
+        """
+        if not bool((self.total + self.squares).isfinite().all()):
+            raise InputError(
+                "what a batch norm sees, or its square, is too large for the model's precision, though the inputs are "
+                "finite: its statistics would be infinite. Standardise the inputs, normalise earlier in the model, or "
+                "use float32"
+            )
         mean = self.total / self.count
         # squares minus their mean part cancel at worst to a small negative number
         return mean, (self.squares - self.count * mean.square()).clamp_min(0) / max(self.count - 1, 1)

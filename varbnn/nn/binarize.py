@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -40,13 +41,19 @@ Skip = Callable[[str, nn.Module], bool] | Iterable[str | type[nn.Module] | nn.Mo
 
 
 def binarize(
-    model: nn.Module, posterior: Posterior | None = None, *, skip: Skip = (), strength: float | None = None
+    model: nn.Module,
+    posterior: Posterior | None = None,
+    *,
+    skip: Skip = (),
+    strength: float | None = None,
+    generator: torch.Generator | None = None,
 ) -> nn.Module:
     """Give every linear and convolution layer of `model` ±1 weights, in place.
 
     The layer objects stay (their class changes), so shared modules, hooks, options, biases, dtype and device stay
     too. Left real, and named with the reason by `varbnn.summary`: modules without a binary twin (attention, recurrent
-    layers, normalisation), subclasses, weights that two modules share as one parameter, and what `skip` names.
+    layers, normalisation, embeddings), subclasses, weights that two modules share as one parameter, and what `skip`
+    names.
 
     Args:
         model: any module; a bare ``nn.Linear`` becomes a `BinaryLinear`.
@@ -55,14 +62,15 @@ def binarize(
             of (name, module).
         strength: start from the weights the model has: the belief's mode is their sign and its typical size is
             `strength` (λ = 1 is 0.88 : 0.12). Absent starts as the posterior does.
+        generator: source of random starts; torch's global one when absent.
 
     Returns:
         `model` itself.
 
     Raises:
         InputError: nothing can be made binary, all that can is binary already with another posterior, a lazy layer has
-            no weight yet, `skip` names something that is not there, or `strength` is given and a weight is not finite.
-            The model is then unchanged.
+            no weight yet, `skip` names something that is not there, `strength` is given and a weight is not finite, or
+            `generator` is none or of another device than the weights. The model is then unchanged.
 
     >>> model = binarize(nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2)))
     >>> sorted(name for name, _ in model.named_parameters())
@@ -100,8 +108,14 @@ def binarize(
                 raise InputError(
                     "a weight has NaN or infinite entries, so no belief can start from it; nothing was changed"
                 )
+    if generator is not None:
+        kind = generator.device.type if isinstance(generator, torch.Generator) else None
+        if any(module.get_parameter("weight").device.type not in (kind, "meta") for module in chosen):
+            raise InputError(f"generator must be a torch.Generator on the device of the weights, got {generator!r}")
+    posterior = posterior or Bernoulli()
+    start = posterior.initial if strength is None else partial(posterior.from_weight, strength=strength)
     for module in chosen:
-        TWINS[type(module)].adopt(module, posterior or Bernoulli(), strength)
+        TWINS[type(module)].adopt(module, posterior, partial(start, generator=generator))
     draw_once_per_forward(model)
     if not _guards(model):
         model.register_load_state_dict_pre_hook(_refuse_misfits)

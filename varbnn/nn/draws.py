@@ -26,11 +26,33 @@ def binary_layers(model: nn.Module) -> Iterator[tuple[str, BinaryLayer]]:
             yield name, module
 
 
+def with_first(layers: Iterable[BinaryLayer]) -> Iterator[tuple[BinaryLayer, BinaryLayer]]:
+    """Each layer beside the first of `layers` that has the same belief: itself, unless the two are tied.
+
+    >>> from varbnn.nn import BinaryLinear
+    >>> one, other = BinaryLinear(3, 3), BinaryLinear(3, 3)
+    >>> other.natural = one.natural
+    >>> [first is one for _, first in with_first([one, other])]
+    [True, True]
+    """
+    seen: dict[tuple[int, ...], BinaryLayer] = {}
+    for layer in layers:
+        own = [layer._parameters.get(name) for name in layer.posterior.names]
+        if any(parameter is None for parameter in own):
+            yield layer, layer  # parametrized
+            continue
+        first = seen.setdefault(tuple(map(id, own)), layer)
+        yield layer, first if first is layer or first.posterior == layer.posterior else layer
+
+
 def draw_once_per_forward(model: nn.Module) -> None:
     """Make each binary layer of `model` keep its draw for one forward pass of `model`, however often it is used in it.
 
+    Layers that are tied by one belief (``b.natural = a.natural``) have one draw.
+
     `varbnn.binarize` does this; call it yourself on a model that you build from binary layers and in which one layer
-    is used twice. Safe to call again. A model that calls itself starts a pass of its own with every call.
+    is used twice, or tied to another. Safe to call again. A model that calls itself starts a pass of its own with
+    every call.
     """
     if isinstance(model, BinaryLayer) or _open in model._forward_pre_hooks.values():
         return
@@ -55,10 +77,12 @@ def draws_once(hook: object) -> bool:
 def _open(model: nn.Module, args: Any) -> None:
     here = id(model)
     common: dict[str, Tensor] = {}
-    for _, layer in binary_layers(model):
+    for layer, first in with_first(layer for _, layer in binary_layers(model)):
         # an interrupt breaks a pass off without closing it: the next pass of the same model starts afresh all the same
         if layer._pass in (None, here):
             layer._pass, layer._drawn = here, None
+            # in a tuple: a layer that is an attribute of another ends a compiled graph
+            layer._tied = (first,) if first is not layer and first.training else None
             if layer._pair is not None:
                 layer._pair.end()
             layer.share_noise(common)
@@ -68,7 +92,7 @@ def _close(model: nn.Module, args: Any, output: Any) -> None:
     here = id(model)
     for _, layer in binary_layers(model):
         if layer._pass == here:  # else it runs inside the pass of another model, or another hook failed before ours
-            layer._pass, layer._drawn, layer._common = None, None, None
+            layer._pass, layer._drawn, layer._common, layer._tied = None, None, None, None
 
 
 @contextmanager
@@ -129,16 +153,21 @@ def at_mode(model: nn.Module) -> AbstractContextManager[None]:
 
 
 def joint_sample(layers: Iterable[BinaryLayer], generator: torch.Generator | None = None) -> Iterator[Tensor]:
-    """One sample of each layer, all from the same network: layers whose posteriors share their noise do so here."""
+    """One sample of each layer, all from the same network: layers that share their noise or their belief do so here."""
     common: dict[str, Tensor] = {}
-    for layer in layers:
+    drawn: dict[BinaryLayer, Tensor] = {}
+    for layer, first in with_first(layers):
+        if first in drawn:
+            yield drawn[first]
+            continue
         posterior, belief, noise = layer.posterior, [gathered(t.detach()) for t in layer.belief], None
         key = posterior.noise_key
         if key is not None:
             if key not in common:
                 common[key] = posterior.noise(belief[0], generator)
             noise = common[key].to(belief[0])
-        yield posterior.sample(*belief, noise=noise, generator=generator)
+        drawn[layer] = posterior.sample(*belief, noise=noise, generator=generator)
+        yield drawn[layer]
 
 
 @contextmanager

@@ -15,7 +15,9 @@ from varbnn.nn.misfit import refuse_misfit, require_belief
 from varbnn.nn.pairs import Change, Pair, in_backward, refuse_recomputation
 from varbnn.posteriors import Bernoulli, Posterior, SignedBernoulli, mark_belief
 
-PASSING = frozenset(("_pass", "_drawn", "_held", "_common", "_pair", "_paired", "_reused", "_last_mode"))
+Start = Callable[[Tensor], tuple[Tensor, ...]]
+
+PASSING = frozenset(("_pass", "_drawn", "_held", "_common", "_tied", "_pair", "_paired", "_reused", "_last_mode"))
 """Attributes that live for a forward pass or two."""
 
 
@@ -44,25 +46,25 @@ class BinaryLayer(nn.Module):
         self._take_weight(posterior or Bernoulli())
 
     @classmethod
-    def adopt(cls, layer: nn.Module, posterior: Posterior, strength: float | None = None) -> Self:
+    def adopt(cls, layer: nn.Module, posterior: Posterior, start: Start | None = None) -> Self:
         """Turn a torch layer into its binary twin, in place: the object, its hooks, options and bias stay.
 
         Args:
             layer: of exactly the torch class that `cls` is the twin of.
             posterior: what is believed about the weight.
-            strength: start from a belief in sign(weight) of this confidence; absent starts as the posterior does.
+            start: gives the belief to start from for a real weight; ``posterior.initial`` when absent.
         """
         layer.__class__ = cls
         assert isinstance(layer, cls)
-        layer._take_weight(posterior, strength)
+        layer._take_weight(posterior, start)
         return layer
 
-    def _take_weight(self, posterior: Posterior, strength: float | None = None) -> None:
+    def _take_weight(self, posterior: Posterior, start: Start | None = None) -> None:
         weight = self._parameters.pop("weight")
         assert weight is not None
-        start = weight.detach().to(torch.promote_types(weight.dtype, torch.float32))
-        values = posterior.initial(start) if strength is None else posterior.from_weight(start, strength)
-        require_belief(posterior, values, start)
+        real = weight.detach().to(torch.promote_types(weight.dtype, torch.float32))
+        values = (start or posterior.initial)(real)
+        require_belief(posterior, values, real)
         self.posterior = posterior
         count = len(posterior.names)
         for name, value in zip(posterior.names, values[:count], strict=True):
@@ -74,6 +76,7 @@ class BinaryLayer(nn.Module):
         self._drawn: Tensor | None = None
         self._held: Tensor | None = None
         self._common: Tensor | None = None  # noise that the layers of this pass share
+        self._tied: tuple[BinaryLayer] | None = None  # it has this belief too, and draws for both in this pass
         self._pair: Pair | None = None  # inside `antithetic`
         self._paired = False  # it drew inside `antithetic` and not since
         self._reused = False
@@ -106,7 +109,7 @@ class BinaryLayer(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         # a draw cannot be copied, its graph is not a leaf's; a sample that a copy held would never be let go
-        passing = dict.fromkeys(("_pass", "_drawn", "_held", "_common", "_pair"))
+        passing = dict.fromkeys(("_pass", "_drawn", "_held", "_common", "_tied", "_pair"))
         return {**self.__dict__, **passing, "_paired": False}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -137,10 +140,13 @@ class BinaryLayer(nn.Module):
         if self._drawn is not None:
             self._reused = True
             return self._drawn
+        if self._tied is not None:
+            self._reused = True
+            return self._tied[0].weight
         if self._pass is None and self._reused and not torch.compiler.is_compiling() and in_backward():
             raise InputError(
-                "a binary layer that is used twice in the model, or shares its noise with others, was recomputed by "
-                "activation checkpointing, which would draw a second weight for it; checkpoint the whole model, or "
+                "a binary layer that is used twice in the model, or shares belief or noise with others, was recomputed "
+                "by activation checkpointing, which would draw a second weight for it; checkpoint the whole model, or "
                 "leave this layer out of it"
             )
         if self._pass is None:

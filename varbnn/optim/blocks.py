@@ -1,4 +1,4 @@
-"""Large parameters in pieces that stay in the processor's cache while a rule goes over them several times."""
+"""Parameters as a rule goes over them: in memory order, and in pieces that stay in the processor's cache."""
 
 from __future__ import annotations
 
@@ -7,12 +7,37 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from varbnn.kernels.layout import memory_order, turned
 from varbnn.optim.parts import States
 
 SIZE = 2**18
 """Weights per block. At 10 M weights a step in blocks takes a fifth to a third of the time over whole tensors."""
 
 Block = tuple[list[Tensor], list[Tensor], States]
+
+
+def in_memory_order(beliefs: list[Tensor], states: States, together: int = 1) -> Block:
+    """Beliefs, their gradients and states, as views with the axes in the order that the beliefs have in memory.
+
+    Rules work weight by weight, so that the order of axes is all one to them; a convolution in ``torch.channels_last``
+    is then as contiguous as any other, and with it gradients and states, which torch lays out like their parameter.
+
+    Args:
+        together: how many tensors in a row make one belief; the first is shaped like the weight, and the others may
+            have axes of their own before those of the weight, which stay there.
+    """
+    gradients = [p.grad for p in beliefs if p.grad is not None]
+    if torch.compiler.is_compiling() or all(p.is_contiguous() or not _is_plain(p) for p in beliefs):
+        return beliefs, gradients, states
+    orders = [memory_order(beliefs[index - index % together]) for index in range(len(beliefs))]
+    return (
+        [turned(p, order) for p, order in zip(beliefs, orders, strict=True)],
+        [turned(g, order) for g, order in zip(gradients, orders, strict=True)],
+        [
+            {key: turned(t, order) if t.shape == p.shape else t for key, t in state.items()}
+            for p, state, order in zip(beliefs, states, orders, strict=True)
+        ],
+    )
 
 
 def blocks(beliefs: list[Tensor], gradients: list[Tensor], states: States, together: int = 1) -> Iterator[Block]:
@@ -47,7 +72,11 @@ def blocks(beliefs: list[Tensor], gradients: list[Tensor], states: States, toget
 
 
 def _can_be_cut(tensor: Tensor) -> bool:
-    return type(tensor) in (Tensor, nn.Parameter) and tensor.device.type == "cpu" and tensor.is_contiguous()
+    return _is_plain(tensor) and tensor.device.type == "cpu" and tensor.is_contiguous()
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    return type(tensor) in (Tensor, nn.Parameter)
 
 
 def _pieces(beliefs: list[Tensor], gradients: list[Tensor], states: States) -> Iterator[tuple[int, Block]]:

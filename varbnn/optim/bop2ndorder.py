@@ -26,7 +26,8 @@ class Bop2ndOrder(Rule):
         threshold: of z, which has no unit, ≥ 0.
         bias_correction: None is the paper's biased form. ``"released"`` is what the published code calls unbiased:
             z = (m / γ) / (√(v / σ) + 1e-10), a division by the rates at every step, which equals the biased form with
-            threshold · γ / √σ. ``"adam"`` divides m and v by the weight they have given to gradients so far.
+            threshold · γ / √σ; at lr 0, where a warm-up starts, m is not divided. ``"adam"`` divides m and v by the
+            weight they have given to gradients so far.
         ties: see `Bop`.
         lr: multiplies γ, so that torch's schedulers decay it together with `real_lr`.
         real_lr: learning rate of the real parameters.
@@ -69,5 +70,3 @@ class Bop2ndOrder(Rule):
         check_flips(group)
         must_be(group, "sigma", 0 < group["sigma"] <= 1, "in (0, 1]")
         must_be(group, "bias_correction", group["bias_correction"] in CORRECTIONS, f"one of {CORRECTIONS}")
-        divided = group["bias_correction"] == "released"
-        must_be(group, "lr", group["lr"] > 0 or not divided, "positive (bias_correction='released' divides by lr · γ)")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -98,11 +101,15 @@ class DescendPairToUnit(DescendPair):
 
     def __call__(self, beliefs: list[Tensor], directions: list[Tensor], group: Group, scale: float) -> None:
         super().__call__(beliefs, directions, group, scale)
-        for location, factors in zip(beliefs[0::2], beliefs[1::2], strict=True):
-            to_unit_(location, factors, group["scale"])
+        self._to_unit(beliefs, group["scale"])
 
     def compiled(self, group: Group) -> Compiled | None:
-        return None
+        step = super().compiled(group)
+        return step and replace(step, afterwards=partial(self._to_unit, scale=group["scale"]))
+
+    def _to_unit(self, beliefs: list[Tensor], scale: float) -> None:
+        for location, factors in zip(beliefs[0::2], beliefs[1::2], strict=True):
+            to_unit_(location, factors, scale)
 
 
 class DescendByPrecision(Decision):

@@ -169,7 +169,8 @@ class NormalisedAverage(Filter):
 
     - None: m / (√v + ε), biased towards 0 at the start;
     - ``"released"``: (m / γ) / (√(v / σ) + ε), which the published code calls unbiased. It divides by the rates
-      themselves at every step and not by what they add up to, and agrees with Adam's correction at the first step only;
+      themselves at every step and not by what they add up to, and agrees with Adam's correction at the first step only.
+      Where γ is 0, m is not divided: at the start of a warm-up it is 0, and stays so;
     - ``"adam"``: both averages divided by the weight that they have given to gradients so far (`weigh`), 1 - (1 - γ)ᵗ
       while γ is constant.
     """
@@ -195,7 +196,7 @@ class NormalisedAverage(Filter):
         torch._foreach_addcmul_(second, gradients, gradients, sigma)
         corrections: list[tuple[Tensor | float, Tensor | float]] = [(1.0, 1.0)] * len(states)
         if group["bias_correction"] == "released":
-            corrections = [(gamma, sigma)] * len(states)
+            corrections = [(gamma or 1.0, sigma)] * len(states)
         elif group["bias_correction"] == "adam":
             # at lr = 0 no gradient has been given any weight, and the average is 0
             given = [state["weight"][0] for state in states]
@@ -206,7 +207,7 @@ class NormalisedAverage(Filter):
 
     def compiled(self, state: dict[str, Any], group: Group) -> Compiled | None:
         gamma, sigma = group["lr"] * group["gamma"], group["sigma"]
-        c1, c2 = (gamma, sigma) if group["bias_correction"] == "released" else (1.0, 1.0)
+        c1, c2 = (gamma or 1.0, sigma) if group["bias_correction"] == "released" else (1.0, 1.0)
         if group["bias_correction"] == "adam":
             c1, c2 = float(state["weight"]) or 1.0, float(state["weight_sq"])
         return _compiled_quotient(gamma, sigma, c1, c2, self.eps)

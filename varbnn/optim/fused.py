@@ -9,6 +9,7 @@ from torch import Tensor
 
 from varbnn.kernels import steps
 from varbnn.kernels.steps import Memory
+from varbnn.optim.blocks import blocks
 from varbnn.optim.decisions import Decision
 from varbnn.optim.filters import Filter
 from varbnn.optim.forgetting import Forgetting
@@ -25,6 +26,7 @@ def step_fused(
     skip: bool,
     coupled: bool,
     gain: float,
+    together: int,
 ) -> bool:
     """Do the whole step of `beliefs` in compiled code, if that can be; the result differs by float32 rounding only.
 
@@ -33,6 +35,7 @@ def step_fused(
         skip: whether the filter is the identity and remembers nothing.
         coupled: whether the pull goes through the filter.
         gain: what gradients are multiplied by.
+        together: how many parameters in a row make one belief.
 
     Returns:
         False, with nothing changed, where a part has no compiled form or a tensor is not of the plain kind.
@@ -54,11 +57,10 @@ def step_fused(
     ]
     if not steps.can_step(memories):
         return False
-    together = 2 if pull.pair else 1
     priors = [memory.prior is None for memory in memories]
     if pull.pair and priors[::2] != priors[1::2]:
         return False
-    for index in range(0, len(memories), together):
+    for index in range(0, len(memories), 2 if pull.pair else 1):
         own = filtered[index]
         assert own is not None
         how = steps.settings(gain=gain, **own.settings, **pull.settings, **decided.settings)
@@ -66,4 +68,7 @@ def step_fused(
             steps.step_pair(how, memories[index], memories[index + 1])
         else:
             steps.step(how, memories[index])
+    if decided.afterwards is not None:
+        for piece, _, _ in blocks(list(beliefs), list(gradients), states, together):
+            decided.afterwards(piece)
     return True

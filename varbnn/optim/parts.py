@@ -24,11 +24,13 @@ class Compiled:
         settings: its choice and numbers.
         pair: whether it moves a location and its precision together.
         prior: whether it pulls to state["prior"] where there is one.
+        afterwards: what torch has still to do with the beliefs.
     """
 
     settings: dict[str, Any]
     pair: bool = False
     prior: bool = False
+    afterwards: Callable[[list[Any]], None] | None = None
 
 
 class OneOf(Generic[Part]):

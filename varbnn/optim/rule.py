@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from varbnn.errors import InputError, VarbnnWarning
-from varbnn.optim.blocks import blocks
+from varbnn.optim.blocks import blocks, in_memory_order
 from varbnn.optim.decisions import Decision
 from varbnn.optim.filters import Filter
 from varbnn.optim.finite import refuse_nonfinite
@@ -234,15 +234,15 @@ class Rule(torch.optim.Optimizer):
         if not skip:
             filter.begin(params, states, group)
             for p, state in zip(params, states, strict=True):
-                for name in filter.names(group):
-                    if name not in state:
-                        state[name] = torch.zeros_like(p, dtype=full(p.dtype), memory_format=torch.preserve_format)
+                for name in [name for name in filter.names(group) if name not in state]:
+                    state[name] = torch.zeros_like(p, dtype=full(p.dtype), memory_format=torch.preserve_format)
+        together = self.together(group)
+        params, given, states = in_memory_order(params, states, together)
         coupled = forgetting.coupled(group) and not (skip and decision.linear)
-        given: list[Tensor] = [p.grad for p in params if p.grad is not None]
         parts = (filter, forgetting, decision)
-        if step_fused(parts, params, given, states, group, skip=skip, coupled=coupled, gain=gain):
+        if step_fused(parts, params, given, states, group, skip=skip, coupled=coupled, gain=gain, together=together):
             return
-        for own, gradients, kept in blocks(params, given, states, self.together(group)):
+        for own, gradients, kept in blocks(params, given, states, together):
             # where nothing is remembered the gain goes into the step: a copy of the gradient costs a third of it
             beliefs, directions = widened(own), widened(gradients)
             late = skip and not coupled and decision.pace is None

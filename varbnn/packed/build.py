@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from varbnn.errors import InputError
 from varbnn.kernels import ops
 from varbnn.nn.batchnorm import Data, as_data, device_of, warn_of_batchnorm
-from varbnn.nn.draws import binary_layers, evaluating, joint_sample
+from varbnn.nn.draws import binary_layers, evaluating, joint_sample, with_first
 from varbnn.nn.layer import BinaryLayer
 from varbnn.packed.ensemble import PackedEnsemble
 from varbnn.packed.faithful import unfaithful
@@ -143,11 +143,12 @@ def _draw(layers: list[BinaryLayer], num_samples: int, generator: torch.Generato
     device = layers[0].belief[0].device
     seed = torch.randint(2**62, (1,), generator=generator, device=device)
     drawn = _draw_jointly([layer for layer in layers if not layer.posterior.independent], num_samples, generator)
-    for index, layer in enumerate(layers):
+    places = {layer: index for index, layer in enumerate(layers)}
+    for layer, first in with_first(layers):
         if layer in drawn:
             continue
         natural = layer.posterior.natural(*layer.belief).float()
-        drawn[layer] = draw_blocks(layer, natural, seed.to(natural.device), index, num_samples)
+        drawn[layer] = draw_blocks(layer, natural, seed.to(natural.device), places[first], num_samples)
     return drawn
 
 

@@ -173,7 +173,9 @@ class Posterior(ABC):
         """A belief to start from, given the real weight that an ordinary layer would start from."""
 
     @abstractmethod
-    def from_weight(self, weight: Tensor, strength: float) -> tuple[Tensor, ...]:
+    def from_weight(
+        self, weight: Tensor, strength: float, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, ...]:
         """A belief whose mode is sign(weight) and whose typical confidence is `strength`."""
 
     @abstractmethod
@@ -205,7 +207,17 @@ class Posterior(ABC):
             return self.distribution(*belief).draw(noise=noise, generator=generator)
 
     def distribution(self, *belief: Tensor) -> SignedBernoulli:
-        """The marginal law of each weight, as a torch distribution on {-1, +1}."""
+        """The marginal law of each weight, as a torch distribution on {-1, +1}.
+
+        Raises:
+            InputError: more or fewer tensors than a belief has; buffers may be left out.
+        """
+        if len(belief) not in (len(self.names), len(self.names) + len(self.buffer_names)):
+            own = ", ".join(self.names)
+            raise InputError(
+                f"a belief of {self!r} is ({own}), got {len(belief)} tensors; what it is compared with goes by name, "
+                f"as in kl({own}, prior=({own},))"
+            )
         return SignedBernoulli(natural=self.natural(*belief), validate_args=False)
 
     def mean(self, *belief: Tensor) -> Tensor:
@@ -226,9 +238,22 @@ class Posterior(ABC):
         return self.distribution(*belief).entropy()
 
     def kl(self, *belief: Tensor, prior: tuple[Tensor, ...] | None = None) -> Tensor:
-        """Divergence of each weight's law from that of the belief `prior` (fair coins when absent), in nats."""
+        """Divergence of each weight's law from that of the belief `prior` (fair coins when absent), in nats.
+
+        Args:
+            *belief: the belief's tensors.
+            prior: those of another belief of this posterior, as a tuple.
+
+        Raises:
+            InputError: either is no belief of this posterior.
+
+        >>> import varbnn as vb
+        >>> vb.posteriors.Bernoulli().kl(torch.tensor([0.0, 1.0]), prior=(torch.tensor([1.0, 1.0]),))
+        tensor([0.4338, 0.0000])
+        """
         here = self.distribution(*belief)
-        other = torch.zeros_like(here.natural) if prior is None else self.natural(*prior)
+        require(not isinstance(prior, Tensor), "prior is a tuple, as a belief may have several tensors: prior=(prior,)")
+        other = torch.zeros_like(here.natural) if prior is None else self.distribution(*prior).natural
         return torch.distributions.kl_divergence(here, SignedBernoulli(natural=other, validate_args=False))
 
     def log_prob(self, *belief: Tensor, weight: Tensor) -> Tensor:

@@ -107,7 +107,9 @@ class Bernoulli(Posterior):
             natural = draw_signs(torch.zeros_like(weight), generator=generator) * self.init_scale
         return natural, *self._buffers(natural)
 
-    def from_weight(self, weight: Tensor, strength: float) -> tuple[Tensor, ...]:
+    def from_weight(
+        self, weight: Tensor, strength: float, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, ...]:
         natural = in_units_of_strength(weight, strength)
         return natural, *self._buffers(natural)
 

@@ -69,7 +69,9 @@ class Gaussian(Posterior):
     def initial(self, weight: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
         return self._with_precision(torch.empty_like(weight).normal_(generator=generator) * self.init_scale)
 
-    def from_weight(self, weight: Tensor, strength: float) -> tuple[Tensor, ...]:
+    def from_weight(
+        self, weight: Tensor, strength: float, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, ...]:
         # confidence is that of a = m / σ, and 1 / σ² the precision
         deviation = self.init_precision**-0.5 if self.form == "learned" else 1.0
         return self._with_precision(in_units_of_strength(weight, strength * deviation))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from varbnn.bits import sign
+from varbnn.kernels.layout import memory_order, turned, turned_back
 from varbnn.posteriors.base import Posterior, in_units_of_strength, pull_back, require
 from varbnn.posteriors.gaussian import log_odds
 from varbnn.posteriors.orthants import cauchy_natural, correlation_of_signs
@@ -94,9 +95,11 @@ class LowRankGaussian(Posterior):
         spread = xavier(weight.shape) if self.init == "xavier" else xavier(shape)
         return self._constrained(location, weight.new_empty(shape).normal_(generator=generator) * spread)
 
-    def from_weight(self, weight: Tensor, strength: float) -> tuple[Tensor, ...]:
+    def from_weight(
+        self, weight: Tensor, strength: float, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, ...]:
         location = in_units_of_strength(weight, strength)
-        factors = torch.randn(self.rank, *weight.shape, dtype=weight.dtype, device=weight.device)
+        factors = weight.new_empty((self.rank, *weight.shape)).normal_(generator=generator)
         if self.rank:  # deviation 1, in directions that say nothing yet
             factors *= math.sqrt(self.scale) / torch.linalg.vector_norm(factors, dim=0)
         return self._constrained(location, factors)
@@ -148,10 +151,13 @@ class LowRankGaussian(Posterior):
         with nullcontext() if location.is_meta else torch.autocast(device, enabled=False):
             if self.scope == "neuron" and location.dim() > 0:
                 rows = factors.reshape(self.rank, location.shape[0], location[:1].numel()).movedim(1, 0)
-                deviation = torch.matmul(normal.reshape(self.rank, -1).T.unsqueeze(1), rows)
+                deviation = torch.matmul(normal.reshape(self.rank, -1).T.unsqueeze(1), rows).reshape(location.shape)
             else:
-                deviation = torch.mv(factors.reshape(self.rank, location.numel()).T, normal.reshape(-1))
-        return centre + deviation.reshape(location.shape) / math.sqrt(self.scale)
+                order = memory_order(location)
+                rows = turned(factors, order).reshape(self.rank, location.numel())
+                deviation = torch.mv(rows.T, normal.reshape(-1)).reshape(turned(location, order).shape)
+                deviation = turned_back(deviation, order)
+        return centre + deviation / math.sqrt(self.scale)
 
     def natural(self, *belief: Tensor) -> Tensor:
         a = self.standardised(*belief)
@@ -209,7 +215,10 @@ def to_unit_(location: Tensor, factors: Tensor, scale: float) -> None:
     >>> location, factors
     (tensor([0.6000, 0.0000]), tensor([[0.8000, 0.0000]]))
     """
-    size = location.square().add_(factors.square().sum(0), alpha=1 / scale).sqrt_()
-    size = torch.where(size == 0, 1.0, size).to(location.dtype)
-    location.div_(size)
-    factors.div_(size)
+    size = location.square()
+    for factor in factors.unbind(0):
+        size.addcmul_(factor, factor, value=1 / scale)
+    # where both are 0, any number will do; comparisons take as long as all the rest
+    size.clamp_min_(torch.finfo(size.dtype).tiny).rsqrt_()
+    location.mul_(size)
+    factors.mul_(size)

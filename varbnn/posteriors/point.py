@@ -41,7 +41,9 @@ class Point(Posterior):
     def initial(self, weight: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
         return (weight.detach().clone(),)
 
-    def from_weight(self, weight: Tensor, strength: float) -> tuple[Tensor, ...]:
+    def from_weight(
+        self, weight: Tensor, strength: float, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, ...]:
         return (in_units_of_strength(weight, strength),)
 
     def draw(self, *belief: Tensor, noise: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
