@@ -67,13 +67,13 @@ def test_a_random_start_follows_the_generator():
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda: active.Pool(10, 0), "start must be from 1 to 10, the size of the pool, got 0"),
+        (lambda: active.Pool(10, 0), "start must be a whole number from 1 to 10, .*got 0"),
         (lambda: active.Pool(10, 11), "got 11"),
         (lambda: active.Pool(10, []), "distinct indices from 0 to 9"),
         (lambda: active.Pool(10, [1, 1]), "distinct indices"),
         (lambda: active.Pool(10, torch.tensor([10])), "distinct indices"),
         (lambda: active.Pool(50, 9).query(PREDICTION, 1), "for the 41 unlabelled inputs, got 40; predict x"),
-        (lambda: active.Pool(50, 10).query(PREDICTION, 41), "count must be an integer from 1 to 40"),
+        (lambda: active.Pool(50, 10).query(PREDICTION, 41), "count must be a whole number from 1 to 40"),
         (lambda: active.Pool(50, 10).query(PREDICTION, 0), "count must be"),
         (
             lambda: active.Pool(50, 10).query(PREDICTION, 2, "variance"),
@@ -135,7 +135,7 @@ def test_a_pool_draws_by_its_own_generator_and_keeps_its_books():
 def test_a_power_that_means_nothing_is_refused_and_moves_nothing(power):
     pool = active.Pool(50, 10, torch.Generator().manual_seed(0))
     before = pool.generator.get_state()
-    with pytest.raises(InputError, match="power must be positive and finite"):
+    with pytest.raises(InputError, match="power must be a finite number > 0"):
         pool.query(PREDICTION, 3, "bald", power=power)
     with pytest.raises(InputError, match="count must be"):
         pool.query(PREDICTION, 99, "bald", power=1.0)

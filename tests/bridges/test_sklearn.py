@@ -250,7 +250,7 @@ def test_what_is_set_after_fit_changes_no_answer_but_their_number_of_networks(ki
     for posterior in ("point", "laplace"):
         assert_array_equal(estimator.set_params(posterior=posterior).predict(X), before)
     for number in (0, "x", 2.5):
-        with pytest.raises(ValueError, match="num_samples must be an integer ≥ 1"):
+        with pytest.raises(ValueError, match="num_samples must be a whole number ≥ 1"):
             estimator.set_params(num_samples=number).predict(X)
     assert estimator.set_params(num_samples=np.int64(3)).prediction(X[:2]).num_samples == 3
 
@@ -332,17 +332,17 @@ def test_bad_targets_are_refused_with_a_reason(iris):
     "options, message",
     [
         (dict(hidden_layer_sizes=()), "no binary weights"),
-        (dict(hidden_layer_sizes=(10, 0)), "positive integer"),
-        (dict(hidden_layer_sizes="10"), "positive integer"),
+        (dict(hidden_layer_sizes=(10, 0)), "whole number ≥ 1"),
+        (dict(hidden_layer_sizes="10"), "whole number ≥ 1"),
         (dict(posterior="laplace"), "'bernoulli', 'gaussian', 'point', got 'laplace'"),
-        (dict(temperature=0), "temperature must be a positive"),
-        (dict(temperature=None), "temperature must be a positive"),
+        (dict(temperature=0), "temperature must be a finite number > 0"),
+        (dict(temperature=None), "temperature must be a finite number > 0"),
         (dict(learning_rate_init=1.5), r"in \(0, 1\]"),
         (dict(real_learning_rate_init=-1), "real_learning_rate_init"),
-        (dict(batch_size=0), "'auto' or an integer"),
-        (dict(batch_size="all"), "'auto' or an integer"),
-        (dict(max_iter=0), "max_iter must be an integer ≥ 1"),
-        (dict(num_samples=2.5), "num_samples must be an integer ≥ 1"),
+        (dict(batch_size=0), "whole number ≥ 1 or 'auto'"),
+        (dict(batch_size="all"), "whole number ≥ 1 or 'auto'"),
+        (dict(max_iter=0), "max_iter must be a whole number ≥ 1"),
+        (dict(num_samples=2.5), "num_samples must be a whole number ≥ 1"),
         (dict(random_state="x"), "cannot be used to seed"),
     ],
 )

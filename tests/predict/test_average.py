@@ -413,10 +413,10 @@ def test_a_single_logit_is_refused_with_the_way_to_write_it(output):
 @pytest.mark.parametrize(
     "options, message",
     [
-        (dict(num_samples=-1), "num_samples must be an integer ≥ 0"),
+        (dict(num_samples=-1), "num_samples must be a whole number ≥ 0"),
         (dict(num_samples=2.5), "num_samples must be"),
         (dict(num_samples=True), "num_samples must be"),
-        (dict(batch_size=0), "batch_size must be a positive integer"),
+        (dict(batch_size=0), "batch_size must be a whole number ≥ 1"),
         (dict(batch_size=2.0), "batch_size must be"),
         (dict(task="ranking"), "'classification', 'regression' or 'gaussian', got 'ranking'"),
         (dict(noise_variance=1.0), "belongs to task='regression'"),

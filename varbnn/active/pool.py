@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from varbnn.active.scores import ACQUISITIONS, Acquisition, drawn, require_count, top
+from varbnn.checks import whole_number
 from varbnn.errors import InputError
 from varbnn.predict import Prediction
 
@@ -43,13 +45,11 @@ class Pool:
         self, size: int, start: int | Sequence[int] | Tensor, generator: torch.Generator | None = None
     ) -> None:
         self.generator = generator
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-            raise InputError(f"size must be a whole number of inputs ≥ 1, got {size!r}")
-        if isinstance(start, int) and not isinstance(start, bool):
-            if not 1 <= start <= size:
-                raise InputError(f"start must be from 1 to {size}, the size of the pool, got {start}")
+        size = whole_number("size", size)
+        if np.ndim(start) == 0:
+            number = whole_number("start", start, most=size, note=", the size of the pool, or indices")
             device = generator.device if generator is not None else torch.device("cpu")
-            chosen = torch.randperm(size, generator=generator, device=device)[:start].cpu()
+            chosen = torch.randperm(size, generator=generator, device=device)[:number].cpu()
         else:
             chosen = torch.as_tensor(start)
             whole = not (chosen.is_floating_point() or chosen.is_complex() or chosen.dtype == torch.bool)

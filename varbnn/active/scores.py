@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from varbnn.checks import finite_number, whole_number
 from varbnn.errors import InputError
 from varbnn.predict import Prediction
 
@@ -103,8 +104,7 @@ def drawn(scores: Tensor, count: int, power: float, generator: torch.Generator |
     >>> drawn(torch.tensor([0.0, 1e-9, 3.0]), 3, power=2.0).tolist()
     [2, 1, 0]
     """
-    if isinstance(power, bool) or not isinstance(power, (int, float)) or not 0 < power < LARGEST_POWER:
-        raise InputError(f"power must be positive and finite, got {power!r}; None takes the highest scores")
+    power = finite_number("power", power, above=0, most=LARGEST_POWER, note=" (None takes the highest scores)")
     _require_choice(scores, count)
     if bool((scores < 0).any()):
         raise InputError("power raises scores that are ≥ 0, as those of 'bald' and 'entropy'; these are negative")
@@ -122,7 +122,6 @@ def _require_choice(scores: Tensor, count: int) -> None:
     require_count(count, len(scores))
 
 
-def require_count(count: int, most: int) -> None:
+def require_count(count: object, most: int) -> None:
     """Raise InputError unless so many inputs can be chosen of `most`."""
-    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= most:
-        raise InputError(f"count must be an integer from 1 to {most}, the inputs there are, got {count!r}")
+    whole_number("count", count, most=most, note=", the inputs there are")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from varbnn.active.scores import ACQUISITIONS, Acquisition
+from varbnn.checks import finite_number
 from varbnn.errors import CheckpointError, InputError
 from varbnn.predict import Prediction
 
@@ -67,17 +68,14 @@ class StreamQuery:
     ) -> None:
         if budget is None and threshold is None:
             raise InputError("a query needs a budget (labels per input), a threshold (least score), or both")
-        if budget is not None and not (_number(budget) and 0 < budget <= 1):
-            raise InputError(f"budget must be in (0, 1], labels per input, got {budget!r}")
-        if threshold is not None and not (_number(threshold) and math.isfinite(threshold)):
-            raise InputError(f"threshold must be a finite number in the unit of the score, got {threshold!r}")
+        if budget is not None:
+            budget = finite_number("budget", budget, above=0, most=1, note=", labels per input")
+        if threshold is not None:
+            threshold = finite_number("threshold", threshold, note=" in the unit of the score")
         if score not in ACQUISITIONS:
             raise InputError(f"score must be one of {', '.join(ACQUISITIONS)}, got {score!r}")
-        if not (_number(reserve) and 1 <= reserve < math.inf):
-            raise InputError(f"reserve must be a finite number of labels, at least 1, got {reserve!r}")
-        self.budget = None if budget is None else float(budget)
-        self.threshold = None if threshold is None else float(threshold)
-        self.score, self.reserve = score, float(reserve)
+        self.reserve = finite_number("reserve", reserve, least=1, note=" of labels")
+        self.budget, self.threshold, self.score = budget, threshold, score
         self.generator = generator
         self.seen = self.labels_used = 0
         self.saved = math.inf if budget is None else 0.0

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from varbnn.checks import whole_number
 from varbnn.continual.strategies import Strategy, heads_of
 from varbnn.continual.streams import Stream, Task
-from varbnn.continual.tasks import require_count
 from varbnn.errors import InputError, VarbnnWarning
 from varbnn.nn.batchnorm import batchnorms
 from varbnn.predict import Prediction, evaluate
@@ -63,7 +63,7 @@ class Evaluation:
                 f"{self.part!r} and {self.tasks!r}"
             )
         for name in ("num_samples", "refresh"):
-            require_count(name, getattr(self, name))
+            object.__setattr__(self, name, whole_number(name, getattr(self, name)))
 
     def judged(self, number: int, count: int) -> Iterable[int]:
         """The tasks to judge after the one of that number, of so many."""

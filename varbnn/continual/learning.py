@@ -71,10 +71,7 @@ def learn(
     torch.Size([2, 2])
     """
     evaluation = evaluation or Evaluation()
-    _require(stream, strategy, seed, checkpoint_every)
-    for name, value in (("epochs", epochs), ("batch_size", batch_size), ("num_samples", num_samples)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise InputError(f"{name} must be a positive integer, got {value!r}")
+    _require(stream, strategy, checkpoint_every)
     if schedule is not None and strategy.keep:
         raise InputError("a schedule ends with its task, but the strategy keeps one optimizer for all; give only one")
     plan = Plan(epochs, batch_size, num_samples, seed, schedule)
@@ -100,15 +97,13 @@ def learn(
     return run.result
 
 
-def _require(stream: object, strategy: object, seed: object, checkpoint_every: object) -> None:
+def _require(stream: object, strategy: object, checkpoint_every: object) -> None:
     if not isinstance(stream, Stream):
         given = f"got {type(stream).__name__}; make one of your tasks with varbnn.continual.from_tasks"
         raise InputError(f"stream must be a varbnn.continual.Stream, {given}")
     if not isinstance(strategy, Strategy):
         given = f"got {type(strategy).__name__}; give an optimizer factory to FineTune or PosteriorAsPrior"
         raise InputError(f"strategy must be a varbnn.continual.Strategy, {given}")
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise InputError(f"seed must be a whole number ≥ 0, got {seed!r}")
     if isinstance(checkpoint_every, bool) or not isinstance(checkpoint_every, int | float) or not checkpoint_every >= 0:
         raise InputError(f"checkpoint_every must be a number of seconds ≥ 0, got {checkpoint_every!r}")
 

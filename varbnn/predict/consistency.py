@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from varbnn.errors import InputError
+from varbnn.checks import whole_number
 from varbnn.predict.checks import Values, as_labels
 from varbnn.predict.uncertainty import Prediction, mean64, require_classes
 
@@ -69,8 +69,7 @@ def calibration_test(
 
     require_classes(prediction)
     labels = as_labels(targets, len(prediction), prediction.num_classes).cpu()
-    if isinstance(repeats, bool) or not isinstance(repeats, int) or repeats < 1:
-        raise InputError(f"repeats must be a positive integer, got {repeats!r}; 1000 is usual")
+    repeats = whole_number("repeats", repeats, note=" (1000 is usual)")
     metric = ExpectedCalibrationError(bins)
     mean = mean64(prediction.probs).cpu()
     metric.update(mean, labels)
