@@ -43,6 +43,7 @@ NEIGHBOURS = {
     ("bits", "errors"),  # bad input is refused on the ground floor too
     ("checks", "errors"),
     ("active", "predict"),  # what to label next follows from predictions
+    ("active", "packed"),  # averaged ones too
     ("continual", "predict"),  # every task learned so far is judged by predictions
     ("predict", "packed"),  # predict runs sampled networks packed where that is faster
     ("demo", "bridges"),  # these two are the program; they show what the library can do

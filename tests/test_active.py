@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+import varbnn as vb
 from tests.oracles import metrics
 from tests.tolerance import assert_within_standard_errors
 from varbnn import active
@@ -35,6 +36,42 @@ def test_random_scores_follow_the_generator_alone():
     other = active.random(Prediction(PROBS.flip(1)), torch.Generator().manual_seed(3))
     assert torch.equal(first, again)
     assert torch.equal(first, other)
+
+
+def test_a_function_of_ones_own_scores_as_the_name_does():
+    by_name, by_function = active.Pool(50, range(10)), active.Pool(50, range(10))
+    assert torch.equal(by_name.query(PREDICTION, 5, "margin"), by_function.query(PREDICTION, 5, active.margin))
+    pool = active.Pool(50, range(10))
+    assert pool.query(PREDICTION, 1, lambda p: -np.arange(40.0)).tolist() == [10]
+
+
+def test_regression_is_asked_by_a_function():
+    prediction = vb.RegressionPrediction([[0.0, 1.0, 5.0], [0.0, 3.0, 5.5]])
+    assert active.Pool(4, [0]).query(prediction, 2, lambda p: p.epistemic).tolist() == [2, 3]
+
+
+def test_an_average_of_packed_networks_will_do():
+    average = vb.AveragePrediction(PREDICTION.mean, PREDICTION.aleatoric, PREDICTION.num_samples)
+    for acquisition in ("bald", "entropy", "margin"):
+        one, other = active.Pool(50, range(10)), active.Pool(50, range(10))
+        assert torch.equal(one.query(average, 3, acquisition), other.query(PREDICTION, 3, acquisition))
+    with pytest.raises(InputError, match="needs what each network says"):
+        active.Pool(50, range(10)).query(average, 3, "variation_ratio")
+
+
+@pytest.mark.parametrize(
+    ("score", "reason"),
+    [
+        (lambda p: p.mean, r"one score for each of 40 inputs, got shape \(40, "),
+        (lambda p: p.total[:3], r"one score for each of 40 inputs, got shape \(3,\)"),
+        (lambda p: p.total * torch.nan, "finite"),
+    ],
+)
+def test_scores_that_are_none_are_refused_and_move_nothing(score, reason):
+    pool = active.Pool(50, range(10))
+    with pytest.raises(InputError, match=reason):
+        pool.query(PREDICTION, 1, score)
+    assert len(pool.labelled) == 10
 
 
 @pytest.mark.parametrize("count", [1, 7, 40])
@@ -77,7 +114,7 @@ def test_a_random_start_follows_the_generator():
         (lambda: active.Pool(50, 10).query(PREDICTION, 0), "count must be"),
         (
             lambda: active.Pool(50, 10).query(PREDICTION, 2, "variance"),
-            "bald, entropy, margin, variation_ratio, random, got 'variance'",
+            "bald, entropy, margin, variation_ratio, random, or a function of .*, got 'variance'",
         ),
         (lambda: active.top(torch.tensor([math.nan]), 1), "N finite numbers"),
     ],

@@ -193,6 +193,18 @@ def test_records_without_an_epoch_are_counted_from_one():
     assert list(panel.lines[0].get_xdata()) == [1, 2]
 
 
+def test_the_map_asks_packed_networks_as_they_are(tmp_path):
+    model = vb.binarize(nn.Sequential(nn.Linear(2, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3)))
+    packed = vb.pack(model, 3, refresh_bn=POINTS)
+    packed.save(tmp_path / "map.vbnn")
+    with vb.Predictor(tmp_path / "map.vbnn") as predictor:
+        ways = (packed, predictor, lambda x: packed(x, reduce="mean"))
+        figures = [plots.uncertainty_map(way, POINTS, torch.arange(30) % 3, resolution=9) for way in ways]
+    found, *others = (figure.axes[0].collections[0].get_array() for figure in figures)
+    for other in others:
+        np.testing.assert_allclose(other, found, atol=1e-5)
+
+
 def test_the_map_asks_a_network_for_its_uncertainty():
     model = vb.binarize(nn.Sequential(nn.Linear(2, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3)))
     before = {name: value.clone() for name, value in model.state_dict().items()}

@@ -11,7 +11,9 @@ from torch import Tensor
 from varbnn.active.scores import ACQUISITIONS, Acquisition
 from varbnn.checks import finite_number
 from varbnn.errors import CheckpointError, InputError
+from varbnn.packed import AveragePrediction
 from varbnn.predict import Prediction
+from varbnn.predict.uncertainty import require_classes
 
 DECADES = 3.0
 """From nothing saved to all that can be, the bar falls by so many powers of ten: more than scores that matter span."""
@@ -80,7 +82,7 @@ class StreamQuery:
         self.seen = self.labels_used = 0
         self.saved = math.inf if budget is None else 0.0
 
-    def ask(self, prediction: Prediction) -> Tensor:
+    def ask(self, prediction: Prediction | AveragePrediction) -> Tensor:
         """Decide about the inputs of `prediction`, one after the other, and count.
 
         Args:
@@ -90,13 +92,12 @@ class StreamQuery:
             bool N, on the device of the prediction: label these, now.
 
         Raises:
-            InputError: no prediction. Nothing is counted then.
+            InputError: no prediction, or an averaged one for the variation ratio. Nothing is counted then.
         """
-        if not isinstance(prediction, Prediction):
-            raise InputError(f"ask takes a varbnn Prediction (S×N×C probabilities), got {type(prediction).__name__}")
+        require_classes(prediction)
         scores: list[float] = ACQUISITIONS[self.score](prediction, self.generator).tolist()
         mask = [self._decide(score, prediction.num_classes) for score in scores]
-        return torch.tensor(mask, dtype=torch.bool, device=prediction.probs.device)
+        return torch.tensor(mask, dtype=torch.bool, device=prediction.mean.device)
 
     def bar(self, num_classes: int) -> float:
         """The least score that would be asked about now, where a whole label is saved."""

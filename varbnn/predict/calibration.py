@@ -137,7 +137,7 @@ def _samples_of(prediction: Prediction | Values) -> Tensor:
     if isinstance(prediction, Prediction):
         return prediction.probs
     if type(prediction).__name__ in INSTEAD:
-        require_classes(prediction)
+        require_classes(prediction, each=True)
     logits = as_tensor(prediction, "logits")
     if logits.ndim == 2:
         logits = logits[None]

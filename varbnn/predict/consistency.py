@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from varbnn.checks import whole_number
+from varbnn.packed import AveragePrediction
 from varbnn.predict.checks import Values, as_labels
-from varbnn.predict.uncertainty import Prediction, mean64, require_classes
+from varbnn.predict.uncertainty import Prediction, mean_of, require_classes
 
 NUMBERS_AT_ONCE = 4_000_000
 """Of the resampled inputs, so that memory stays at some 100 MB."""
@@ -36,7 +37,7 @@ class CalibrationTest:
 
 
 def calibration_test(
-    prediction: Prediction,
+    prediction: Prediction | AveragePrediction,
     targets: Values,
     *,
     bins: int = 15,
@@ -71,7 +72,7 @@ def calibration_test(
     labels = as_labels(targets, len(prediction), prediction.num_classes).cpu()
     repeats = whole_number("repeats", repeats, note=" (1000 is usual)")
     metric = ExpectedCalibrationError(bins)
-    mean = mean64(prediction.probs).cpu()
+    mean = mean_of(prediction).cpu()
     metric.update(mean, labels)
     confidence = mean.max(1).values
     drawn = resampled_errors(confidence.double(), bin_of(confidence, bins), bins, repeats, generator)
