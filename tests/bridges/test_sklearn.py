@@ -104,10 +104,15 @@ def test_a_regressor_answers_in_the_units_of_its_target(regressor, diabetes):
     assert_allclose(mean, said.mean[:, 0] * y.std() + y.mean(), rtol=1e-9)
     assert regressor.score(X, y) == pytest.approx(r2_score(y, mean))
     uncertainty = regressor.predict_uncertainty(X)
-    assert_allclose(uncertainty.aleatoric, regressor.noise_, rtol=1e-9)
-    assert_allclose(uncertainty.epistemic, said.epistemic[:, 0].sqrt() * y.std(), rtol=1e-6)
-    assert_allclose(std**2, uncertainty.aleatoric**2 + uncertainty.epistemic**2, rtol=1e-9)
-    assert_allclose(uncertainty.total, std)
+    assert_allclose(uncertainty.aleatoric, regressor.noise_**2, rtol=1e-9)
+    assert_allclose(uncertainty.epistemic, said.epistemic[:, 0] * y.var(), rtol=1e-6)
+    assert_allclose(uncertainty.total, uncertainty.aleatoric + uncertainty.epistemic, rtol=1e-12)
+    assert_allclose(uncertainty.total, std**2, rtol=1e-12)
+    assert_array_equal(uncertainty.std, std)
+    assert_array_equal(uncertainty.mean, mean)
+    inside = regressor.prediction(X)
+    for name in ("total", "aleatoric", "epistemic"):
+        assert_array_equal(uncertainty[name], getattr(inside, name)[:, 0])
 
 
 def test_the_noise_is_the_likeliest_for_the_training_data(regressor, diabetes):
