@@ -71,7 +71,9 @@ def learned(stream: continual.Stream, method: str, norm: str, settings: Settings
 
     def bayes(model: nn.Module, task: continual.Task, prior: continual.strategies.Prior) -> vb.optim.BayesBiNN:
         own = (p for p in model.parameters() if p.requires_grad)
-        return vb.optim.BayesBiNN(own, settings.lr, len(task), settings.temperature, prior=prior)
+        return vb.optim.BayesBiNN(
+            own, settings.lr, dataset_size=len(task), temperature=settings.temperature, prior=prior
+        )
 
     def plain(model: nn.Module, task: continual.Task) -> vb.optim.StraightThrough:
         return vb.optim.StraightThrough((p for p in model.parameters() if p.requires_grad), settings.ste_lr)
@@ -87,7 +89,7 @@ def learned(stream: continual.Stream, method: str, norm: str, settings: Settings
         epochs=settings.epochs,
         batch_size=settings.batch_size,
         schedule=CosineAnnealingLR,
-        evaluation=continual.Evaluation(settings.num_samples, ("task", "newest")),
+        evaluation=continual.EvaluationPlan(settings.num_samples, ("task", "newest")),
         seed=settings.seed,
     )
 

@@ -76,4 +76,4 @@ def test_counts_of_numpy_and_torch_mean_what_plain_ones_mean(count):
     assert vb.nn.LearnedNoise(count).variance.shape == (2,)
     posterior = vb.posteriors.LowRankGaussian(rank=count)
     assert type(posterior.rank) is int  # it is written into files
-    assert type(continual.Evaluation(num_samples=count).num_samples) is int
+    assert type(continual.EvaluationPlan(num_samples=count).num_samples) is int

@@ -83,7 +83,7 @@ def test_the_model_that_is_written_is_the_one_that_was_judged(own, capsys):
     model.load_state_dict(torch.load("run/model.pt", weights_only=True))
     result = continual.Result("again", 3)
     plain = continual.FineTune(lambda model, task: None)
-    continual.evaluation.judge(model, plain, stream, stream[2], 2, continual.Evaluation(3), 0, result)
+    continual.evaluation.judge(model, plain, stream, stream[2], 2, continual.EvaluationPlan(3), 0, result)
     judged = continual.Result.from_dict(report("run")["result"])
     assert torch.equal(result.accuracy["task"][2], judged.accuracy["task"][2])
 

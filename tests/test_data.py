@@ -559,12 +559,12 @@ def test_doubles_far_from_zero_keep_their_digits(tmp_path):
 def test_without_validation_nothing_is_set_aside(tmp_path):
     x, y = table()
     np.savez(tmp_path / "a.npz", x_train=x, y_train=y)
-    whole = data.from_files(tmp_path / "a.npz", validation=False)
+    whole = data.from_files(tmp_path / "a.npz")
     assert len(whole.train_x) == 120
     assert whole.val_x is None
-    assert len(data.from_files(tmp_path / "a.npz").train_x) == 100
+    assert len(data.from_files(tmp_path / "a.npz", validation=True).train_x) == 100
     np.savez(tmp_path / "b.npz", x_train=x, y_train=y, x_val=x[:9], y_val=y[:9])
-    assert len(data.from_files(tmp_path / "b.npz", validation=False).val_x) == 9
+    assert len(data.from_files(tmp_path / "b.npz").val_x) == 9
 
 
 @pytest.mark.parametrize("constant", [0.1, 1234.567])

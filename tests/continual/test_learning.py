@@ -50,7 +50,7 @@ def cosine(optimizer, steps):
 
 def learned(stream, model, **options):
     settings = dict(epochs=3, batch_size=20, num_samples=2, schedule=cosine, progress=False)
-    evaluation = continual.Evaluation(num_samples=3, batchnorm=("task", "newest"))
+    evaluation = continual.EvaluationPlan(num_samples=3, batchnorm=("task", "newest"))
     settings |= dict(evaluation=evaluation, strategy=continual.PosteriorAsPrior(bayes))
     return continual.learn(model, stream, **{**settings, **options})
 
@@ -123,7 +123,7 @@ def test_what_is_measured_is_what_evaluate_says(stream):
 
 
 def test_without_batch_norm_all_protocols_are_one(stream):
-    evaluation = continual.Evaluation(num_samples=2, batchnorm=("task", "newest", "running"))
+    evaluation = continual.EvaluationPlan(num_samples=2, batchnorm=("task", "newest", "running"))
     result = learned(stream, network(norm=False), evaluation=evaluation)
     for other in ("newest", "running"):
         assert torch.equal(result.accuracy["task"].nan_to_num(-1), result.accuracy[other].nan_to_num(-1))
@@ -138,12 +138,12 @@ def test_without_batch_norm_all_protocols_are_one(stream):
     ],
 )
 def test_which_tasks_are_judged(stream, tasks, there):
-    result = learned(stream, network(), evaluation=continual.Evaluation(num_samples=1, tasks=tasks), epochs=1)
+    result = learned(stream, network(), evaluation=continual.EvaluationPlan(num_samples=1, tasks=tasks), epochs=1)
     assert torch.equal(~result.accuracy["task"].isnan(), torch.tensor(there, dtype=torch.bool))
 
 
 def test_forward_transfer_is_measured_against_the_network_as_it_was_before(stream, tmp_path):
-    evaluation = continual.Evaluation(num_samples=3, tasks="all", batchnorm=("task", "newest"))
+    evaluation = continual.EvaluationPlan(num_samples=3, tasks="all", batchnorm=("task", "newest"))
     result = learned(stream, network(), evaluation=evaluation, epochs=1)
     for protocol, source in (("task", stream[2]), ("newest", stream[0])):
         generator = torch.Generator().manual_seed(seed_of(0, 0, 2))
@@ -162,7 +162,7 @@ def test_judging_the_untrained_network_changes_nothing_that_is_learned(stream):
     states = []
     for tasks in ("seen", "all"):
         model = network()
-        learned(stream, model, evaluation=continual.Evaluation(num_samples=2, tasks=tasks), epochs=1)
+        learned(stream, model, evaluation=continual.EvaluationPlan(num_samples=2, tasks=tasks), epochs=1)
         states.append(model.state_dict())
     same(*states)
 
@@ -337,7 +337,7 @@ def test_a_finished_run_is_not_learned_again(stream, tmp_path, monkeypatch):
         dict(batch_size=30),
         dict(seed=1),
         dict(num_samples=1),
-        dict(evaluation=continual.Evaluation(num_samples=5)),
+        dict(evaluation=continual.EvaluationPlan(num_samples=5)),
         dict(strategy=STRATEGIES["new"]()),
     ],
     ids=lambda change: next(iter(change)),
@@ -493,12 +493,12 @@ def test_a_strength_must_be_positive(strength):
 )
 def test_an_evaluation_of_something_else_is_refused(options):
     with pytest.raises(InputError):
-        continual.Evaluation(**options)
+        continual.EvaluationPlan(**options)
 
 
 def test_a_part_that_is_not_there_is_refused(stream):
     with pytest.raises(InputError, match="no validation examples"):
-        learned(stream, network(), evaluation=continual.Evaluation(part="validation"), epochs=1)
+        learned(stream, network(), evaluation=continual.EvaluationPlan(part="validation"), epochs=1)
 
 
 # --- what other heads say ---

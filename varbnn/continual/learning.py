@@ -10,7 +10,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from varbnn import saving
-from varbnn.continual.evaluation import Evaluation, Result, judge, judge_untrained
+from varbnn.continual.evaluation import EvaluationPlan, Result, judge, judge_untrained
 from varbnn.continual.run import Plan, Run, Schedule
 from varbnn.continual.state import Saver, load, settings_of
 from varbnn.continual.strategies import Strategy
@@ -28,7 +28,7 @@ def learn(
     batch_size: int = 100,
     num_samples: int = 1,
     schedule: Schedule | None = None,
-    evaluation: Evaluation | None = None,
+    evaluation: EvaluationPlan | None = None,
     seed: int = 0,
     checkpoint: str | os.PathLike[str] | None = None,
     checkpoint_every: float = 60.0,
@@ -44,7 +44,7 @@ def learn(
         batch_size: examples per step.
         num_samples: draws per step, whose gradients are averaged.
         schedule: (optimizer, steps of the task) → torch scheduler, stepped after every batch; for every task anew.
-        evaluation: what is measured; `Evaluation()` when absent.
+        evaluation: what is measured; `EvaluationPlan()` when absent.
         seed: of the order of examples and of the networks drawn to judge. Draws in training come from torch's global
             generator.
         checkpoint: file to go on from when it is there. A run that was killed anywhere, also inside a task, ends with
@@ -70,7 +70,7 @@ def learn(
     >>> result.accuracy["task"].shape
     torch.Size([2, 2])
     """
-    evaluation = evaluation or Evaluation()
+    evaluation = evaluation or EvaluationPlan()
     _require(stream, strategy, checkpoint_every)
     if schedule is not None and strategy.keep:
         raise InputError("a schedule ends with its task, but the strategy keeps one optimizer for all; give only one")

@@ -90,7 +90,7 @@ def forward_transfer(
 ) -> float:
     """What earlier tasks did for one not yet learned: the mean of R[j - 1, j] - baseline[j] over j = 1 … after.
 
-    The diagonal above the main one must have been measured; see `Evaluation.tasks`.
+    The diagonal above the main one must have been measured; see `EvaluationPlan.tasks`.
 
     Args:
         accuracy: R, T×T.

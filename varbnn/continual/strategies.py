@@ -164,8 +164,9 @@ class PosteriorAsPrior(Strategy):
     """What was believed after one task is the prior of the next (Nguyen et al. 2018; Meng et al. 2020, section 4.3).
 
     Args:
-        optimizer: (model, task, prior) → optimizer, such as ``BayesBiNN(model.parameters(), lr, len(task),
-            prior=prior)``. The prior is 0, fair coins, for the first task and `varbnn.as_prior(model)` for the others.
+        optimizer: (model, task, prior) → optimizer, such as ``BayesBiNN(model.parameters(), lr,
+            dataset_size=len(task), prior=prior)``. The prior is 0, fair coins, for the first task and
+            `varbnn.as_prior(model)` for the others.
         strength: the posterior is raised to this power before it becomes a prior, which multiplies its natural
             parameters: above 1 remembers more, below 1 forgets; 1 is Bayes.
         bits: what is carried from one task to the next is rounded to so many per weight (see `varbnn.continual.store`):

@@ -5,7 +5,7 @@ from varbnn.sdp.hinge import HingeSolution, binary_hinge
 from varbnn.sdp.layerwise import binarize_layerwise
 from varbnn.sdp.max_cut import Cut, max_cut
 from varbnn.sdp.report import LayerReport, Report
-from varbnn.sdp.signed import Scale, with_sign_layers
+from varbnn.sdp.signed import ChannelScale, with_sign_layers
 from varbnn.sdp.solution import Solution
 from varbnn.sdp.solve import binary_least_squares, certify, quadratic
 
@@ -14,7 +14,7 @@ __all__ = [
     "HingeSolution",
     "LayerReport",
     "Report",
-    "Scale",
+    "ChannelScale",
     "Solution",
     "SolutionBatch",
     "binary_hinge",

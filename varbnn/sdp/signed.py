@@ -12,7 +12,7 @@ from varbnn.nn.binarize import TWINS, parameter_owners, reason_to_stay_real
 from varbnn.posteriors import Point
 
 
-class Scale(nn.Module):
+class ChannelScale(nn.Module):
     """Multiply every output channel by a number of its own, and add the bias.
 
     Args:
@@ -21,7 +21,7 @@ class Scale(nn.Module):
         dimensions: of one channel: 0 behind a linear layer, 2 behind a two-dimensional convolution.
 
     >>> import torch
-    >>> Scale(torch.tensor([1.0, 2.0]), None, 0)(torch.ones(3, 2))[0].tolist()
+    >>> ChannelScale(torch.tensor([1.0, 2.0]), None, 0)(torch.ones(3, 2))[0].tolist()
     [1.0, 2.0]
     """
 
@@ -61,7 +61,7 @@ def with_sign_layers(model: nn.Module) -> nn.Module:
         if weight.numel() == 0 or not bool((magnitudes == magnitudes[:, :1]).all()):
             continue
         bias = module._parameters.get("bias")
-        scale = Scale(magnitudes[:, 0], bias, weight.dim() - 2)
+        scale = ChannelScale(magnitudes[:, 0], bias, weight.dim() - 2)
         module.register_parameter("bias", None)
         TWINS[type(module)].adopt(module, Point())
         pairs[module] = nn.Sequential(module, scale).train(module.training)
