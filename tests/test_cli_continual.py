@@ -233,7 +233,7 @@ def test_a_torn_state_is_named(own, capsys):
         (f"{SMALL} --stream drifting", "invalid choice: 'drifting'"),
         (f"{SMALL} --set lr", "a name and a finite number such as lr=0.01, got 'lr'"),
         (f"{SMALL} --set window=3", "prior has no window; it has lr="),
-        (f"{SMALL} --set strength=-1", "strength must be positive"),
+        (f"{SMALL} --set strength=-1", "strength must be a finite number > 0"),
         (f"{SMALL} --tasks 0", "argument --tasks: must be at least 1"),
         (f"{SMALL} --hidden 8-x", "such as 400-400"),
         (f"{SMALL} --batch-norm oldest", "invalid choice: 'oldest'"),
