@@ -26,7 +26,7 @@ from torch import Tensor
 
 import varbnn as vb
 from varbnn import continual
-from varbnn.continual import Evaluation
+from varbnn.continual import EvaluationPlan
 from varbnn.data import Dataset, load
 
 TUNING_SEED = 100
@@ -77,7 +77,7 @@ def learned(
     model = method.network(settings)
     start = time.process_time()
     final = part == "test"
-    evaluation = Evaluation(
+    evaluation = EvaluationPlan(
         num_samples=size.draws,
         batchnorm=PROTOCOLS,
         part="test" if final else "validation",
@@ -137,7 +137,7 @@ def all_at_once(
     settings: Settings,
     size: Size,
     stream: continual.Stream,
-    evaluation: Evaluation,
+    evaluation: EvaluationPlan,
     seed: int,
 ) -> dict[str, Any]:
     """The ceiling: all tasks are there from the beginning, and stay."""

@@ -111,7 +111,9 @@ def bayes(settings: Settings) -> Strategy:
         first, *above = model.parameters()
         late = settings["late"] if isinstance(prior, list) else 0.0
         groups = [{"params": [first]}, {"params": above, "late": late}]
-        return vb.optim.BayesBiNN(groups, settings["lr"], len(task), settings["temperature"], prior=prior)
+        return vb.optim.BayesBiNN(
+            groups, settings["lr"], dataset_size=len(task), temperature=settings["temperature"], prior=prior
+        )
 
     return continual.PosteriorAsPrior(optimizer, settings["strength"])
 
@@ -120,7 +122,9 @@ def published(settings: Settings) -> Strategy:
     """BayesBiNN as in its authors' code for this experiment."""
 
     def optimizer(model: nn.Module, task: Task, prior: Any) -> torch.optim.Optimizer:
-        return vb.optim.BayesBiNN(model.parameters(), settings["lr"], len(task), 1.0, prior=prior)
+        return vb.optim.BayesBiNN(
+            model.parameters(), settings["lr"], dataset_size=len(task), temperature=1.0, prior=prior
+        )
 
     return continual.PosteriorAsPrior(optimizer)
 
@@ -131,7 +135,7 @@ def straight_through(settings: Settings) -> Strategy:
 
 def metaplastic(settings: Settings) -> Strategy:
     def optimizer(model: nn.Module, task: Task) -> torch.optim.Optimizer:
-        return vb.optim.Metaplastic(model.parameters(), settings["lr"], settings["metaplasticity"])
+        return vb.optim.Metaplastic(model.parameters(), settings["lr"], metaplasticity=settings["metaplasticity"])
 
     return continual.FineTune(optimizer)
 

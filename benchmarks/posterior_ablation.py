@@ -80,7 +80,9 @@ def run(study: Study, data: Dataset, estimator: str, cold: int, seed: int) -> Re
     torch.manual_seed(seed)
     model = network(data, preset.widths, ESTIMATORS[estimator], preset.dropout)
     size = len(data.train_x)
-    optimizer = vb.optim.BayesBiNN(model.parameters(), preset.lr, size, 1 / cold, real_lr=preset.real_lr)
+    optimizer = vb.optim.BayesBiNN(
+        model.parameters(), preset.lr, dataset_size=size, temperature=1 / cold, real_lr=preset.real_lr
+    )
     loader = batches(data.train_x, data.train_y, preset.batch_size, torch.Generator().manual_seed(seed))
     schedule = CosineAnnealingLR(optimizer, study.epochs)
     vb.fit(model, optimizer, loader, epochs=study.epochs, scheduler=schedule, progress=False)

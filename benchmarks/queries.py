@@ -34,7 +34,7 @@ KEPT = {5: 0.5, 6: 0.425, 7: 0.35, 8: 0.275, 9: 0.2}  # share of the training im
 BUDGETS = (0.1, 0.03)
 WAYS: dict[str, dict[str, Any]] = {
     "all": {"threshold": 0.0},
-    **{f"{score} {budget:g}": {"budget": budget, "score": score}
+    **{f"{score} {budget:g}": {"budget": budget, "acquisition": score}
        for budget in BUDGETS for score in ("variation_ratio", "random")},
 }  # fmt: skip
 TRIALS = tuple({"lr": lr, "window": 1e6} for lr in (2.0, 6.0, 18.0, 50.0))

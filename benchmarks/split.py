@@ -25,7 +25,7 @@ from record import RESULTS, machine, read, say, write
 from split_methods import ABLATED, METHODS, ROUNDED, STORED, Method, Settings, falling
 
 from varbnn import continual
-from varbnn.continual import Evaluation
+from varbnn.continual import EvaluationPlan
 from varbnn.data import Dataset, load
 
 SCENARIOS = ("task", "domain", "class")
@@ -55,7 +55,7 @@ def learned(data: Dataset, scenario: Any, method: Method, settings: Settings, se
         epochs=EPOCHS,
         batch_size=BATCH,
         schedule=falling,
-        evaluation=Evaluation(SAMPLES if final else 10, part=part, tasks="newest"),
+        evaluation=EvaluationPlan(SAMPLES if final else 10, part=part, tasks="newest"),
         seed=seed,
         progress=False,
     )

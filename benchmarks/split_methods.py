@@ -112,7 +112,7 @@ def gaussian(model: nn.Module, settings: Settings) -> nn.Module:
 
 def metaplastic(settings: Settings, stream: Stream) -> Strategy:
     def optimizer(model: nn.Module, task: Task) -> torch.optim.Optimizer:
-        return vb.optim.Metaplastic(model.parameters(), settings["lr"], settings["metaplasticity"])
+        return vb.optim.Metaplastic(model.parameters(), settings["lr"], metaplasticity=settings["metaplasticity"])
 
     return continual.FineTune(optimizer)
 
@@ -136,7 +136,7 @@ def published(settings: Settings, stream: Stream) -> Strategy:
     """BayesBiNN as in its authors' code for continual learning."""
 
     def optimizer(model: nn.Module, task: Task, prior: Any) -> torch.optim.Optimizer:
-        return vb.optim.BayesBiNN(model.parameters(), settings["lr"], len(task), prior=prior)
+        return vb.optim.BayesBiNN(model.parameters(), settings["lr"], dataset_size=len(task), prior=prior)
 
     return continual.PosteriorAsPrior(optimizer)
 
@@ -163,7 +163,7 @@ def bayes(settings: Settings, stream: Stream) -> continual.PosteriorAsPrior:
         else:
             groups = [{"params": [first]}, {"params": [middle, head], "late": late}]
         temperature = settings["temperature"] * settings.get("colder", 1.0)
-        return vb.optim.BayesBiNN(groups, settings["lr"], len(task), temperature, prior=prior)
+        return vb.optim.BayesBiNN(groups, settings["lr"], dataset_size=len(task), temperature=temperature, prior=prior)
 
     strategy = Rounded(optimizer, settings["strength"], settings.get("bits"))
     strategy.grid = settings.get("stored", "natural")
@@ -176,7 +176,9 @@ def bayes_with_coreset(settings: Settings, stream: Stream) -> Strategy:
     def again(model: nn.Module, task: Task) -> torch.optim.Optimizer:
         size, temperature = settings["weight"] * len(task), settings["temperature"]
         prior = vb.as_prior(model)
-        return vb.optim.BayesBiNN(model.parameters(), settings["remind_lr"], size, temperature, prior=prior)
+        return vb.optim.BayesBiNN(
+            model.parameters(), settings["remind_lr"], dataset_size=size, temperature=temperature, prior=prior
+        )
 
     coreset = Coreset(STORED, settings.get("choose", "random"))
     strategy: Strategy = bayes(settings, stream)

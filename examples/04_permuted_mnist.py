@@ -70,8 +70,8 @@ def learned(stream: continual.Stream, method: str, norm: str, settings: Settings
     """All tasks, one after the other."""
 
     def bayes(model: nn.Module, task: continual.Task, prior: continual.strategies.Prior) -> vb.optim.BayesBiNN:
-        own = (p for p in model.parameters() if p.requires_grad)
-        return vb.optim.BayesBiNN(own, settings.lr, len(task), settings.temperature, prior=prior)
+        own, cold = (p for p in model.parameters() if p.requires_grad), settings.temperature
+        return vb.optim.BayesBiNN(own, settings.lr, dataset_size=len(task), temperature=cold, prior=prior)
 
     def plain(model: nn.Module, task: continual.Task) -> vb.optim.StraightThrough:
         return vb.optim.StraightThrough((p for p in model.parameters() if p.requires_grad), settings.ste_lr)
@@ -87,7 +87,7 @@ def learned(stream: continual.Stream, method: str, norm: str, settings: Settings
         epochs=settings.epochs,
         batch_size=settings.batch_size,
         schedule=CosineAnnealingLR,
-        evaluation=continual.Evaluation(settings.num_samples, ("task", "newest")),
+        evaluation=continual.EvaluationPlan(settings.num_samples, ("task", "newest")),
         seed=settings.seed,
     )
 

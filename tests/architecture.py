@@ -18,6 +18,7 @@ FLOORS = {
     "errors": 0,
     "bits": 0,
     "progress": 0,
+    "checks": 0,  # what counts and numbers have to be
     "kernels": 1,
     "saving": 1,  # files of plain state, knows no model
     "data": 1,  # reads arrays, knows no model
@@ -41,7 +42,9 @@ FLOORS = {
 # Neighbours on one floor do not know each other, except:
 NEIGHBOURS = {
     ("bits", "errors"),  # bad input is refused on the ground floor too
+    ("checks", "errors"),
     ("active", "predict"),  # what to label next follows from predictions
+    ("active", "packed"),  # averaged ones too
     ("continual", "predict"),  # every task learned so far is judged by predictions
     ("predict", "packed"),  # predict runs sampled networks packed where that is faster
     ("demo", "bridges"),  # these two are the program; they show what the library can do

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+import varbnn as vb
 from tests.oracles import metrics
 from tests.tolerance import assert_within_standard_errors
 from varbnn import active
@@ -35,6 +36,42 @@ def test_random_scores_follow_the_generator_alone():
     other = active.random(Prediction(PROBS.flip(1)), torch.Generator().manual_seed(3))
     assert torch.equal(first, again)
     assert torch.equal(first, other)
+
+
+def test_a_function_of_ones_own_scores_as_the_name_does():
+    by_name, by_function = active.Pool(50, range(10)), active.Pool(50, range(10))
+    assert torch.equal(by_name.query(PREDICTION, 5, "margin"), by_function.query(PREDICTION, 5, active.margin))
+    pool = active.Pool(50, range(10))
+    assert pool.query(PREDICTION, 1, lambda p: -np.arange(40.0)).tolist() == [10]
+
+
+def test_regression_is_asked_by_a_function():
+    prediction = vb.RegressionPrediction([[0.0, 1.0, 5.0], [0.0, 3.0, 5.5]])
+    assert active.Pool(4, [0]).query(prediction, 2, lambda p: p.epistemic).tolist() == [2, 3]
+
+
+def test_an_average_of_packed_networks_will_do():
+    average = vb.AveragePrediction(PREDICTION.mean, PREDICTION.aleatoric, PREDICTION.num_samples)
+    for acquisition in ("bald", "entropy", "margin"):
+        one, other = active.Pool(50, range(10)), active.Pool(50, range(10))
+        assert torch.equal(one.query(average, 3, acquisition), other.query(PREDICTION, 3, acquisition))
+    with pytest.raises(InputError, match="needs what each network says"):
+        active.Pool(50, range(10)).query(average, 3, "variation_ratio")
+
+
+@pytest.mark.parametrize(
+    ("score", "reason"),
+    [
+        (lambda p: p.mean, r"one score for each of 40 inputs, got shape \(40, "),
+        (lambda p: p.total[:3], r"one score for each of 40 inputs, got shape \(3,\)"),
+        (lambda p: p.total * torch.nan, "finite"),
+    ],
+)
+def test_scores_that_are_none_are_refused_and_move_nothing(score, reason):
+    pool = active.Pool(50, range(10))
+    with pytest.raises(InputError, match=reason):
+        pool.query(PREDICTION, 1, score)
+    assert len(pool.labelled) == 10
 
 
 @pytest.mark.parametrize("count", [1, 7, 40])
@@ -67,17 +104,17 @@ def test_a_random_start_follows_the_generator():
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda: active.Pool(10, 0), "start must be from 1 to 10, the size of the pool, got 0"),
+        (lambda: active.Pool(10, 0), "start must be a whole number from 1 to 10, .*got 0"),
         (lambda: active.Pool(10, 11), "got 11"),
         (lambda: active.Pool(10, []), "distinct indices from 0 to 9"),
         (lambda: active.Pool(10, [1, 1]), "distinct indices"),
         (lambda: active.Pool(10, torch.tensor([10])), "distinct indices"),
         (lambda: active.Pool(50, 9).query(PREDICTION, 1), "for the 41 unlabelled inputs, got 40; predict x"),
-        (lambda: active.Pool(50, 10).query(PREDICTION, 41), "count must be an integer from 1 to 40"),
+        (lambda: active.Pool(50, 10).query(PREDICTION, 41), "count must be a whole number from 1 to 40"),
         (lambda: active.Pool(50, 10).query(PREDICTION, 0), "count must be"),
         (
             lambda: active.Pool(50, 10).query(PREDICTION, 2, "variance"),
-            "bald, entropy, margin, variation_ratio, random, got 'variance'",
+            "bald, entropy, margin, variation_ratio, random, or a function of .*, got 'variance'",
         ),
         (lambda: active.top(torch.tensor([math.nan]), 1), "N finite numbers"),
     ],
@@ -135,7 +172,7 @@ def test_a_pool_draws_by_its_own_generator_and_keeps_its_books():
 def test_a_power_that_means_nothing_is_refused_and_moves_nothing(power):
     pool = active.Pool(50, 10, torch.Generator().manual_seed(0))
     before = pool.generator.get_state()
-    with pytest.raises(InputError, match="power must be positive and finite"):
+    with pytest.raises(InputError, match="power must be a finite number > 0"):
         pool.query(PREDICTION, 3, "bald", power=power)
     with pytest.raises(InputError, match="count must be"):
         pool.query(PREDICTION, 99, "bald", power=1.0)

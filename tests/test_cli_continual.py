@@ -83,7 +83,7 @@ def test_the_model_that_is_written_is_the_one_that_was_judged(own, capsys):
     model.load_state_dict(torch.load("run/model.pt", weights_only=True))
     result = continual.Result("again", 3)
     plain = continual.FineTune(lambda model, task: None)
-    continual.evaluation.judge(model, plain, stream, stream[2], 2, continual.Evaluation(3), 0, result)
+    continual.evaluation.judge(model, plain, stream, stream[2], 2, continual.EvaluationPlan(3), 0, result)
     judged = continual.Result.from_dict(report("run")["result"])
     assert torch.equal(result.accuracy["task"][2], judged.accuracy["task"][2])
 
@@ -233,7 +233,7 @@ def test_a_torn_state_is_named(own, capsys):
         (f"{SMALL} --stream drifting", "invalid choice: 'drifting'"),
         (f"{SMALL} --set lr", "a name and a finite number such as lr=0.01, got 'lr'"),
         (f"{SMALL} --set window=3", "prior has no window; it has lr="),
-        (f"{SMALL} --set strength=-1", "strength must be positive"),
+        (f"{SMALL} --set strength=-1", "strength must be a finite number > 0"),
         (f"{SMALL} --tasks 0", "argument --tasks: must be at least 1"),
         (f"{SMALL} --hidden 8-x", "such as 400-400"),
         (f"{SMALL} --batch-norm oldest", "invalid choice: 'oldest'"),

@@ -169,7 +169,7 @@ def test_evaluation_is_that_of_the_packed_networks_on_inputs_standardised_as_in_
     x, y = blobs(30, 3)
     np.savez("other.npz", x=x, y=y)
     run(capsys, "evaluate run other.npz --out elsewhere")
-    dataset = data.from_files("own.npz")
+    dataset = data.from_files("own.npz", validation=True)
     flat = own["x_train"].reshape(120, -1)
     kept = np.ones(120, dtype=bool)
     kept[data.dataset.set_aside(own["y_train"], 1 / 6, 0)] = False
@@ -357,7 +357,7 @@ def test_a_folder_of_idx_files_is_read(own, tmp_path, capsys):
     content = struct.pack(">4I", 0x803, *images.shape) + images.tobytes()
     (folder / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(content))
     (folder / "train-labels-idx1-ubyte").write_bytes(struct.pack(">2I", 0x801, 40) + y.astype(np.uint8).tobytes())
-    dataset = data.from_files(folder)
+    dataset = data.from_files(folder, validation=True)
     assert (len(dataset.train_x), len(dataset.val_x), len(dataset.test_x)) == (34, 6, 0)
     assert dataset.shape == (3, 3)
     out = run(capsys, "train pictures --hidden 8 --epochs 20 --samples 2 --quiet")

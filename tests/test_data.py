@@ -154,7 +154,7 @@ def test_an_unknown_name_and_a_bad_seed_are_refused():
     ):
         load("cifar")
     for seed in (-1, 0.5, True):
-        with pytest.raises(InputError, match="seed must be an integer ≥ 0"):
+        with pytest.raises(InputError, match="seed must be a whole number ≥ 0"):
             load("moons", seed=seed)
     assert torch.equal(load("moons", seed=np.int64(3)).train_x, load("moons", seed=3).train_x)
     assert NAMES == ("digits", "moons", "mnist", "fashion", "notmnist", "emnist-letters", "cifar10")
@@ -514,8 +514,8 @@ def test_what_needs_no_files_cannot_be_downloaded(name):
         (torch.zeros(0, 2), torch.zeros(0), 4, "no example"),
         (torch.zeros(3, 2), torch.zeros(4), 4, "one row per example"),
         (torch.zeros(()), torch.zeros(()), 4, "one row per example"),
-        (torch.zeros(3), torch.zeros(3), 0, "batch_size must be a positive integer, got 0"),
-        (torch.zeros(3), torch.zeros(3), 2.0, "batch_size must be a positive integer"),
+        (torch.zeros(3), torch.zeros(3), 0, "batch_size must be a whole number ≥ 1, got 0"),
+        (torch.zeros(3), torch.zeros(3), 2.0, "batch_size must be a whole number ≥ 1"),
     ],
 )
 def test_impossible_batches_are_refused(x, y, size, message):
@@ -559,12 +559,12 @@ def test_doubles_far_from_zero_keep_their_digits(tmp_path):
 def test_without_validation_nothing_is_set_aside(tmp_path):
     x, y = table()
     np.savez(tmp_path / "a.npz", x_train=x, y_train=y)
-    whole = data.from_files(tmp_path / "a.npz", validation=False)
+    whole = data.from_files(tmp_path / "a.npz")
     assert len(whole.train_x) == 120
     assert whole.val_x is None
-    assert len(data.from_files(tmp_path / "a.npz").train_x) == 100
+    assert len(data.from_files(tmp_path / "a.npz", validation=True).train_x) == 100
     np.savez(tmp_path / "b.npz", x_train=x, y_train=y, x_val=x[:9], y_val=y[:9])
-    assert len(data.from_files(tmp_path / "b.npz", validation=False).val_x) == 9
+    assert len(data.from_files(tmp_path / "b.npz").val_x) == 9
 
 
 @pytest.mark.parametrize("constant", [0.1, 1234.567])

@@ -186,7 +186,7 @@ def test_what_is_missing_is_said(folder, tmp_path):
     with pytest.raises(InputError, match="cannot read the data directory"):
         load("uci-yacht", tmp_path / "nowhere")
     for split in (-1, 20, 0.5):
-        with pytest.raises(InputError, match="splits 0 … 19"):
+        with pytest.raises(InputError, match="split must be a whole number from 0 to 19"):
             load("uci-yacht", folder, split=split)
     with pytest.raises(InputError, match="only the UCI data have splits"):
         load("curve", split=1)

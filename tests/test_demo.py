@@ -280,7 +280,7 @@ def test_a_file_that_cannot_be_replaced_is_said_plainly(tmp_path):
         (dict(methods=[]), "no method ''"),
         (dict(num_samples=0), "samples must be at least 1, got 0"),
         (dict(epochs=0), "epochs must be at least 1, got 0"),
-        (dict(data="moons", seed=-1), "seed must be an integer ≥ 0"),
+        (dict(data="moons", seed=-1), "seed must be a whole number ≥ 0"),
         (dict(data="mnist"), "--data-dir"),
     ],
 )

@@ -79,7 +79,7 @@ def test_formulas_are_set_statement_by_statement_and_long_ones_broken_at_a_divis
 
 
 def functions(folder: Path) -> set[str]:
-    trees = (ast.parse(path.read_text(encoding="utf-8")) for path in folder.rglob("test_*.py"))
+    trees = (ast.parse(path.read_text(encoding="utf-8")) for path in folder.rglob("*.py"))
     return {node.name for tree in trees for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
 
 

@@ -102,7 +102,7 @@ def test_decisions_are_those_of_the_rule_written_down_again(score, options):
     if score in ("margin", "entropy") and "threshold" in options:
         options = options | {"threshold": {"margin": -0.4, "entropy": 1.1}[score]}
     probs = torch.rand(6, 3000, 4, dtype=torch.float64, generator=seeded(1)).mul(5).softmax(-1)
-    query = active.StreamQuery(score=score, generator=seeded(2), **options)
+    query = active.StreamQuery(acquisition=score, generator=seeded(2), **options)
     asked = torch.cat([query.ask(Prediction(part)) for part in probs.split(37, dim=1)])
     generator = seeded(2)
     scores = [active.ACQUISITIONS[score](Prediction(part), generator) for part in probs.split(37, dim=1)]
@@ -129,7 +129,7 @@ def test_a_threshold_of_three_tenths_is_three_networks_of_ten():
 def test_a_stream_goes_on_where_it_was(score):
     def query() -> active.StreamQuery:
         generator = seeded(5) if score == "random" else None
-        return active.StreamQuery(budget=0.1, score=score, generator=generator)
+        return active.StreamQuery(budget=0.1, acquisition=score, generator=generator)
 
     scores = levels(np.random.default_rng(4), 1000, 10, 0.5)
     whole, first, second = query(), query(), query()
@@ -169,14 +169,14 @@ def test_a_state_that_does_not_fit_is_refused_and_changes_nothing(change, messag
     "call, message",
     [
         (lambda: active.StreamQuery(), "needs a budget .* a threshold"),
-        (lambda: active.StreamQuery(budget=0), r"budget must be in \(0, 1\]"),
+        (lambda: active.StreamQuery(budget=0), "budget must be a finite number > 0 and ≤ 1"),
         (lambda: active.StreamQuery(budget=1.1), "got 1.1"),
         (lambda: active.StreamQuery(budget=math.nan), "got nan"),
         (lambda: active.StreamQuery(budget=True), "got True"),
         (lambda: active.StreamQuery(budget="3 %"), "got '3 %'"),
         (lambda: active.StreamQuery(threshold=math.inf), "finite number in the unit"),
-        (lambda: active.StreamQuery(threshold=0.3, score="variance"), "variation_ratio, random, got 'variance'"),
-        (lambda: active.StreamQuery(budget=0.1, reserve=0.5), "at least 1, got 0.5"),
+        (lambda: active.StreamQuery(threshold=0.3, acquisition="variance"), "variation_ratio, random, got 'variance'"),
+        (lambda: active.StreamQuery(budget=0.1, reserve=0.5), "reserve must be a finite number ≥ 1 .*got 0.5"),
         (lambda: active.StreamQuery(budget=0.1, reserve=math.inf), "got inf"),
         (lambda: active.StreamQuery(threshold=0.3).ask(torch.rand(3, 4, 2)), "got Tensor"),
     ],

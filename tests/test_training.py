@@ -420,7 +420,7 @@ def test_a_rate_of_a_group_that_a_schedule_moves_is_a_setting(tmp_path):
 @pytest.mark.parametrize("value", [0, 1.5, 2.0, "3", True, None])
 def test_counts_that_are_none_are_refused(name, value):
     model = network()
-    with pytest.raises(InputError, match=f"{name} must be an integer ≥ 1, got {value!r}"):
+    with pytest.raises(InputError, match=f"{name} must be a whole number ≥ 1, got {value!r}"):
         vb.fit(model, bayes(model), [(X, Y)], **{"epochs": 1, name: value}, progress=False)
 
 

@@ -70,7 +70,9 @@ class Preset:
         >>> preset.optimizer(model, dataset_size=1437).param_groups[0]["temperature"]
         0.001
         """
-        return BayesBiNN(model.parameters(), self.lr, dataset_size, self.temperature, real_lr=self.real_lr)
+        return BayesBiNN(
+            model.parameters(), self.lr, dataset_size=dataset_size, temperature=self.temperature, real_lr=self.real_lr
+        )
 
 
 PRESETS = {

@@ -32,7 +32,7 @@ def learned(stream: continual.Stream, name: str, norm: str) -> continual.Result:
         epochs=EPOCHS,
         batch_size=BATCH_SIZE,
         schedule=method.schedule,
-        evaluation=continual.Evaluation(20, ("task", "newest")),
+        evaluation=continual.EvaluationPlan(20, ("task", "newest")),
     )
 
 

@@ -104,10 +104,15 @@ def test_a_regressor_answers_in_the_units_of_its_target(regressor, diabetes):
     assert_allclose(mean, said.mean[:, 0] * y.std() + y.mean(), rtol=1e-9)
     assert regressor.score(X, y) == pytest.approx(r2_score(y, mean))
     uncertainty = regressor.predict_uncertainty(X)
-    assert_allclose(uncertainty.aleatoric, regressor.noise_, rtol=1e-9)
-    assert_allclose(uncertainty.epistemic, said.epistemic[:, 0].sqrt() * y.std(), rtol=1e-6)
-    assert_allclose(std**2, uncertainty.aleatoric**2 + uncertainty.epistemic**2, rtol=1e-9)
-    assert_allclose(uncertainty.total, std)
+    assert_allclose(uncertainty.aleatoric, regressor.noise_**2, rtol=1e-9)
+    assert_allclose(uncertainty.epistemic, said.epistemic[:, 0] * y.var(), rtol=1e-6)
+    assert_allclose(uncertainty.total, uncertainty.aleatoric + uncertainty.epistemic, rtol=1e-12)
+    assert_allclose(uncertainty.total, std**2, rtol=1e-12)
+    assert_array_equal(uncertainty.std, std)
+    assert_array_equal(uncertainty.mean, mean)
+    inside = regressor.prediction(X)
+    for name in ("total", "aleatoric", "epistemic"):
+        assert_array_equal(uncertainty[name], getattr(inside, name)[:, 0])
 
 
 def test_the_noise_is_the_likeliest_for_the_training_data(regressor, diabetes):
@@ -250,7 +255,7 @@ def test_what_is_set_after_fit_changes_no_answer_but_their_number_of_networks(ki
     for posterior in ("point", "laplace"):
         assert_array_equal(estimator.set_params(posterior=posterior).predict(X), before)
     for number in (0, "x", 2.5):
-        with pytest.raises(ValueError, match="num_samples must be an integer ≥ 1"):
+        with pytest.raises(ValueError, match="num_samples must be a whole number ≥ 1"):
             estimator.set_params(num_samples=number).predict(X)
     assert estimator.set_params(num_samples=np.int64(3)).prediction(X[:2]).num_samples == 3
 
@@ -333,17 +338,17 @@ def test_bad_targets_are_refused_with_a_reason(iris):
     "options, message",
     [
         (dict(hidden_layer_sizes=()), "no binary weights"),
-        (dict(hidden_layer_sizes=(10, 0)), "positive integer"),
-        (dict(hidden_layer_sizes="10"), "positive integer"),
+        (dict(hidden_layer_sizes=(10, 0)), "whole number ≥ 1"),
+        (dict(hidden_layer_sizes="10"), "whole number ≥ 1"),
         (dict(posterior="laplace"), "'bernoulli', 'gaussian', 'point', got 'laplace'"),
-        (dict(temperature=0), "temperature must be a positive"),
-        (dict(temperature=None), "temperature must be a positive"),
+        (dict(temperature=0), "temperature must be a finite number > 0"),
+        (dict(temperature=None), "temperature must be a finite number > 0"),
         (dict(learning_rate_init=1.5), r"in \(0, 1\]"),
         (dict(real_learning_rate_init=-1), "real_learning_rate_init"),
-        (dict(batch_size=0), "'auto' or an integer"),
-        (dict(batch_size="all"), "'auto' or an integer"),
-        (dict(max_iter=0), "max_iter must be an integer ≥ 1"),
-        (dict(num_samples=2.5), "num_samples must be an integer ≥ 1"),
+        (dict(batch_size=0), "whole number ≥ 1 or 'auto'"),
+        (dict(batch_size="all"), "whole number ≥ 1 or 'auto'"),
+        (dict(max_iter=0), "max_iter must be a whole number ≥ 1"),
+        (dict(num_samples=2.5), "num_samples must be a whole number ≥ 1"),
         (dict(random_state="x"), "cannot be used to seed"),
     ],
 )

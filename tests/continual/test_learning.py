@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -29,9 +28,13 @@ def some_task(name="one", seed=0, count=60, classes=(0, 1, 2)):
     return continual.Task(name, x, y, x[:30], y[:30], classes=tuple(classes))
 
 
+def three_tasks():
+    return continual.from_tasks([some_task("one", 1), some_task("two", 2), some_task("three", 3)])
+
+
 @pytest.fixture
 def stream():
-    return continual.from_tasks([some_task("one", 1), some_task("two", 2), some_task("three", 3)])
+    return three_tasks()
 
 
 def network(outputs=3, norm=True, seed=0):
@@ -50,7 +53,7 @@ def cosine(optimizer, steps):
 
 def learned(stream, model, **options):
     settings = dict(epochs=3, batch_size=20, num_samples=2, schedule=cosine, progress=False)
-    evaluation = continual.Evaluation(num_samples=3, batchnorm=("task", "newest"))
+    evaluation = continual.EvaluationPlan(num_samples=3, batchnorm=("task", "newest"))
     settings |= dict(evaluation=evaluation, strategy=continual.PosteriorAsPrior(bayes))
     return continual.learn(model, stream, **{**settings, **options})
 
@@ -123,7 +126,7 @@ def test_what_is_measured_is_what_evaluate_says(stream):
 
 
 def test_without_batch_norm_all_protocols_are_one(stream):
-    evaluation = continual.Evaluation(num_samples=2, batchnorm=("task", "newest", "running"))
+    evaluation = continual.EvaluationPlan(num_samples=2, batchnorm=("task", "newest", "running"))
     result = learned(stream, network(norm=False), evaluation=evaluation)
     for other in ("newest", "running"):
         assert torch.equal(result.accuracy["task"].nan_to_num(-1), result.accuracy[other].nan_to_num(-1))
@@ -138,12 +141,12 @@ def test_without_batch_norm_all_protocols_are_one(stream):
     ],
 )
 def test_which_tasks_are_judged(stream, tasks, there):
-    result = learned(stream, network(), evaluation=continual.Evaluation(num_samples=1, tasks=tasks), epochs=1)
+    result = learned(stream, network(), evaluation=continual.EvaluationPlan(num_samples=1, tasks=tasks), epochs=1)
     assert torch.equal(~result.accuracy["task"].isnan(), torch.tensor(there, dtype=torch.bool))
 
 
 def test_forward_transfer_is_measured_against_the_network_as_it_was_before(stream, tmp_path):
-    evaluation = continual.Evaluation(num_samples=3, tasks="all", batchnorm=("task", "newest"))
+    evaluation = continual.EvaluationPlan(num_samples=3, tasks="all", batchnorm=("task", "newest"))
     result = learned(stream, network(), evaluation=evaluation, epochs=1)
     for protocol, source in (("task", stream[2]), ("newest", stream[0])):
         generator = torch.Generator().manual_seed(seed_of(0, 0, 2))
@@ -162,7 +165,7 @@ def test_judging_the_untrained_network_changes_nothing_that_is_learned(stream):
     states = []
     for tasks in ("seen", "all"):
         model = network()
-        learned(stream, model, evaluation=continual.Evaluation(num_samples=2, tasks=tasks), epochs=1)
+        learned(stream, model, evaluation=continual.EvaluationPlan(num_samples=2, tasks=tasks), epochs=1)
         states.append(model.state_dict())
     same(*states)
 
@@ -288,40 +291,45 @@ def test_a_run_cut_anywhere_ends_as_one_that_was_not(stream, tmp_path, monkeypat
 
 
 PROGRAM = """
-import sys, torch
-from tests.continual.test_learning import *
+import os, signal, sys
 from pathlib import Path
-stream = continual.from_tasks([some_task("one", 1), some_task("two", 2), some_task("three", 3)])
-model = network()
-result = learned(stream, model, epochs=40, checkpoint=Path(sys.argv[1]), checkpoint_every=0.0)
-torch.save({"model": model.state_dict(), "accuracy": result.accuracy["task"]}, sys.argv[2])
+from torch.optim.optimizer import register_optimizer_step_post_hook
+from tests.continual.test_learning import *
+
+calls = {"step": 0, "replace": 0}
+
+def dying(name, at, real=lambda *_: None):
+    def call(*arguments):
+        calls[name] += 1
+        if calls[name] == at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*arguments)
+    return call
+
+state, where = sys.argv[1:]
+if where == "step":
+    register_optimizer_step_post_hook(dying("step", 14))
+else:
+    os.replace = dying("replace", 16, os.replace)
+learned(three_tasks(), network(), checkpoint=Path(state), checkpoint_every=0.0)
 """
 
 
-def test_a_run_killed_inside_a_task_ends_with_the_same_numbers(tmp_path):
-    def start(state, end):
-        command = [sys.executable, "-c", PROGRAM, str(tmp_path / state), str(tmp_path / end)]
-        return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": os.getcwd()})
-
-    def inside(found):
-        return found["number"] == 1 and found["place"]["epoch"] > 1 and found["place"]["batch"] > 0
-
+@pytest.mark.parametrize("where", ["step", "replace"])
+def test_a_run_killed_inside_a_task_ends_with_the_same_numbers(stream, tmp_path, where):
+    """Killed between a step and its checkpoint, and between a checkpoint and its name."""
     state = tmp_path / "killed.pt"
-    process = start("killed.pt", "never.pt")
-    for _ in range(6000):
-        if state.exists() and inside(torch.load(state, weights_only=True)):
-            break
-        assert process.poll() is None, "it ended before it could be killed"
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (tmp_path / "never.pt").exists()
-    assert torch.load(state, weights_only=True)["number"] == 1
-    for other in (start("killed.pt", "resumed.pt"), start("fresh.pt", "whole.pt")):
-        assert other.wait() == 0
-    resumed, whole = (torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("resumed", "whole"))
-    same(resumed["model"], whole["model"])
-    assert torch.equal(resumed["accuracy"].nan_to_num(-1), whole["accuracy"].nan_to_num(-1))
+    command = [sys.executable, "-c", PROGRAM, str(state), where]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": os.getcwd()}, check=False)
+    assert done.returncode == -signal.SIGKILL
+    found = torch.load(state, weights_only=True)
+    assert (found["number"], found["place"]["epoch"]) == (1, 1)
+    assert found["place"]["batch"] > 0
+    resumed = network()
+    result = learned(stream, resumed, checkpoint=state)
+    whole = network()
+    equal(result, learned(stream, whole))
+    same(resumed.state_dict(), whole.state_dict())
 
 
 def test_a_finished_run_is_not_learned_again(stream, tmp_path, monkeypatch):
@@ -337,7 +345,7 @@ def test_a_finished_run_is_not_learned_again(stream, tmp_path, monkeypatch):
         dict(batch_size=30),
         dict(seed=1),
         dict(num_samples=1),
-        dict(evaluation=continual.Evaluation(num_samples=5)),
+        dict(evaluation=continual.EvaluationPlan(num_samples=5)),
         dict(strategy=STRATEGIES["new"]()),
     ],
     ids=lambda change: next(iter(change)),
@@ -493,12 +501,12 @@ def test_a_strength_must_be_positive(strength):
 )
 def test_an_evaluation_of_something_else_is_refused(options):
     with pytest.raises(InputError):
-        continual.Evaluation(**options)
+        continual.EvaluationPlan(**options)
 
 
 def test_a_part_that_is_not_there_is_refused(stream):
     with pytest.raises(InputError, match="no validation examples"):
-        learned(stream, network(), evaluation=continual.Evaluation(part="validation"), epochs=1)
+        learned(stream, network(), evaluation=continual.EvaluationPlan(part="validation"), epochs=1)
 
 
 # --- what other heads say ---

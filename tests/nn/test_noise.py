@@ -83,7 +83,7 @@ def test_a_scale_multiplies_and_shifts_each_feature():
     with torch.no_grad():
         scale.shift.copy_(torch.tensor([0.0, 1.0, 2.0]))
     assert scale(torch.ones(1, 3)).tolist() == [[2.0, 3.0, 4.0]]
-    with pytest.raises(InputError, match="positive integer"):
+    with pytest.raises(InputError, match="whole number ≥ 1"):
         Scale(0)
 
 

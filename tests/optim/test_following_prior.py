@@ -31,7 +31,8 @@ def test_an_example_counts_in_full_then_half_and_is_forgotten_over_twice_the_win
     rule = FollowingPrior([parameter], lr=1.0, window=1e6, settling=1e3, batch_size=1)
     start = parameter.detach().clone()
     soon = after(rule, parameter, 3_000)
-    later = after(rule, parameter, 20_000)
+    rule.param_groups[0]["batch_size"] = 20
+    later = after(rule, parameter, 1_000)
     torch.testing.assert_close(soon, start / 2, rtol=3e-3, atol=0)  # all but e⁻⁶ of the excess has gone over
     torch.testing.assert_close(later, start / 2 * math.exp(-23_000 / 2e6), rtol=3e-3, atol=0)
 

@@ -44,7 +44,7 @@ def test_the_fixed_form_is_latent_sgd_with_weight_decay_seen_through_the_bell():
     start = torch.randn(6, 5, dtype=torch.float64)
     mix, target = torch.randn(6, 6, dtype=torch.float64) / 4, torch.randn(6, 5, dtype=torch.float64) / 8
     (m,), (r,) = latents("fixed", start), beliefs(StraightThrough, start)
-    rule = GaussianBLR([m], rho, size, temperature, strength)
+    rule = GaussianBLR([m], rho, dataset_size=size, temperature=temperature, prior_precision=strength)
     decay = strength * temperature / size
     sgd = StraightThrough([r], lr=rho * size / temperature, base="sgd", weight_decay=decay, clip=None)
     for step in range(200):
@@ -104,7 +104,9 @@ def test_the_fixed_point_of_the_learned_form_is_a_minimum_of_the_variational_obj
         return size * slope * math.erf(m * math.sqrt(s / 2)) + temperature * divergence
 
     m, s = pair([0.0], [1.0])
-    optimizer = GaussianBLR([m, s], 0.1, size, temperature, s0, momentum, m0)
+    optimizer = GaussianBLR(
+        [m, s], 0.1, dataset_size=size, temperature=temperature, prior_precision=s0, momentum=momentum, prior=m0
+    )
     posterior = Gaussian("learned")
     for _ in range(2000):
         optimizer.zero_grad()
@@ -153,7 +155,10 @@ def apart_from_bayesbinn(rho: float) -> np.ndarray:
     prior = log_odds(torch.tensor(0.4, dtype=torch.float64)).item() / 2
     (u,) = latents("natural", u0)
     (natural,) = beliefs(BayesBiNN, log_odds(u0) / 2)
-    ours, theirs = GaussianBLR([u], rho, 30, 5.0, prior=0.4), BayesBiNN([natural], rho, 30, 5.0, prior=prior)
+    ours, theirs = (
+        GaussianBLR([u], rho, dataset_size=30, temperature=5.0, prior=0.4),
+        BayesBiNN([natural], rho, dataset_size=30, temperature=5.0, prior=prior),
+    )
     u.grad, natural.grad = natural_window(u0) * gradient, gradient
     ours.step()
     theirs.step()
@@ -172,7 +177,7 @@ def test_the_natural_form_makes_the_step_of_bayesbinn_to_first_order():
 def test_the_natural_form_ends_where_bayesbinn_ends():
     gradient = torch.tensor([0.3, -0.05, 0.0], dtype=torch.float64)
     (u,), (natural,) = latents("natural", torch.zeros(3).double()), beliefs(BayesBiNN, torch.zeros(3).double())
-    ours, theirs = GaussianBLR([u], 0.05, 20), BayesBiNN([natural], 0.05, 20)
+    ours, theirs = GaussianBLR([u], 0.05, dataset_size=20), BayesBiNN([natural], 0.05, dataset_size=20)
     for _ in range(2000):
         u.grad, natural.grad = natural_window(u.detach()) * gradient, gradient
         ours.step()
@@ -183,7 +188,7 @@ def test_the_natural_form_ends_where_bayesbinn_ends():
 def test_for_the_natural_form_prior_and_prior_precision_name_a_coin():
     for precision, prior, coin in ((4.0, 0.5, 1.0), (4.0, 0.0, 0.0), (1.0, -0.7, -0.7)):
         (u,) = latents("natural", torch.tensor([2.0, -3.0], dtype=torch.float64))
-        optimizer = GaussianBLR([u], 0.3, 10, prior_precision=precision, prior=prior)
+        optimizer = GaussianBLR([u], 0.3, dataset_size=10, prior_precision=precision, prior=prior)
         for _ in range(300):
             u.grad = torch.zeros(2, dtype=torch.float64)
             optimizer.step()
@@ -227,7 +232,7 @@ def test_health_takes_location_and_precision_of_every_layer_as_prior():
 def test_a_prior_precision_that_is_not_positive_is_refused():
     m, s = latents("learned", torch.zeros(2))
     with pytest.raises(InputError, match="not positive"):
-        GaussianBLR([m, s], 0.1, 10, prior=[torch.zeros(2), torch.tensor([1.0, 0.0])])
+        GaussianBLR([m, s], 0.1, dataset_size=10, prior=[torch.zeros(2), torch.tensor([1.0, 0.0])])
 
 
 # --- what a group may hold ---
@@ -236,13 +241,13 @@ def test_a_prior_precision_that_is_not_positive_is_refused():
 def test_two_forms_in_one_group_are_refused_and_in_two_groups_are_not():
     first, second = latents("fixed", torch.zeros(2)), latents("learned", torch.zeros(2))
     with pytest.raises(InputError, match="forms fixed and learned; give each form a group"):
-        GaussianBLR([*first, *second], 0.1, 10)
-    optimizer = GaussianBLR([{"params": first}, {"params": second}], 0.1, 10)
+        GaussianBLR([*first, *second], 0.1, dataset_size=10)
+    optimizer = GaussianBLR([{"params": first}, {"params": second}], 0.1, dataset_size=10)
     assert [group["form"] for group in optimizer.param_groups] == ["fixed", "learned"]
 
 
 def test_the_form_is_that_of_the_beliefs_and_real_parameters_have_none():
-    optimizer = GaussianBLR([*latents("natural", torch.zeros(2)), nn.Parameter(torch.zeros(2))], 0.1, 10)
+    optimizer = GaussianBLR([*latents("natural", torch.zeros(2)), nn.Parameter(torch.zeros(2))], 0.1, dataset_size=10)
     assert optimizer.param_groups[0]["form"] == "natural"
     assert not {"form", "prior_precision"} & set(optimizer.param_groups[1])
 
@@ -251,12 +256,12 @@ def test_the_form_is_that_of_the_beliefs_and_real_parameters_have_none():
 def test_pairs_out_of_order_are_refused(order):
     parameters = latents("learned", torch.zeros(2), torch.zeros(3))
     with pytest.raises(InputError, match=r"followed by the precision of the same layer, as model.parameters\(\)"):
-        GaussianBLR([parameters[i] for i in order], 0.1, 10)
+        GaussianBLR([parameters[i] for i in order], 0.1, dataset_size=10)
 
 
 def test_half_a_pair_without_gradient_is_refused_and_nothing_changes():
     m, s = latents("learned", torch.ones(2))
-    optimizer = GaussianBLR([m, s], 0.1, 10)
+    optimizer = GaussianBLR([m, s], 0.1, dataset_size=10)
     m.grad = torch.ones(2)
     with pytest.warns(vb.errors.VarbnnWarning), pytest.raises(InputError, match="move together"):
         optimizer.step()
@@ -266,7 +271,7 @@ def test_half_a_pair_without_gradient_is_refused_and_nothing_changes():
 @pytest.mark.parametrize("own, saved", [("fixed", "natural"), ("natural", "fixed")])
 def test_the_state_of_another_form_is_refused(own, saved):
     (p,), (q,) = latents(own, torch.zeros(2)), latents(saved, torch.zeros(2))
-    optimizer, other = GaussianBLR([p], 0.1, 10), GaussianBLR([q], 0.1, 10)
+    optimizer, other = GaussianBLR([p], 0.1, dataset_size=10), GaussianBLR([q], 0.1, dataset_size=10)
     with pytest.raises(CheckpointError, match=f"form '{own}', the saved state '{saved}'"):
         optimizer.load_state_dict(other.state_dict())
 
@@ -274,7 +279,7 @@ def test_the_state_of_another_form_is_refused(own, saved):
 @pytest.mark.parametrize("value", [0.0, -1.0, math.nan, math.inf])
 def test_a_prior_precision_out_of_range_is_refused(value):
     with pytest.raises(InputError, match=f"prior_precision must be positive and finite, got {value}"):
-        GaussianBLR(latents("fixed", torch.zeros(2)), 0.1, 10, prior_precision=value)
+        GaussianBLR(latents("fixed", torch.zeros(2)), 0.1, dataset_size=10, prior_precision=value)
 
 
 # --- a network ---

@@ -21,12 +21,15 @@ def network(posterior):
 
 def bayes(model, *, other):
     prior = 0.5 if other else [torch.full_like(model[0].natural, 0.1), torch.full_like(model[4].natural, -0.1)]
-    settings = (0.9, 77, 2.0, 0.5) if other else (0.05, 30, 0.1, 0.9)
-    return vb.optim.BayesBiNN(model.parameters(), *settings, prior=prior, real_lr=0.5 if other else 0.02)
+    values = (0.9, 77, 2.0, 0.5) if other else (0.05, 30, 0.1, 0.9)
+    settings = dict(zip(("lr", "dataset_size", "temperature", "momentum"), values, strict=True))
+    return vb.optim.BayesBiNN(model.parameters(), **settings, prior=prior, real_lr=0.5 if other else 0.02)
 
 
 def plain_bayes(model, *, other):
-    return vb.optim.BayesBiNN(model.parameters(), 0.9 if other else 0.05, 77 if other else 30, momentum=0.3 * other)
+    return vb.optim.BayesBiNN(
+        model.parameters(), 0.9 if other else 0.05, dataset_size=77 if other else 30, momentum=0.3 * other
+    )
 
 
 def adam(model, *, other):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import io
 import pickle
 import shutil
@@ -59,6 +60,13 @@ def test_every_exported_rule_is_found():
     public = {getattr(varbnn.optim, name) for name in varbnn.optim.__all__} - {varbnn.optim.Rule}
     exported = {kind for kind in public if isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer)}
     assert exported == set(RULES)
+
+
+@every_class
+def test_a_rule_takes_parameters_and_lr_by_place_and_all_else_by_name(rule):
+    parameters = inspect.signature(rule).parameters.values()
+    by_place = [p.name for p in parameters if p.kind is not inspect.Parameter.KEYWORD_ONLY]
+    assert by_place in (["params", "lr"], ["params"])
 
 
 @every_class

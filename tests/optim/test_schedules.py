@@ -95,12 +95,12 @@ def test_a_cosine_is_torchs():
         (lambda: Constant(float("nan")), "value must be a finite number, got nan"),
         (lambda: Linear("a", 1.0, 3), "start must be a finite number, got 'a'"),
         (lambda: Cosine(1.0, float("inf"), 3), "end must be a finite number, got inf"),
-        (lambda: Linear(1.0, 0.0, 0), "steps must be a positive integer, .*got 0"),
-        (lambda: Cosine(1.0, 0.0, 1e3), r"steps must be a positive integer, .*got 1000.0"),
+        (lambda: Linear(1.0, 0.0, 0), "steps must be a whole number ≥ 1 .*got 0"),
+        (lambda: Cosine(1.0, 0.0, 1e3), r"steps must be a whole number ≥ 1 .*got 1000.0"),
         (lambda: Exponential(1e-3, 0.0, 10), "end must be positive, got 0.0; to reach 0 use Linear or Cosine"),
         (lambda: Exponential(-1.0, 1.0, 10), "start must be positive, got -1.0"),
-        (lambda: Staircase(1.0, 0.0, 5), "factor must be positive, got 0.0"),
-        (lambda: Staircase(1.0, 0.1, -5), "every must be a positive integer, .*got -5"),
+        (lambda: Staircase(1.0, 0.0, 5), "factor must be a finite number > 0 .*got 0.0"),
+        (lambda: Staircase(1.0, 0.1, -5), "every must be a whole number ≥ 1 .*got -5"),
     ],
 )
 def test_a_curve_refuses(make, message):

@@ -302,7 +302,7 @@ def test_rules_refuse_the_gradient_that_is_not_theirs_by_name():
         BiMU([natural], **PUBLISHED)
     for make in (
         lambda: BayesBiNN([euclidean], lr=0.1, dataset_size=1),
-        lambda: WindowedBayes([euclidean], 1.0, 10, 1),
+        lambda: WindowedBayes([euclidean], 1.0, window=10, batch_size=1),
     ):
         with pytest.raises(
             InputError, match=r"takes the natural gradient, .* binarize the model with gradient='natural'"

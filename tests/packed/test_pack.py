@@ -364,7 +364,7 @@ def test_a_subclass_of_a_real_layer_is_read_by_its_forward():
 
 @pytest.mark.parametrize("number", [-1, 1.5, True, "3", None])
 def test_a_number_of_networks_is_a_whole_number(number):
-    with pytest.raises(InputError, match="num_samples must be an integer"):
+    with pytest.raises(InputError, match="num_samples must be a whole number"):
         vb.pack(vb.binarize(nn.Linear(2, 2)), number)
 
 

@@ -14,7 +14,7 @@ from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorData
 import varbnn as vb
 from tests.predict.allocations import allocations
 from varbnn.errors import InputError, VarbnnWarning
-from varbnn.predict import Prediction, RegressionPrediction, predict
+from varbnn.predict import Prediction, RegressionPrediction, calibration_test, predict, risk_coverage
 from varbnn.predict.inputs import RepeatedInputs
 
 X = torch.randn(23, 4, generator=torch.Generator().manual_seed(1))
@@ -414,10 +414,10 @@ def test_a_single_logit_is_refused_with_the_way_to_write_it(output):
 @pytest.mark.parametrize(
     "options, message",
     [
-        (dict(num_samples=-1), "num_samples must be an integer ≥ 0"),
+        (dict(num_samples=-1), "num_samples must be a whole number ≥ 0"),
         (dict(num_samples=2.5), "num_samples must be"),
         (dict(num_samples=True), "num_samples must be"),
-        (dict(batch_size=0), "batch_size must be a positive integer"),
+        (dict(batch_size=0), "batch_size must be a whole number ≥ 1"),
         (dict(batch_size=2.0), "batch_size must be"),
         (dict(task="ranking"), "'classification', 'regression' or 'gaussian', got 'ranking'"),
         (dict(noise_variance=1.0), "belongs to task='regression'"),
@@ -508,7 +508,7 @@ def test_packed_networks_are_asked_in_batches_and_measured():
     with pytest.raises(InputError, match=r"give refresh_bn to varbnn\.pack"):
         vb.predict(packed, x, refresh_bn=x)
     with pytest.raises(InputError, match=r"AveragePrediction; .*varbnn.predict\(packed, x\)"):
-        vb.evaluate(packed(x, reduce="mean"), torch.zeros(20, dtype=torch.int64))
+        vb.TemperatureScaling().fit(packed(x, reduce="mean"), torch.zeros(20, dtype=torch.int64))
     assert repr(packed(x, reduce="mean")) == "AveragePrediction(20 inputs × 3 classes)"
 
 
@@ -595,3 +595,23 @@ def test_inputs_of_another_precision_are_cast_whatever_way_networks_are_asked(ki
     wide = train.double() if kind == "refresh_bn" else train
     found = vb.predict(model, given, 4, refresh_bn=wide, generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(found.probs, want.probs)
+
+
+def test_an_average_is_measured_as_the_samples_it_is_of():
+    torch.manual_seed(0)
+    model = vb.binarize(nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3)))
+    packed, x, y = vb.pack(model, 5), torch.randn(40, 4), torch.arange(40) % 3
+    whole, average = vb.predict(packed, x), packed(x, reduce="mean")
+    far, far_average = vb.predict(packed, 3 * x), packed(3 * x, reduce="mean")
+    assert (len(average), average.num_samples, average.num_classes) == (40, 5, 3)
+    assert torch.equal(average.labels, whole.labels)
+    torch.testing.assert_close(average.confidence, whole.confidence)
+    assert vb.evaluate(average, y, far_average) == pytest.approx(vb.evaluate(whole, y, far), abs=1e-5)
+    for score in ("total", "epistemic", "confidence"):
+        found, expected = (risk_coverage(p, y, score=score) for p in (average, whole))
+        assert found.area == pytest.approx(expected.area, abs=1e-6)
+    first, second = (torch.Generator().manual_seed(0) for _ in range(2))
+    found, expected = (calibration_test(p, y, generator=g) for p, g in ((average, first), (whole, second)))
+    assert found.ece == pytest.approx(expected.ece, abs=1e-6)
+    with pytest.raises(InputError, match="one network has nobody"):
+        vb.evaluate(vb.pack(model, 1)(x, reduce="mean"), y, far_average, score="epistemic")

@@ -115,7 +115,7 @@ def test_using_it_before_the_fit_says_what_to_do():
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, math.nan, math.inf, True, "2"])
 def test_a_temperature_that_is_none_is_refused(temperature):
-    with pytest.raises(InputError, match="temperature must be > 0"):
+    with pytest.raises(InputError, match="temperature must be a finite number > 0"):
         TemperatureScaling(temperature)
 
 

@@ -93,9 +93,9 @@ def test_parts_are_as_good_as_one(monkeypatch):
 @pytest.mark.parametrize(
     "change, message",
     [
-        (dict(repeats=0), "repeats must be a positive integer, got 0"),
-        (dict(repeats=10.0), "repeats must be a positive integer"),
-        (dict(bins=0), "bins must be a positive integer"),
+        (dict(repeats=0), "repeats must be a whole number ≥ 1 .*got 0"),
+        (dict(repeats=10.0), "repeats must be a whole number ≥ 1"),
+        (dict(bins=0), "bins must be a whole number ≥ 1"),
         (dict(targets=[0, 1]), "one label per input"),
         (dict(targets=[0, 1, 2]), "must lie in 0 … 1"),
     ],

@@ -118,7 +118,7 @@ def test_targets_that_do_not_fit_are_refused_before_anything_is_computed(monkeyp
     "options, message",
     [
         (dict(score="entropy"), "score must be one of total, epistemic, aleatoric, confidence"),
-        (dict(bins=0), "bins must be a positive integer"),
+        (dict(bins=0), "bins must be a whole number ≥ 1"),
         (dict(ood=FOREIGN), "ood must be a Prediction"),
         (dict(ood=Prediction(random_probs(2, 3, 4))), "the same 5 classes"),
     ],

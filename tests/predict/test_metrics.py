@@ -202,7 +202,7 @@ def test_bad_input_is_refused_with_a_reason_and_leaves_the_state(metric_class, p
 
 @pytest.mark.parametrize("bins", [0, -1, 2.5, True, "ten"])
 def test_a_number_of_bins_that_is_none_is_refused(bins):
-    with pytest.raises(InputError, match="bins must be a positive integer"):
+    with pytest.raises(InputError, match="bins must be a whole number ≥ 1"):
         ExpectedCalibrationError(bins)
 
 

@@ -56,7 +56,7 @@ def test_coverage_of_what_the_mixture_draws_is_its_level():
 
 @pytest.mark.parametrize("level", [0, 1, -0.1, float("nan")])
 def test_a_level_is_a_probability(prediction, level):
-    with pytest.raises(InputError, match="between 0 and 1"):
+    with pytest.raises(InputError, match="level must be a finite number > 0"):
         prediction.interval(level)
 
 
@@ -74,7 +74,7 @@ def test_other_units_scale_means_and_variances(prediction):
     assert shift == pytest.approx(np.log(2))
     assert RegressionPrediction([[1.0]]).in_units(2.0).noise_variance is None
     for scale in (0.0, -1.0, float("nan")):
-        with pytest.raises(InputError, match="positive"):
+        with pytest.raises(InputError, match="scale must be a finite number > 0"):
             prediction.in_units(scale)
 
 

@@ -209,6 +209,28 @@ def test_records_without_an_epoch_are_counted_from_one():
     assert list(panel.lines[0].get_xdata()) == [1, 2]
 
 
+@pytest.mark.parametrize("draw", [plots.reliability_diagram, plots.risk_coverage, plots.entropy_histogram])
+def test_an_average_is_drawn_as_the_samples_it_is_of(draw):
+    average = vb.AveragePrediction(PREDICTION.mean, PREDICTION.aleatoric, PREDICTION.num_samples)
+    more = () if draw is plots.entropy_histogram else (LABELS,)
+    found, wanted = (draw(prediction, *more).axes[0] for prediction in (average, PREDICTION))
+    assert [text.get_text() for text in found.texts] == [text.get_text() for text in wanted.texts]
+    for one, other in zip(found.lines, wanted.lines, strict=True):
+        np.testing.assert_allclose(one.get_xydata(), other.get_xydata(), atol=1e-5)
+
+
+def test_the_map_asks_packed_networks_as_they_are(tmp_path):
+    model = vb.binarize(nn.Sequential(nn.Linear(2, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3)))
+    packed = vb.pack(model, 3, refresh_bn=POINTS)
+    packed.save(tmp_path / "map.vbnn")
+    with vb.Predictor(tmp_path / "map.vbnn") as predictor:
+        ways = (packed, predictor, lambda x: packed(x, reduce="mean"))
+        figures = [plots.uncertainty_map(way, POINTS, torch.arange(30) % 3, resolution=9) for way in ways]
+    found, *others = (figure.axes[0].collections[0].get_array() for figure in figures)
+    for other in others:
+        np.testing.assert_allclose(other, found, atol=1e-5)
+
+
 def test_the_map_asks_a_network_for_its_uncertainty():
     model = vb.binarize(nn.Sequential(nn.Linear(2, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3)))
     before = {name: value.clone() for name, value in model.state_dict().items()}

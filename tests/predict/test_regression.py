@@ -138,7 +138,7 @@ def test_a_noise_variance_that_float32_cannot_hold_is_refused(noise):
 
 @pytest.mark.parametrize("level", [0, 1, 1 - 1e-16, np.nan, "0.9", True])
 def test_a_level_that_is_none_is_refused(level):
-    with pytest.raises(InputError, match="level must lie between 0 and 1"):
+    with pytest.raises(InputError, match="level must be a finite number > 0"):
         RegressionPrediction([[0.0]], 1.0).interval(level)
 
 

@@ -51,6 +51,21 @@ def test_a_function_may_predict_and_gets_the_inputs_of_every_step():
     torch.testing.assert_close(seen[3], -corrupt(IMAGES, "contrast", 3, value_range=(0, 16)))
 
 
+def test_packed_networks_are_asked_as_they_are(model, tmp_path):
+    packed = vb.pack(model, 3, refresh_bn=IMAGES)
+    packed.save(tmp_path / "worn.vbnn")
+    options = dict(value_range=(0, 16), kinds=["blur"])
+    expected = severity_curves(lambda x: vb.predict(packed, x), IMAGES, LABELS, **options)
+    assert severity_curves(packed, IMAGES, LABELS, **options) == expected
+    with vb.Predictor(tmp_path / "worn.vbnn") as predictor:
+        assert severity_curves(predictor, IMAGES, LABELS, **options) == expected
+    averaged = severity_curves(lambda x: packed(x, reduce="mean"), IMAGES, LABELS, **options)["blur"]
+    for found, wanted in zip(averaged, expected["blur"], strict=True):
+        assert found == pytest.approx(wanted, abs=1e-5)
+    with pytest.raises(InputError, match="got Tensor"):
+        severity_curves(lambda x: packed(x), IMAGES, LABELS, **options)
+
+
 def test_an_array_of_images_will_do(model):
     options = dict(value_range=(0, 16), kinds=["blur"], num_samples=2, refresh_bn=IMAGES)
     found = severity_curves(model, IMAGES.double().numpy(), LABELS.numpy(), **options)

@@ -115,21 +115,27 @@ def test_the_published_numerics_compile_with_their_buffers():
 
 STEPS = {
     "bayesbinn": (None, lambda p: vb.optim.BayesBiNN(p, lr=0.01, dataset_size=100)),
-    "bayesbinn momentum prior": (None, lambda p: vb.optim.BayesBiNN(p, 0.01, 100, momentum=0.9, prior=0.5)),
+    "bayesbinn momentum prior": (
+        None,
+        lambda p: vb.optim.BayesBiNN(p, 0.01, dataset_size=100, momentum=0.9, prior=0.5),
+    ),
     "straight-through adam": (Point(), lambda p: vb.optim.StraightThrough(p, lr=0.01)),
     "straight-through sgd": (Point(), lambda p: vb.optim.StraightThrough(p, lr=0.01, base="sgd", momentum=0.9)),
     "gaussian": (Gaussian(), lambda p: vb.optim.GaussianBLR(p, lr=0.01, dataset_size=100)),
-    "gaussian learned": (Gaussian("learned"), lambda p: vb.optim.GaussianBLR(p, 0.01, 10, momentum=0.9, prior=0.5)),
+    "gaussian learned": (
+        Gaussian("learned"),
+        lambda p: vb.optim.GaussianBLR(p, 0.01, dataset_size=10, momentum=0.9, prior=0.5),
+    ),
     "vispa": (LowRankGaussian(2), lambda p: vb.optim.VISPA(p, weight_decay=0.1, factor_lr_scale=0.5)),
     "vispa unit": (LowRankGaussian(2, constraint="unit"), lambda p: vb.optim.VISPA(p, lr=0.1)),
     "windowed bayes": (None, lambda p: vb.optim.WindowedBayes(p, lr=0.1, window=1000, batch_size=10, prior=0.5)),
     "windowed bayes plain": (None, lambda p: vb.optim.WindowedBayes(p, 0.1, window=1000, batch_size=10, decay="plain")),
     "bimu": (
         Bernoulli("concrete", relaxation=1.0, gradient="euclidean"),
-        lambda p: vb.optim.BiMU(p, 0.5, 2.0, 1.5, 0.3, memory=700),
+        lambda p: vb.optim.BiMU(p, 0.5, likelihood_multiplier=2.0, kl_multiplier=1.5, lr_max=0.3, memory=700),
     ),
     "metaplastic": (Point(), lambda p: vb.optim.Metaplastic(p, lr=0.01, weight_decay=0.1)),
-    "gaussian natural": (Gaussian("natural"), lambda p: vb.optim.GaussianBLR(p, 0.01, 100, prior=0.5)),
+    "gaussian natural": (Gaussian("natural"), lambda p: vb.optim.GaussianBLR(p, 0.01, dataset_size=100, prior=0.5)),
 }
 
 

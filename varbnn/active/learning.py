@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from varbnn.active.stream import StreamQuery
+from varbnn.checks import whole_number
 from varbnn.errors import InputError
 from varbnn.predict import Prediction
 
@@ -58,8 +59,7 @@ def learn(
     """
     if not model.training:
         raise InputError("learn takes a model in train mode, whose forward draws; call model.train() first")
-    if isinstance(num_samples, bool) or not isinstance(num_samples, int) or num_samples < 1:
-        raise InputError(f"num_samples must be an integer ≥ 1, got {num_samples!r}")
+    num_samples = whole_number("num_samples", num_samples)
     optimizer.zero_grad()
     logits = torch.stack(list(_asked(model, inputs, num_samples)))
     if logits.dim() != 3 or logits.shape[1] != len(inputs):

@@ -6,14 +6,16 @@ the same, so a batch tells less than the sum of its scores: ask for few at a tim
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from varbnn.active.scores import ACQUISITIONS, Acquisition, drawn, require_count, top
+from varbnn.active.scores import Acquisition, Asked, drawn, require_count, scores_of, top
+from varbnn.checks import whole_number
 from varbnn.errors import InputError
-from varbnn.predict import Prediction
+from varbnn.predict.checks import Values
 
 
 class Pool:
@@ -31,6 +33,7 @@ class Pool:
     Raises:
         InputError: a start outside 1 … N, or indices that are not distinct or outside 0 … N-1.
 
+    >>> from varbnn import Prediction
     >>> pool = Pool(6, start=[4, 1])
     >>> prediction = Prediction([[[0.9, 0.1], [0.5, 0.5], [0.8, 0.2], [0.6, 0.4]]])  # for 0, 2, 3, 5
     >>> pool.query(prediction, 2, "entropy").tolist()
@@ -43,13 +46,11 @@ class Pool:
         self, size: int, start: int | Sequence[int] | Tensor, generator: torch.Generator | None = None
     ) -> None:
         self.generator = generator
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-            raise InputError(f"size must be a whole number of inputs ≥ 1, got {size!r}")
-        if isinstance(start, int) and not isinstance(start, bool):
-            if not 1 <= start <= size:
-                raise InputError(f"start must be from 1 to {size}, the size of the pool, got {start}")
+        size = whole_number("size", size)
+        if np.ndim(start) == 0:
+            number = whole_number("start", start, most=size, note=", the size of the pool, or indices")
             device = generator.device if generator is not None else torch.device("cpu")
-            chosen = torch.randperm(size, generator=generator, device=device)[:start].cpu()
+            chosen = torch.randperm(size, generator=generator, device=device)[:number].cpu()
         else:
             chosen = torch.as_tensor(start)
             whole = not (chosen.is_floating_point() or chosen.is_complex() or chosen.dtype == torch.bool)
@@ -65,14 +66,20 @@ class Pool:
         self.unlabelled = free.nonzero().squeeze(1)
 
     def query(
-        self, prediction: Prediction, count: int, acquisition: Acquisition = "bald", *, power: float | None = None
+        self,
+        prediction: Asked,
+        count: int,
+        acquisition: Acquisition | Callable[[Asked], Values] = "bald",
+        *,
+        power: float | None = None,
     ) -> Tensor:
         """Choose `count` inputs to label and count them as labelled.
 
         Args:
             prediction: for the unlabelled inputs, in the order of `unlabelled`.
             count: at most as many as are left.
-            acquisition: by which score.
+            acquisition: by which score: a name, or a function of one's own from the prediction to N finite numbers, the
+                higher, the more is learnt. Of a `RegressionPrediction` it may be ``lambda p: p.epistemic``.
             power: None takes the highest scores. A number draws, with probability ∝ score^power, so that a large batch
                 is not all of a kind; 1 is the published one. Not for "margin", whose scores are negative.
 
@@ -80,18 +87,21 @@ class Pool:
             Their indices in the pool, the most informative first, or in the order in which they were drawn.
 
         Raises:
-            InputError: a prediction for another number of inputs, too large a count, an unknown acquisition, a power
-                that is not positive or that the scores do not admit.
+            InputError: a prediction for another number of inputs, too large a count, an unknown acquisition or one that
+                does not give N finite numbers, a power that is not positive or that the scores do not admit.
+
+        >>> from varbnn import Prediction
+        >>> pool, prediction = Pool(3, start=[1]), Prediction([[[0.9, 0.1], [0.5, 0.5]]])
+        >>> pool.query(prediction, 1, lambda p: 1 - p.confidence).tolist()  # least confidence
+        [2]
         """
-        if acquisition not in ACQUISITIONS:
-            raise InputError(f"acquisition must be one of {', '.join(ACQUISITIONS)}, got {acquisition!r}")
         if len(prediction) != len(self.unlabelled):
             raise InputError(
                 f"the prediction must be for the {len(self.unlabelled)} unlabelled inputs, got {len(prediction)}; "
                 "predict x[pool.unlabelled]"
             )
         require_count(count, len(prediction))
-        scores = ACQUISITIONS[acquisition](prediction, self.generator).cpu()
+        scores = scores_of(prediction, acquisition, self.generator)
         places = top(scores, count) if power is None else drawn(scores, count, power, self.generator)
         chosen = self.unlabelled[places]
         kept = torch.ones(len(self.unlabelled), dtype=torch.bool)

@@ -8,15 +8,21 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from varbnn.checks import finite_number, whole_number
 from varbnn.errors import InputError
-from varbnn.predict import Prediction
+from varbnn.packed import AveragePrediction
+from varbnn.predict import Prediction, RegressionPrediction
+from varbnn.predict.checks import Values
+from varbnn.predict.uncertainty import require_classes
 
 Acquisition = Literal["bald", "entropy", "margin", "variation_ratio", "random"]
+Asked = Prediction | AveragePrediction | RegressionPrediction
+"""What can be scored: by name predictions of classes, by a function of one's own all."""
 LARGEST_POWER = 1e300
 """Times the logarithm of the smallest number it is still finite."""
 
 
-def bald(prediction: Prediction, generator: torch.Generator | None = None) -> Tensor:
+def bald(prediction: Prediction | AveragePrediction, generator: torch.Generator | None = None) -> Tensor:
     """Mutual information of label and network, N, nats: what the networks disagree about (`Prediction.epistemic`).
 
     Source: Houlsby et al. 2011; Gal, Islam & Ghahramani 2017, section 4.
@@ -28,12 +34,12 @@ def bald(prediction: Prediction, generator: torch.Generator | None = None) -> Te
     return prediction.epistemic
 
 
-def entropy(prediction: Prediction, generator: torch.Generator | None = None) -> Tensor:
+def entropy(prediction: Prediction | AveragePrediction, generator: torch.Generator | None = None) -> Tensor:
     """Entropy of the mean, N, nats: whatever is in doubt, badly written digits too (`Prediction.total`)."""
     return prediction.total
 
 
-def margin(prediction: Prediction, generator: torch.Generator | None = None) -> Tensor:
+def margin(prediction: Prediction | AveragePrediction, generator: torch.Generator | None = None) -> Tensor:
     """Minus the lead of the most probable class of the mean over the second, N, in [-1, 0].
 
     Source: Scheffer, Decomain & Wrobel 2001.
@@ -55,17 +61,18 @@ def variation_ratio(prediction: Prediction, generator: torch.Generator | None = 
     >>> variation_ratio(Prediction([[[0.9, 0.1]], [[0.6, 0.4]], [[0.2, 0.8]], [[0.7, 0.3]]])).tolist()
     [0.25]
     """
+    require_classes(prediction, each=True)
     votes = prediction.probs.argmax(-1)
     return (votes != prediction.labels).sum(0).double() / len(votes)
 
 
-def random(prediction: Prediction, generator: torch.Generator | None = None) -> Tensor:
+def random(prediction: Asked, generator: torch.Generator | None = None) -> Tensor:
     """Uniform numbers, N: what every other score has to beat."""
     device = generator.device if generator is not None else torch.device("cpu")
     return torch.rand(len(prediction), generator=generator, device=device)
 
 
-ACQUISITIONS: dict[Acquisition, Callable[..., Tensor]] = {
+ACQUISITIONS: dict[str, Callable[..., Tensor]] = {
     "bald": bald,
     "entropy": entropy,
     "margin": margin,
@@ -73,6 +80,29 @@ ACQUISITIONS: dict[Acquisition, Callable[..., Tensor]] = {
     "random": random,
 }
 """Every score by its name; the higher, the more is learnt from the label."""
+
+
+def scores_of(
+    prediction: Asked, acquisition: Acquisition | Callable[[Asked], Values], generator: torch.Generator | None = None
+) -> Tensor:
+    """Scores by name or by a function of one's own, N, on the CPU.
+
+    Raises:
+        InputError: an unknown name, or a function that does not give one number per input.
+    """
+    if callable(acquisition):
+        scores = torch.as_tensor(acquisition(prediction))
+        if scores.shape != (len(prediction),):
+            raise InputError(
+                f"the acquisition must give one score for each of {len(prediction)} inputs, got shape "
+                f"{tuple(scores.shape)}"
+            )
+    elif acquisition in ACQUISITIONS:
+        scores = ACQUISITIONS[acquisition](prediction, generator)
+    else:
+        known = ", ".join(ACQUISITIONS)
+        raise InputError(f"acquisition must be one of {known}, or a function of the prediction, got {acquisition!r}")
+    return scores.detach().cpu()
 
 
 def top(scores: Tensor, count: int) -> Tensor:
@@ -103,8 +133,7 @@ def drawn(scores: Tensor, count: int, power: float, generator: torch.Generator |
     >>> drawn(torch.tensor([0.0, 1e-9, 3.0]), 3, power=2.0).tolist()
     [2, 1, 0]
     """
-    if isinstance(power, bool) or not isinstance(power, (int, float)) or not 0 < power < LARGEST_POWER:
-        raise InputError(f"power must be positive and finite, got {power!r}; None takes the highest scores")
+    power = finite_number("power", power, above=0, most=LARGEST_POWER, note=" (None takes the highest scores)")
     _require_choice(scores, count)
     if bool((scores < 0).any()):
         raise InputError("power raises scores that are ≥ 0, as those of 'bald' and 'entropy'; these are negative")
@@ -122,7 +151,6 @@ def _require_choice(scores: Tensor, count: int) -> None:
     require_count(count, len(scores))
 
 
-def require_count(count: int, most: int) -> None:
+def require_count(count: object, most: int) -> None:
     """Raise InputError unless so many inputs can be chosen of `most`."""
-    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= most:
-        raise InputError(f"count must be an integer from 1 to {most}, the inputs there are, got {count!r}")
+    whole_number("count", count, most=most, note=", the inputs there are")

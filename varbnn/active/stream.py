@@ -9,8 +9,11 @@ import torch
 from torch import Tensor
 
 from varbnn.active.scores import ACQUISITIONS, Acquisition
+from varbnn.checks import finite_number
 from varbnn.errors import CheckpointError, InputError
+from varbnn.packed import AveragePrediction
 from varbnn.predict import Prediction
+from varbnn.predict.uncertainty import require_classes
 
 DECADES = 3.0
 """From nothing saved to all that can be, the bar falls by so many powers of ten: more than scores that matter span."""
@@ -36,9 +39,9 @@ class StreamQuery:
     Args:
         budget: most labels per input, in (0, 1].
         threshold: least score that is asked about, in the unit of the score.
-        score: a name from `varbnn.active.ACQUISITIONS`.
+        acquisition: the score, a name from `varbnn.active.ACQUISITIONS`.
         reserve: most labels that can be saved, at least 1. Few follow the stream fast and roughly.
-        generator: source of the random score; torch's global one when absent.
+        generator: source of random scores; torch's global one when absent.
 
     Attributes:
         seen: inputs asked about so far, labelled or not.
@@ -61,28 +64,25 @@ class StreamQuery:
         *,
         budget: float | None = None,
         threshold: float | None = None,
-        score: Acquisition = "variation_ratio",
+        acquisition: Acquisition = "variation_ratio",
         reserve: float = 20.0,
         generator: torch.Generator | None = None,
     ) -> None:
         if budget is None and threshold is None:
             raise InputError("a query needs a budget (labels per input), a threshold (least score), or both")
-        if budget is not None and not (_number(budget) and 0 < budget <= 1):
-            raise InputError(f"budget must be in (0, 1], labels per input, got {budget!r}")
-        if threshold is not None and not (_number(threshold) and math.isfinite(threshold)):
-            raise InputError(f"threshold must be a finite number in the unit of the score, got {threshold!r}")
-        if score not in ACQUISITIONS:
-            raise InputError(f"score must be one of {', '.join(ACQUISITIONS)}, got {score!r}")
-        if not (_number(reserve) and 1 <= reserve < math.inf):
-            raise InputError(f"reserve must be a finite number of labels, at least 1, got {reserve!r}")
-        self.budget = None if budget is None else float(budget)
-        self.threshold = None if threshold is None else float(threshold)
-        self.score, self.reserve = score, float(reserve)
+        if budget is not None:
+            budget = finite_number("budget", budget, above=0, most=1, note=", labels per input")
+        if threshold is not None:
+            threshold = finite_number("threshold", threshold, note=" in the unit of the score")
+        if acquisition not in ACQUISITIONS:
+            raise InputError(f"acquisition must be one of {', '.join(ACQUISITIONS)}, got {acquisition!r}")
+        self.reserve = finite_number("reserve", reserve, least=1, note=" of labels")
+        self.budget, self.threshold, self.acquisition = budget, threshold, acquisition
         self.generator = generator
         self.seen = self.labels_used = 0
         self.saved = math.inf if budget is None else 0.0
 
-    def ask(self, prediction: Prediction) -> Tensor:
+    def ask(self, prediction: Prediction | AveragePrediction) -> Tensor:
         """Decide about the inputs of `prediction`, one after the other, and count.
 
         Args:
@@ -92,20 +92,19 @@ class StreamQuery:
             bool N, on the device of the prediction: label these, now.
 
         Raises:
-            InputError: no prediction. Nothing is counted then.
+            InputError: no prediction, or an averaged one for the variation ratio. Nothing is counted then.
         """
-        if not isinstance(prediction, Prediction):
-            raise InputError(f"ask takes a varbnn Prediction (S×N×C probabilities), got {type(prediction).__name__}")
-        scores: list[float] = ACQUISITIONS[self.score](prediction, self.generator).tolist()
+        require_classes(prediction)
+        scores: list[float] = ACQUISITIONS[self.acquisition](prediction, self.generator).tolist()
         mask = [self._decide(score, prediction.num_classes) for score in scores]
-        return torch.tensor(mask, dtype=torch.bool, device=prediction.probs.device)
+        return torch.tensor(mask, dtype=torch.bool, device=prediction.mean.device)
 
     def bar(self, num_classes: int) -> float:
         """The least score that would be asked about now, where a whole label is saved."""
         least = -math.inf if self.threshold is None else self.threshold
         if self.budget is None:
             return least
-        lowest, highest = _range(self.score, num_classes)
+        lowest, highest = _range(self.acquisition, num_classes)
         return max(least, lowest + (highest - lowest) * math.pow(10.0, -DECADES * self.saved / self.reserve))
 
     def _decide(self, score: float, num_classes: int) -> bool:
@@ -150,13 +149,18 @@ class StreamQuery:
         self.seen, self.labels_used, self.saved = seen, used, float(saved)
 
     def _settings(self) -> dict[str, Any]:
-        return {"budget": self.budget, "threshold": self.threshold, "score": self.score, "reserve": self.reserve}
+        return {
+            "budget": self.budget,
+            "threshold": self.threshold,
+            "acquisition": self.acquisition,
+            "reserve": self.reserve,
+        }
 
     def __repr__(self) -> str:
         limits = {"budget": self.budget, "threshold": self.threshold}
         given = "".join(f", {name}={value:g}" for name, value in limits.items() if value is not None)
         labels, inputs = "label" + "s" * (self.labels_used != 1), "input" + "s" * (self.seen != 1)
-        return f"StreamQuery({self.score!r}{given}): {self.labels_used} {labels} for {self.seen} {inputs}"
+        return f"StreamQuery({self.acquisition!r}{given}): {self.labels_used} {labels} for {self.seen} {inputs}"
 
 
 def _range(score: str, num_classes: int) -> tuple[float, float]:

@@ -11,9 +11,8 @@ import torch
 from torch import nn
 
 from varbnn.bridges.tabular import KINDS, Loss, network, train
-from varbnn.data.checks import whole_number
+from varbnn.checks import finite_number, whole_number
 from varbnn.errors import InputError, import_extra
-from varbnn.predict.checks import positive
 
 base: Any = import_extra("sklearn.base", "sklearn")
 preprocessing: Any = import_extra("sklearn.preprocessing", "sklearn")
@@ -63,30 +62,21 @@ class Network(base.BaseEstimator):
     def _widths(self) -> tuple[int, ...]:
         given: Any = self.hidden_layer_sizes
         several = isinstance(given, Sequence) or (isinstance(given, np.ndarray) and given.ndim == 1)
-        widths = (given,) if whole_number(given, 1) else tuple(given) if several else ()
-        if not widths or not all(whole_number(width, 1) for width in widths):
-            raise InputError(
-                f"hidden_layer_sizes must be a positive integer or several, got {given!r}; a network without a hidden "
-                "layer has no binary weights"
-            )
-        return tuple(int(width) for width in widths)
+        if several and not len(given):
+            raise InputError("hidden_layer_sizes is empty, but a network without a hidden layer has no binary weights")
+        return tuple(whole_number("hidden_layer_sizes", width) for width in (given if several else (given,)))
 
     def _check_options(self) -> None:
         if self.posterior not in KINDS:
             raise InputError(f"posterior must be one of {', '.join(map(repr, KINDS))}, got {self.posterior!r}")
         for name in ("temperature", "learning_rate_init", "real_learning_rate_init"):
-            if not positive(getattr(self, name)):
-                raise InputError(f"{name} must be a positive, finite number, got {getattr(self, name)!r}")
+            finite_number(name, getattr(self, name), above=0)
         if KINDS[self.posterior].draws and self.learning_rate_init > 1:
             raise InputError(f"learning_rate_init must be in (0, 1], got {self.learning_rate_init!r}")
-        self._check_count("max_iter")
-        self._check_count("num_samples")
-        if self.batch_size != "auto" and not whole_number(self.batch_size, 1):
-            raise InputError(f"batch_size must be 'auto' or an integer ≥ 1, got {self.batch_size!r}")
-
-    def _check_count(self, name: str) -> None:
-        if not whole_number(getattr(self, name), 1):
-            raise InputError(f"{name} must be an integer ≥ 1, got {getattr(self, name)!r}")
+        whole_number("max_iter", self.max_iter)
+        whole_number("num_samples", self.num_samples)
+        if self.batch_size != "auto":
+            whole_number("batch_size", self.batch_size, note=" or 'auto'")
 
     @property
     def _goes_on(self) -> bool:
@@ -135,7 +125,7 @@ class Network(base.BaseEstimator):
     def _question(self, X: Any) -> dict[str, Any]:
         """What `_asked` says of rows that a user gives, in which nothing is checked yet."""
         validation.check_is_fitted(self)
-        self._check_count("num_samples")  # the one option that may change between fit and here
+        whole_number("num_samples", self.num_samples)  # the one option that may change between fit and here
         return self._asked(validation.validate_data(self, X, dtype=np.float64, reset=False))
 
     def _asked(self, X: Array) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import register_kl
 
 from varbnn import posteriors
+from varbnn.checks import finite_number
 from varbnn.errors import InputError, import_extra
 from varbnn.nn import BinaryLayer, binary_layers
 from varbnn.nn.draws import holding
@@ -103,11 +104,9 @@ class PyroNetwork(nn.Module):
             raise InputError(f"{type(network).__name__} has no binary layer to sample; call varbnn.binarize first")
         for place, layer in layers:
             _require_signs(place or type(layer).__name__, layer)
-        if not 0 < temperature < math.inf:
-            raise InputError(f"temperature must be a finite number > 0, got {temperature!r}; 1 is Bayes' rule")
         self.network = network
         self.priors = _priors([layer for _, layer in layers], prior)
-        self.temperature = temperature
+        self.temperature = finite_number("temperature", temperature, above=0)
         self.name = name
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:

@@ -182,11 +182,12 @@ class VariationalBNNRegressor(base.RegressorMixin, Network):
         return (mean, found.std[:, 0].numpy()) if return_std else mean
 
     def predict_uncertainty(self, X: Any) -> Any:
-        """A `Bunch` of `mean` and of standard deviations `total`, `aleatoric` and `epistemic`, n each, in its units.
+        """How unsure each answer is: a `Bunch` of `mean`, `std` and the variances `total`, `aleatoric`, `epistemic`.
 
-        The squares of the last two sum to that of `total`: aleatoric is the noise, epistemic what the networks
-        disagree about.
+        All have n numbers. `mean` and `std` are what ``predict(X, return_std=True)`` gives, in units of the target.
+        The others are as in `varbnn.RegressionPrediction`, in its squared units: total = std² = aleatoric, the noise,
+        + epistemic, what the networks disagree about.
         """
         found = self.prediction(X)
-        deviations = {name: getattr(found, name)[:, 0].sqrt().numpy() for name in ("total", "aleatoric", "epistemic")}
-        return utils.Bunch(mean=found.mean[:, 0].numpy(), **deviations)
+        names = ("mean", "std", "total", "aleatoric", "epistemic")
+        return utils.Bunch(**{name: getattr(found, name)[:, 0].numpy() for name in names})

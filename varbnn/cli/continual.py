@@ -112,8 +112,8 @@ class Plan:
         return "batch" if self.batch_norm else "layer"
 
     @property
-    def evaluation(self) -> continual.Evaluation:
-        return continual.Evaluation(
+    def evaluation(self) -> continual.EvaluationPlan:
+        return continual.EvaluationPlan(
             self.samples,
             self.batch_norm or ("task",),
             "validation" if self.validation else "test",
@@ -155,7 +155,7 @@ def _data(chosen: argparse.Namespace) -> Dataset:
     data = from_files(chosen.data, chosen.seed, validation=chosen.validation)
     if len(data.test_x):
         return data
-    data = from_files(chosen.data, chosen.seed)
+    data = from_files(chosen.data, chosen.seed, validation=True)
     assert data.val_x is not None
     assert data.val_y is not None
     return replace(data, test_x=data.val_x, test_y=data.val_y)

@@ -76,7 +76,7 @@ def _prior(asked: Asked) -> Strategy:
         first, *above = trained(model)
         late = asked["late"] if isinstance(prior, list) else 0.0  # the first task has no earlier one to spare
         groups: list[dict[str, Any]] = [{"params": [first]}, {"params": above, "late": late}]
-        return BayesBiNN(groups, asked["lr"], len(task), asked["temperature"], prior=prior)
+        return BayesBiNN(groups, asked["lr"], dataset_size=len(task), temperature=asked["temperature"], prior=prior)
 
     return continual.PosteriorAsPrior(optimizer, asked["strength"])
 
@@ -91,29 +91,33 @@ def _finetune(asked: Asked) -> Strategy:
 
 def _windowed(asked: Asked) -> Strategy:
     def optimizer(model: nn.Module, task: Task) -> WindowedBayes:
-        return WindowedBayes(trained(model), asked["lr"], asked["window"], asked.batch_size)
+        return WindowedBayes(trained(model), asked["lr"], window=asked["window"], batch_size=asked.batch_size)
 
     return continual.FineTune(optimizer, keep=True)
 
 
 def _following(asked: Asked) -> Strategy:
     def optimizer(model: nn.Module, task: Task) -> FollowingPrior:
-        return FollowingPrior(trained(model), asked["lr"], asked["window"], asked["settling"], asked.batch_size)
+        return FollowingPrior(
+            trained(model), asked["lr"], window=asked["window"], settling=asked["settling"], batch_size=asked.batch_size
+        )
 
     return continual.FineTune(optimizer, keep=True)
 
 
 def _bimu(asked: Asked) -> Strategy:
     def optimizer(model: nn.Module, task: Task) -> BiMU:
-        steps = (asked["lr"], asked["likelihood_multiplier"], asked["kl_multiplier"], asked["lr_max"])
-        return BiMU(trained(model), *steps, asked["memory"], asked.batch_size)
+        steps: dict[str, Any] = {
+            name: asked[name] for name in ("likelihood_multiplier", "kl_multiplier", "lr_max", "memory")
+        }
+        return BiMU(trained(model), asked["lr"], **steps, batch_size=asked.batch_size)
 
     return continual.FineTune(optimizer, keep=True)
 
 
 def _metaplastic(asked: Asked) -> Strategy:
     def optimizer(model: nn.Module, task: Task) -> Metaplastic:
-        return Metaplastic(trained(model), asked["lr"], asked["metaplasticity"])
+        return Metaplastic(trained(model), asked["lr"], metaplasticity=asked["metaplasticity"])
 
     return continual.FineTune(optimizer, keep=True)
 

@@ -67,7 +67,7 @@ def add(commands: Any) -> None:
 
 def read(name: str, data_dir: str | None, seed: int) -> Dataset:
     """Data by name or from files, with a validation part."""
-    return load(name, data_dir, seed, validation=True) if name in NAMES else from_files(name, seed)
+    return load(name, data_dir, seed, validation=True) if name in NAMES else from_files(name, seed, validation=True)
 
 
 @dataclass(frozen=True)

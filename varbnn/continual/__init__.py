@@ -3,7 +3,7 @@
 from varbnn.continual import plots
 from varbnn.continual.choosing import k_center
 from varbnn.continual.coresets import Coreset
-from varbnn.continual.evaluation import Evaluation, Result
+from varbnn.continual.evaluation import EvaluationPlan, Result
 from varbnn.continual.ewc import EWC, OnlineEWC, fisher_diagonal
 from varbnn.continual.filling import Capacity, capacity
 from varbnn.continual.joint import Joint
@@ -30,7 +30,7 @@ __all__ = [
     "EWC",
     "Capacity",
     "Coreset",
-    "Evaluation",
+    "EvaluationPlan",
     "Examples",
     "FineTune",
     "Joint",

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from varbnn.checks import whole_number
 from varbnn.errors import InputError
 
 Choice = Literal["random", "k-center"]
@@ -24,7 +25,7 @@ def random(x: Tensor, size: int, generator: torch.Generator | None = None) -> Te
     >>> random(torch.zeros(10, 2), 3, torch.Generator().manual_seed(0)).tolist()
     [4, 1, 7]
     """
-    _require_size(size, len(x))
+    size = _size(size, len(x))
     return torch.randperm(len(x), generator=generator)[:size]
 
 
@@ -49,7 +50,7 @@ def k_center(x: Tensor, size: int, generator: torch.Generator | None = None) -> 
     >>> k_center(line, 3, torch.Generator().manual_seed(1)).tolist()
     [0, 4, 2]
     """
-    _require_size(size, len(x))
+    size = _size(size, len(x))
     if x.ndim != 2:
         raise InputError(f"inputs must be N×D, got {'×'.join(map(str, x.shape))}; flatten each of them")
     rows = x.split(max(1, CHUNK // max(1, x.shape[1])))
@@ -72,6 +73,5 @@ CHOICES: dict[Choice, Chooser] = {"random": random, "k-center": k_center}
 """Every way to choose by its name."""
 
 
-def _require_size(size: int, count: int) -> None:
-    if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= count:
-        raise InputError(f"size must be a whole number from 1 to {count}, the examples there are, got {size!r}")
+def _size(size: object, count: int) -> int:
+    return whole_number("size", size, most=count, note=", the examples there are")

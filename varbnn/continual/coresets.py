@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from varbnn.checks import whole_number
 from varbnn.continual.choosing import CHOICES, Choice, Chooser
-from varbnn.continual.tasks import Task, require_count
+from varbnn.continual.tasks import Task
 from varbnn.errors import CheckpointError, InputError
 
 
@@ -66,12 +67,10 @@ class Coreset:
         withhold: bool = False,
         as_bytes: bool = False,
     ) -> None:
-        self.size = require_count("size", size)
+        self.size, self.seed = whole_number("size", size), whole_number("seed", seed, 0)
         if not callable(choose) and choose not in CHOICES:
             raise InputError(f"choose must be {' or '.join(CHOICES)}, or a function, got {choose!r}")
-        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-            raise InputError(f"seed must be a whole number ≥ 0, got {seed!r}")
-        self.choose, self.seed = choose, seed
+        self.choose = choose
         self.balanced, self.withhold, self.as_bytes = bool(balanced), bool(withhold), bool(as_bytes)
         self.classes: list[tuple[int, ...]] = []
         self._x: list[Tensor] = []

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from varbnn.checks import whole_number
 from varbnn.continual.strategies import Strategy, heads_of
 from varbnn.continual.streams import Stream, Task
-from varbnn.continual.tasks import require_count
 from varbnn.errors import InputError, VarbnnWarning
 from varbnn.nn.batchnorm import batchnorms
 from varbnn.predict import Prediction, evaluate
@@ -27,7 +27,7 @@ LEAST = 1e-20
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class EvaluationPlan:
     """What is measured after every task.
 
     Attributes:
@@ -63,7 +63,7 @@ class Evaluation:
                 f"{self.part!r} and {self.tasks!r}"
             )
         for name in ("num_samples", "refresh"):
-            require_count(name, getattr(self, name))
+            object.__setattr__(self, name, whole_number(name, getattr(self, name)))
 
     def judged(self, number: int, count: int) -> Iterable[int]:
         """The tasks to judge after the one of that number, of so many."""
@@ -85,7 +85,7 @@ class Result:
         history: one row per task learned: loss, seconds and bytes_kept; with binary layers the entropy in bits per
             weight, in the mean (entropy_bits) and of the layer that has least (fullest_bits), the saturated share, the
             divergence from fair coins (kl) and the flips.
-        untrained: by protocol, T float64: accuracy before the first task; with ``Evaluation(tasks="all")``.
+        untrained: by protocol, T float64: accuracy before the first task; with ``EvaluationPlan(tasks="all")``.
     """
 
     stream: str
@@ -140,7 +140,7 @@ def judge(
     stream: Stream,
     newest: Task,
     number: int,
-    evaluation: Evaluation,
+    evaluation: EvaluationPlan,
     seed: int,
     result: Result,
 ) -> None:
@@ -168,7 +168,7 @@ def judge(
                 result.note(other, number, index, found)
 
 
-def judge_untrained(model: nn.Module, stream: Stream, evaluation: Evaluation, seed: int, result: Result) -> None:
+def judge_untrained(model: nn.Module, stream: Stream, evaluation: EvaluationPlan, seed: int, result: Result) -> None:
     """Measure `model` on every task before it has learned any; ``"newest"`` is the first."""
     found = Result(stream.name, len(stream))
     judge(model, Strategy(), stream, stream[0], 0, evaluation, seed, found)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from varbnn.checks import finite_number, whole_number
 from varbnn.continual.strategies import Strategy, heads_of, outputs_of, require_keys
 from varbnn.continual.streams import Task
 from varbnn.errors import CheckpointError, InputError
@@ -82,10 +83,7 @@ class _Springs(Strategy):
         examples: int,
         labels: Labels,
     ) -> None:
-        if not 0 <= strength < math.inf:
-            raise InputError(f"strength must be finite and ≥ 0, got {strength!r}")
-        if isinstance(examples, bool) or not isinstance(examples, int) or examples < 1:
-            raise InputError(f"examples must be a whole number ≥ 1, got {examples!r}")
+        strength, examples = finite_number("strength", strength, least=0), whole_number("examples", examples)
         if labels not in ("sampled", "empirical"):
             raise InputError(f"labels must be 'sampled' or 'empirical', got {labels!r}")
         self.optimizer, self.strength, self.count, self.labels = optimizer, strength, examples, labels

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from varbnn.checks import whole_number
 from varbnn.continual.evaluation import Result
 from varbnn.errors import InputError
 
@@ -70,8 +71,7 @@ def capacity(result: Result, *, tasks: int = 3, below: float = 0.5, tolerance: f
     >>> full.warning is None
     False
     """
-    if isinstance(tasks, bool) or not isinstance(tasks, int) or tasks < 1:
-        raise InputError(f"tasks must be a whole number ≥ 1, got {tasks!r}")
+    tasks = whole_number("tasks", tasks)
     for name, value in (("below", below), ("tolerance", tolerance)):
         if not 0 <= value <= 1:
             raise InputError(f"{name} must lie in [0, 1], got {value!r}")

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from varbnn import saving
-from varbnn.continual.evaluation import Evaluation, Result, judge, judge_untrained
+from varbnn.continual.evaluation import EvaluationPlan, Result, judge, judge_untrained
 from varbnn.continual.run import Plan, Run, Schedule
 from varbnn.continual.state import Saver, load, require_memory, settings_of
 from varbnn.continual.strategies import Strategy
@@ -28,7 +28,7 @@ def learn(
     batch_size: int = 100,
     num_samples: int = 1,
     schedule: Schedule | None = None,
-    evaluation: Evaluation | None = None,
+    evaluation: EvaluationPlan | None = None,
     seed: int = 0,
     checkpoint: str | os.PathLike[str] | None = None,
     checkpoint_every: float = 60.0,
@@ -44,7 +44,7 @@ def learn(
         batch_size: examples per step.
         num_samples: draws per step, whose gradients are averaged.
         schedule: (optimizer, steps of the task) → torch scheduler, stepped after every batch; for every task anew.
-        evaluation: what is measured; `Evaluation()` when absent.
+        evaluation: what is measured; `EvaluationPlan()` when absent.
         seed: of the order of examples and of the networks drawn to judge. Draws in training come from torch's global
             generator.
         checkpoint: file to go on from when it is there. A run that was killed anywhere, also inside a task, ends with
@@ -71,11 +71,8 @@ def learn(
     >>> result.accuracy["task"].shape
     torch.Size([2, 2])
     """
-    evaluation = evaluation or Evaluation()
-    _require(stream, strategy, seed, checkpoint_every)
-    for name, value in (("epochs", epochs), ("batch_size", batch_size), ("num_samples", num_samples)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise InputError(f"{name} must be a positive integer, got {value!r}")
+    evaluation = evaluation or EvaluationPlan()
+    _require(stream, strategy, checkpoint_every)
     if schedule is not None and strategy.keep:
         raise InputError("a schedule ends with its task, but the strategy keeps one optimizer for all; give only one")
     plan = Plan(epochs, batch_size, num_samples, seed, schedule)
@@ -102,15 +99,13 @@ def learn(
     return run.result
 
 
-def _require(stream: object, strategy: object, seed: object, checkpoint_every: object) -> None:
+def _require(stream: object, strategy: object, checkpoint_every: object) -> None:
     if not isinstance(stream, Stream):
         given = f"got {type(stream).__name__}; make one of your tasks with varbnn.continual.from_tasks"
         raise InputError(f"stream must be a varbnn.continual.Stream, {given}")
     if not isinstance(strategy, Strategy):
         given = f"got {type(strategy).__name__}; give an optimizer factory to FineTune or PosteriorAsPrior"
         raise InputError(f"strategy must be a varbnn.continual.Strategy, {given}")
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise InputError(f"seed must be a whole number ≥ 0, got {seed!r}")
     if isinstance(checkpoint_every, bool) or not isinstance(checkpoint_every, int | float) or not checkpoint_every >= 0:
         raise InputError(f"checkpoint_every must be a number of seconds ≥ 0, got {checkpoint_every!r}")
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from varbnn.checks import finite_number
 from varbnn.continual.strategies import Strategy, require_keys
 from varbnn.continual.streams import Task
 from varbnn.errors import CheckpointError, InputError
@@ -88,8 +89,7 @@ def mean_field(model: nn.Module, init_sd: float = 0.05) -> nn.Module:
     >>> [name for name, _ in model[0].named_parameters()]
     ['weight', 'bias', 'weight_log_sd', 'bias_log_sd']
     """
-    if not 0 < init_sd < math.inf:
-        raise InputError(f"init_sd must be positive and finite, got {init_sd!r}")
+    init_sd = finite_number("init_sd", init_sd, above=0)
     chosen = [module for module in model.modules() if type(module) in TWINS]
     if not chosen:
         raise InputError(
@@ -135,10 +135,9 @@ class MeanField(Strategy):
         prior_sd: float = 1.0,
         temperature: float = 1.0,
     ) -> None:
-        for name, value in (("prior_sd", prior_sd), ("temperature", temperature)):
-            if not 0 < value < math.inf:
-                raise InputError(f"{name} must be positive and finite, got {value!r}")
-        self.optimizer, self.prior_sd, self.temperature = optimizer, prior_sd, temperature
+        self.prior_sd = finite_number("prior_sd", prior_sd, above=0)
+        self.temperature = finite_number("temperature", temperature, above=0)
+        self.optimizer = optimizer
         self._prior: list[tuple[Tensor, Tensor]] = []  # (mean, standard deviation), in the order of the layers
         self._examples = 1
 

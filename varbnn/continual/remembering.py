@@ -179,9 +179,6 @@ class Rehearsal(_Remembering):
         seed: int = 0,
     ) -> None:
         super().__init__(strategy, coreset)
-        for name, value in (("epochs", epochs), ("batch_size", batch_size), ("num_samples", num_samples)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise InputError(f"{name} must be a positive integer, got {value!r}")
         self.optimizer = optimizer
         self.plan = Plan(epochs, batch_size, num_samples, seed, schedule)
 

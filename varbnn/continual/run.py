@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from varbnn.checks import whole_number
 from varbnn.continual.evaluation import Result, seed_of
 from varbnn.continual.strategies import Examples, Strategy
 from varbnn.continual.streams import Stream, Task
@@ -35,6 +36,10 @@ class Plan:
     num_samples: int
     seed: int
     schedule: Schedule | None
+
+    def __post_init__(self) -> None:
+        for name, least in (("epochs", 1), ("batch_size", 1), ("num_samples", 1), ("seed", 0)):
+            object.__setattr__(self, name, whole_number(name, getattr(self, name), least))
 
     def written(self) -> dict[str, Any]:
         """What a run that goes on must have in common."""

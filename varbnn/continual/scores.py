@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from varbnn.checks import whole_number
 from varbnn.errors import InputError
 from varbnn.predict.checks import as_tensor
 
@@ -50,7 +51,7 @@ def last_accuracy(accuracy: Matrix, last: int = 5, after: int = -1) -> float:
     0.8
     """
     matrix, now = _checked(accuracy, after)
-    _require_number("last", last, now + 1)
+    last = whole_number("last", last, most=now + 1, note=" for so few tasks")
     return _mean(matrix[now, now + 1 - last : now + 1])
 
 
@@ -89,7 +90,7 @@ def forward_transfer(
 ) -> float:
     """What earlier tasks did for one not yet learned: the mean of R[j - 1, j] - baseline[j] over j = 1 … after.
 
-    The diagonal above the main one must have been measured; see `Evaluation.tasks`.
+    The diagonal above the main one must have been measured; see `EvaluationPlan.tasks`.
 
     Args:
         accuracy: R, T×T.
@@ -170,7 +171,7 @@ def plasticity(accuracy: Matrix, count: int = 5, after: int = -1) -> Plasticity:
     0.25
     """
     matrix, now = _checked(accuracy, after)
-    _require_number("count", count, (now + 2) // 2)
+    count = whole_number("count", count, most=(now + 2) // 2, note=" for so few tasks")
     newest = matrix.diagonal()[: now + 1]
     return Plasticity(_mean(newest[:count]), _mean(newest[-count:]))
 
@@ -233,11 +234,6 @@ def _checked(accuracy: Matrix, after: int) -> tuple[Tensor, int]:
     if isinstance(after, bool) or not isinstance(after, int) or not -tasks <= after < tasks:
         raise InputError(f"after must be one of {tasks} tasks, 0 … {tasks - 1}, or counted from the end, got {after!r}")
     return matrix, after % tasks
-
-
-def _require_number(name: str, value: object, highest: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= highest:
-        raise InputError(f"{name} must be a whole number from 1 to {highest} for so few tasks, got {value!r}")
 
 
 def _mean(values: Tensor) -> float:

@@ -11,7 +11,7 @@ from torch import nn
 
 from varbnn import saving
 from varbnn.continual.coresets import Coreset
-from varbnn.continual.evaluation import Evaluation, Result
+from varbnn.continual.evaluation import EvaluationPlan, Result
 from varbnn.continual.run import Run
 from varbnn.continual.strategies import Strategy
 from varbnn.continual.streams import Stream
@@ -22,7 +22,7 @@ KEYS = {"settings", "number", "place", "result", "model", "modes", "strategy", "
 
 
 def settings_of(
-    model: nn.Module, stream: Stream, strategy: Strategy, evaluation: Evaluation, plan: dict[str, Any]
+    model: nn.Module, stream: Stream, strategy: Strategy, evaluation: EvaluationPlan, plan: dict[str, Any]
 ) -> Settings:
     """What makes a run this one, in plain values. What an optimizer factory does cannot be seen from here."""
     shapes = {name: list(parameter.shape) for name, parameter in model.named_parameters()}

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from varbnn import saving
+from varbnn.checks import whole_number
 from varbnn.errors import CheckpointError, InputError
 from varbnn.nn.draws import binary_layers
 from varbnn.posteriors import belief_of
@@ -122,8 +123,7 @@ def store(model: nn.Module, bits: int = 8, grid: Grid = "mean") -> StoredPosteri
     StoredPosterior(1000 weights, 8 bits each, 1,008 bytes)
     >>> optimizer = vb.optim.BayesBiNN(model.parameters(), lr=0.01, dataset_size=60, prior=kept.beliefs())
     """
-    if isinstance(bits, bool) or not isinstance(bits, int) or not 1 <= bits <= 16:
-        raise InputError(f"bits must be a whole number from 1 to 16, got {bits!r}")
+    bits = whole_number("bits", bits, most=16)
     if grid not in get_args(Grid):
         raise InputError(f"grid must be 'natural' or 'mean', got {grid!r}")
     own = _beliefs(model)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from varbnn.checks import finite_number, whole_number
 from varbnn.continual.stored import store
 from varbnn.continual.streams import Task
 from varbnn.errors import CheckpointError, InputError
@@ -175,8 +176,9 @@ class PosteriorAsPrior(Strategy):
     """What was believed after one task is the prior of the next (Nguyen et al. 2018; Meng et al. 2020, section 4.3).
 
     Args:
-        optimizer: (model, task, prior) → optimizer, such as ``BayesBiNN(model.parameters(), lr, len(task),
-            prior=prior)``. The prior is 0, fair coins, for the first task and `varbnn.as_prior(model)` for the others.
+        optimizer: (model, task, prior) → optimizer, such as ``BayesBiNN(model.parameters(), lr,
+            dataset_size=len(task), prior=prior)``. The prior is 0, fair coins, for the first task and
+            `varbnn.as_prior(model)` for the others.
         strength: the posterior is raised to this power before it becomes a prior, which multiplies its natural
             parameters: above 1 remembers more, below 1 forgets; 1 is Bayes.
         bits: what is carried from one task to the next is rounded to so many per weight (see `varbnn.continual.store`):
@@ -193,11 +195,9 @@ class PosteriorAsPrior(Strategy):
         strength: float = 1.0,
         bits: int | None = None,
     ) -> None:
-        if not 0 < strength < float("inf"):
-            raise InputError(f"strength must be positive and finite, got {strength!r}; FineTune has no prior at all")
-        if bits is not None and not (type(bits) is int and 1 <= bits <= 16):
-            raise InputError(f"bits must be a whole number from 1 to 16, or None for float32, got {bits!r}")
-        self.optimizer, self.strength, self.bits = optimizer, strength, bits
+        self.strength = finite_number("strength", strength, above=0, note=" (FineTune has no prior at all)")
+        self.bits = None if bits is None else whole_number("bits", bits, most=16, note=", or None for float32")
+        self.optimizer = optimizer
         self._size = 0
 
     def describe(self) -> dict[str, Any]:

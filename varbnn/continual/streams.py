@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from varbnn.continual.tasks import PARTS, Stream, Task, fingerprint, from_tasks, require_count
+from varbnn.checks import finite_number, whole_number
+from varbnn.continual.tasks import PARTS, Stream, Task, fingerprint, from_tasks
 from varbnn.data import Dataset
 from varbnn.data.corruptions import turn
 from varbnn.errors import InputError
@@ -53,9 +54,7 @@ def permuted(data: Dataset, tasks: int = 5, seed: int = 0, *, keep_first: bool =
     >>> stream[99]
     Task(permutation 100: 1437 train, 360 test; 64 inputs, 10 outputs)
     """
-    data, tasks = _with_classes(data), require_count("tasks", tasks)
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise InputError(f"seed must be a whole number ≥ 0, got {seed!r}")
+    data, tasks, seed = _with_classes(data), whole_number("tasks", tasks), whole_number("seed", seed, 0)
     inputs = data.train_x.shape[1]
     if inputs <= FEW_INPUTS:
         orders = {tuple(_order(inputs, seed, number, keep_first)) for number in range(tasks)}
@@ -88,17 +87,15 @@ def rotated(data: Dataset, tasks: int = 5, degrees: float = 180.0) -> Stream:
     >>> [task.name for task in rotated(data.load("digits"), tasks=3, degrees=90)]
     ['turned by 0°', 'turned by 30°', 'turned by 60°']
     """
-    data, tasks = _with_classes(data), require_count("tasks", tasks)
+    data, tasks, degrees = _with_classes(data), whole_number("tasks", tasks), finite_number("degrees", degrees)
     _require_images(data)
-    if isinstance(degrees, bool) or not isinstance(degrees, int | float) or not math.isfinite(degrees):
-        raise InputError(f"degrees must be a finite number, got {degrees!r}")
-    angles = [number * float(degrees) / tasks for number in range(tasks)]
+    angles = [number * degrees / tasks for number in range(tasks)]
     if len({round(angle % 360.0, 6) % 360.0 for angle in angles}) < tasks:
         raise InputError(
             f"turning {tasks} tasks by {angles[1]:g}° each comes back to an angle that was there; give degrees other "
             "than 0 and up to ±360"
         )
-    settings = {"kind": "rotated", **_described(data), "tasks": tasks, "degrees": float(degrees)}
+    settings = {"kind": "rotated", **_described(data), "tasks": tasks, "degrees": degrees}
     make = partial(_rotated_task, data, tuple(angles), _lowest(data))
     inputs = data.train_x.shape[1]
     return Stream(f"rotated {data.name}", tasks, make, inputs=inputs, outputs=data.num_classes, settings=settings)
@@ -132,7 +129,7 @@ def split(data: Dataset, classes_per_task: int = 2, scenario: Scenario = "task")
     >>> split(data.load("digits"))[1]
     Task(2 and 3: 288 train, 72 test; 64 inputs, outputs 2, 3)
     """
-    data, width = _with_classes(data), require_count("classes_per_task", classes_per_task)
+    data, width = _with_classes(data), whole_number("classes_per_task", classes_per_task)
     if scenario not in get_args(Scenario):
         raise InputError(f"scenario must be one of {', '.join(get_args(Scenario))}, got {scenario!r}")
     if data.num_classes % width:

@@ -12,6 +12,7 @@ from typing import Any, overload
 import torch
 from torch import Tensor
 
+from varbnn.checks import whole_number
 from varbnn.errors import InputError
 
 PARTS = ("train", "val", "test")
@@ -121,7 +122,7 @@ class Stream(Sequence[Task]):
         self.outputs = outputs
         self.settings = settings
         self._make = make
-        self._numbers = range(require_count("tasks", tasks))
+        self._numbers = range(whole_number("tasks", tasks))
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -186,7 +187,7 @@ def from_tasks(tasks: Sequence[Task], outputs: int | None = None, name: str = "o
             f"tasks need names of their own, got {repeated[0]!r} twice; a return of a task needs a name too"
         )
     inputs, highest = own[0].train_x.shape[1], max(task.classes[-1] for task in own)
-    outputs = highest + 1 if outputs is None else require_count("outputs", outputs)
+    outputs = highest + 1 if outputs is None else whole_number("outputs", outputs)
     for task in own:
         if task.train_x.shape[1] != inputs:
             raise InputError(
@@ -231,17 +232,6 @@ def require_several(task: Task) -> None:
             f"task {task.name!r} is about output {task.classes[0]} alone, of which any network is sure; name all "
             "outputs it is to be told apart from in classes="
         )
-
-
-def require_count(name: str, value: object) -> int:
-    """A whole number ≥ 1.
-
-    Raises:
-        InputError: anything else.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise InputError(f"{name} must be a whole number ≥ 1, got {value!r}")
-    return value
 
 
 def _listed(classes: tuple[int, ...]) -> str:

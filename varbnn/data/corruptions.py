@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from varbnn.data.checks import whole_number
+from varbnn.checks import whole_number
 from varbnn.errors import InputError
 
 __all__ = ["KINDS", "SEVERITIES", "Kind", "blur", "contrast", "corrupt", "noise", "rotation", "turn"]
@@ -184,8 +184,7 @@ def _checked(images: Tensor, severity: int, value_range: Range) -> Range:
         raise InputError(f"images must be a tensor N×H×W or N×C×H×W with N ≥ 1, got {shape}; one image is image[None]")
     if images.dtype not in (torch.float32, torch.float64):
         raise InputError(f"images must be float32 or float64, got {images.dtype}; call .float()")
-    if not whole_number(severity, 1) or severity not in SEVERITIES:
-        raise InputError(f"severity must be 1, 2, 3, 4 or 5, got {severity!r}")
+    whole_number("severity", severity, SEVERITIES[0], SEVERITIES[-1])
     try:
         low, high = (float(end) for end in value_range)
     except (TypeError, ValueError, OverflowError):

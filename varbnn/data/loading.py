@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from varbnn.checks import whole_number
 from varbnn.data import cifar, digits, images, moons, openml
-from varbnn.data.checks import whole_number
 from varbnn.data.dataset import Dataset, prepare
 from varbnn.data.files import from_archive, shape_of
 from varbnn.data.real_targets import RegressionDataset, prepare_table
@@ -102,8 +102,7 @@ def load(
     """
     if name not in (*NAMES, *REGRESSION_NAMES):
         raise InputError(f"there is no data set {name!r}; known are {', '.join((*NAMES, *REGRESSION_NAMES))}")
-    if not whole_number(seed, 0):
-        raise InputError(f"seed must be an integer ≥ 0, got {seed!r}")
+    seed = whole_number("seed", seed, 0)
     if split != 0 and not name.startswith("uci-"):
         raise InputError(f"only the UCI data have splits; {name} has one, got split={split!r}")
     if name in REGRESSION_NAMES:

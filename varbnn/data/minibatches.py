@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from varbnn.data.checks import whole_number
+from varbnn.checks import whole_number
 from varbnn.errors import InputError
 
 
@@ -17,14 +17,12 @@ class Batches:
     def __init__(
         self, x: Tensor, y: Tensor, batch_size: int, generator: torch.Generator | None = None, shuffle: bool = True
     ) -> None:
-        if not whole_number(batch_size, 1):
-            raise InputError(f"batch_size must be a positive integer, got {batch_size!r}")
+        batch_size = whole_number("batch_size", batch_size)
         if x.ndim == 0 or y.ndim == 0 or len(x) != len(y):
             raise InputError(f"x and y need one row per example, got shapes {tuple(x.shape)} and {tuple(y.shape)}")
         if len(x) == 0:
             raise InputError("there is no example to make batches of")
         self.x, self.y = x, y
-        batch_size = int(batch_size)
         self.batch_size, self.generator, self.shuffle = batch_size, generator, shuffle
         starts = range(0, len(x), batch_size)
         merge = len(starts) > 1 and batch_size > 1 and len(x) % batch_size == 1

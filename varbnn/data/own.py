@@ -20,16 +20,16 @@ PARTS = ("train", "val", "test")
 VALIDATION_SHARE = 1 / 6
 
 
-def from_files(path: str | os.PathLike[str], seed: int = 0, *, validation: bool = True) -> Dataset:
-    """Your own labelled inputs, standardised, with a validation part.
+def from_files(path: str | os.PathLike[str], seed: int = 0, *, validation: bool = False) -> Dataset:
+    """Your own labelled inputs, standardised.
 
     Args:
         path: an .npz archive with x_train, y_train and, as you like, x_val, y_val, x_test, y_test; or a folder of idx
             files under the names of MNIST's. Inputs have their examples along the first axis and are flattened; labels
             are whole numbers from 0. Images (unsigned bytes, or more than two axes) are standardised by one mean and
             deviation, tables column by column.
-        seed: which sixth of every class is set aside where there is no x_val.
-        validation: False sets nothing aside; without x_val there is then no validation part.
+        seed: which training data are set aside for validation.
+        validation: where there is no x_val, set a sixth of every class of the training data aside.
 
     Returns:
         The data. Without x_test, `test_x` and `test_y` have no rows. There are no foreign
@@ -56,7 +56,7 @@ def from_files(path: str | os.PathLike[str], seed: int = 0, *, validation: bool 
     if len(missing):
         raise InputError(
             f"{path}: y_val has no example of class {missing[0]}, so nothing can be chosen by it; add some, or leave "
-            "x_val and y_val out and a sixth of every class is set aside"
+            "x_val and y_val out; validation=True sets a sixth of every class aside"
         )
     return _standardised(path, x, y, num_classes)
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from varbnn.data.checks import whole_number
+from varbnn.checks import whole_number
 from varbnn.data.dataset import Array
 from varbnn.data.files import from_archive, list_directory, reason_of, shape_of
 from varbnn.data.real_targets import RawTable
@@ -100,8 +100,7 @@ def uci(name: str, directory: Path, split: int) -> RawTable:
     list_directory(directory)
     key = name.removeprefix("uci-")
     rows, features, splits = UCI[key]
-    if not whole_number(split, 0) or split >= splits:
-        raise InputError(f"{name} has splits 0 … {splits - 1}, got {split!r}")
+    split = whole_number("split", split, 0, splits - 1, note=f" for {name}")
     stems = [folder / stem for folder in (directory, directory / "uci") for stem in {key, key.replace("-", "_")}]
     path = next((Path(f"{stem}{end}") for stem in stems for end in (".npz", ".csv", ".txt")
                  if Path(f"{stem}{end}").exists()), None)  # fmt: skip

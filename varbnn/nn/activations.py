@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from varbnn.bits import sign
+from varbnn.checks import finite_number
 from varbnn.errors import InputError
 from varbnn.posteriors import pull_back
 
@@ -100,9 +101,7 @@ class Gate(nn.Module):
             raise InputError(f"values must be one of {GATE_VALUES}, got {values!r}")
         if not isinstance(reverse, bool):
             raise InputError(f"reverse must be True or False, got {reverse!r}")
-        if isinstance(width, bool) or not isinstance(width, int | float) or not 0 < width < float("inf"):
-            raise InputError(f"width must be a positive finite number, got {width!r}")
-        self.values, self.reverse, self.width = values, reverse, float(width)
+        self.values, self.reverse, self.width = values, reverse, finite_number("width", width, above=0)
 
     def beyond(self, input: Tensor) -> Tensor:
         """How far `input` lies beyond the edge, on the shut side: ≥ 0 where the gate is shut."""
@@ -146,9 +145,7 @@ class Tails(nn.Module):
 
     def __init__(self, threshold: float = 0.7) -> None:
         super().__init__()
-        if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not 0 <= threshold < float("inf"):
-            raise InputError(f"threshold must be a finite number ≥ 0, got {threshold!r}")
-        self.threshold = float(threshold)
+        self.threshold = finite_number("threshold", threshold, least=0)
 
     def forward(self, input: Tensor) -> Tensor:
         return (input.abs() - self.threshold).relu()

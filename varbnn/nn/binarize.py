@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.utils import parametrize
 
+from varbnn.checks import finite_number
 from varbnn.errors import InputError
 from varbnn.nn.batchnorm import Data, as_data, real_dtype, refresh_batchnorm, warn_of_batchnorm
 from varbnn.nn.conv import BinaryConv1d, BinaryConv2d, BinaryConv3d
@@ -101,8 +102,7 @@ def binarize(
             "binarize the real model to choose another posterior or start"
         )
     if strength is not None:
-        if not 0 < strength < float("inf"):
-            raise InputError(f"strength must be positive and finite, got {strength}")
+        strength = finite_number("strength", strength, above=0)
         for module in chosen:
             if not bool(torch.isfinite(module.get_parameter("weight")).all()):
                 raise InputError(

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Proxy
 
+from varbnn.checks import finite_number, whole_number
 from varbnn.errors import InputError
 
 LOG_VARIANCE = (-20.0, 20.0)
@@ -33,10 +34,7 @@ class LearnedNoise(nn.Module):
 
     def __init__(self, outputs: int = 1, initial: float = 1.0) -> None:
         super().__init__()
-        if isinstance(outputs, bool) or not isinstance(outputs, int) or outputs < 1:
-            raise InputError(f"outputs must be a positive integer, got {outputs!r}")
-        if not 0 < initial < math.inf:
-            raise InputError(f"initial must be a positive, finite variance, got {initial!r}")
+        outputs, initial = whole_number("outputs", outputs), finite_number("initial", initial, above=0)
         self.log_variance = nn.Parameter(torch.full((outputs,), math.log(initial)))
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from varbnn.errors import InputError
+from varbnn.checks import whole_number
 
 
 class Scale(nn.Module):
@@ -29,8 +29,7 @@ class Scale(nn.Module):
 
     def __init__(self, features: int, initial: float = 1.0, shift: bool = False) -> None:
         super().__init__()
-        if isinstance(features, bool) or not isinstance(features, int) or features < 1:
-            raise InputError(f"features must be a positive integer, got {features!r}")
+        features = whole_number("features", features)
         self.scale = nn.Parameter(torch.full((features,), float(initial)))
         self.shift = nn.Parameter(torch.zeros(features)) if shift else None
 

@@ -69,7 +69,9 @@ class BiMU(Rule):
     >>> import torch, varbnn as vb
     >>> posterior = vb.posteriors.Bernoulli("concrete", relaxation=1.0, gradient="euclidean")
     >>> model = vb.binarize(torch.nn.Linear(4, 2), posterior)
-    >>> optimizer = BiMU(model.parameters(), 4.9, 161.3, 3.76, 0.0023, memory=700)
+    >>> optimizer = BiMU(
+    ...     model.parameters(), 4.9, likelihood_multiplier=161.3, kl_multiplier=3.76, lr_max=0.0023, memory=700
+    ... )
     >>> round(optimizer.effect().window)
     80944
     """
@@ -85,12 +87,12 @@ class BiMU(Rule):
         self,
         params: Params,
         lr: float,
+        *,
         likelihood_multiplier: float,
         kl_multiplier: float,
         lr_max: float,
         memory: float,
         batch_size: int = 1,
-        *,
         real_lr: float = 1e-2,
         real_weight_decay: float = 0.0,
         maximize: bool = False,

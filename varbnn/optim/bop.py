@@ -47,9 +47,9 @@ class Bop(Rule):
     def __init__(
         self,
         params: Params,
+        *,
         gamma: float = 1e-4,
         threshold: float = 1e-8,
-        *,
         ties: str = "keep",
         lr: float = 1.0,
         real_lr: float = 1e-2,

@@ -50,10 +50,10 @@ class Bop2ndOrder(Rule):
     def __init__(
         self,
         params: Params,
+        *,
         gamma: float = 1e-7,
         sigma: float = 1e-3,
         threshold: float = 1e-6,
-        *,
         bias_correction: str | None = None,
         ties: str = "keep",
         lr: float = 1.0,

@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+from varbnn.checks import finite_number, whole_number
 from varbnn.errors import InputError
 
 
@@ -36,7 +37,7 @@ class Constant(Curve):
     value: float
 
     def __post_init__(self) -> None:
-        _finite("value", self.value)
+        finite_number("value", self.value)
 
     def __call__(self, step: int) -> float:
         return self.value
@@ -51,9 +52,9 @@ class _Ramp(Curve):
     steps: int
 
     def __post_init__(self) -> None:
-        _finite("start", self.start)
-        _finite("end", self.end)
-        _count("steps", self.steps, "how many steps the way from start to end takes")
+        finite_number("start", self.start)
+        finite_number("end", self.end)
+        whole_number("steps", self.steps, note=" (how many steps the way from start to end takes)")
 
     @property
     def landmarks(self) -> tuple[int, ...]:
@@ -163,11 +164,9 @@ class Staircase(Curve):
     every: int
 
     def __post_init__(self) -> None:
-        _finite("start", self.start)
-        _finite("factor", self.factor)
-        if self.factor <= 0:
-            raise InputError(f"factor must be positive, got {self.factor!r}; below 1 goes down, above 1 up")
-        _count("every", self.every, "how many steps a stair is long")
+        finite_number("start", self.start)
+        finite_number("factor", self.factor, above=0, note=" (below 1 goes down, above 1 up)")
+        whole_number("every", self.every, note=" (how many steps a stair is long)")
 
     @property
     def landmarks(self) -> tuple[int, ...]:
@@ -175,13 +174,3 @@ class Staircase(Curve):
 
     def __call__(self, step: int) -> float:
         return float(self.start * self.factor ** (step // self.every))
-
-
-def _finite(name: str, value: object) -> None:
-    if not isinstance(value, int | float) or not math.isfinite(value):
-        raise InputError(f"{name} must be a finite number, got {value!r}")
-
-
-def _count(name: str, value: object, meaning: str) -> None:
-    if not isinstance(value, int) or value < 1:
-        raise InputError(f"{name} must be a positive integer, {meaning}, got {value!r}")

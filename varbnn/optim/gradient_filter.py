@@ -43,9 +43,9 @@ class GradientFilter(Rule):
     def __init__(
         self,
         params: Params,
+        *,
         alpha: float = 1e-3,
         gamma: float = 0.1,
-        *,
         lr: float = 1.0,
         real_lr: float = 1e-2,
         real_weight_decay: float = 0.0,

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from varbnn.checks import whole_number
 from varbnn.errors import InputError
 from varbnn.kernels import ops
 from varbnn.nn.batchnorm import Data, as_data, device_of, warn_of_batchnorm
@@ -82,8 +83,7 @@ def draw_packed(
     rows: Tensor | None = None,
 ) -> PackedEnsemble:
     """`pack`, without a word about statistics; `rows` are inputs to try the networks with."""
-    if isinstance(num_samples, bool) or not isinstance(num_samples, int) or num_samples < 0:
-        raise InputError(f"num_samples must be an integer ≥ 0 (0 is the mode), got {num_samples!r}")
+    num_samples = whole_number("num_samples", num_samples, 0, note=" (0 is the mode)")
     layers = [layer for _, layer in binary_layers(model)]
     if not layers:
         raise InputError(f"{type(model).__name__} has no binary layer; call varbnn.binarize(model) first")

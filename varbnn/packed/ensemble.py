@@ -29,10 +29,31 @@ class AveragePrediction:
     Attributes:
         mean: class probabilities averaged over the networks, N×C.
         aleatoric: entropy of each network's own probabilities, averaged over the networks, N, in nats.
+        num_samples: S, how many networks.
     """
 
     mean: Tensor
     aleatoric: Tensor
+    num_samples: int
+
+    @property
+    def num_classes(self) -> int:
+        """C."""
+        return self.mean.shape[1]
+
+    @property
+    def labels(self) -> Tensor:
+        """Most probable class of the mean, N, int64; among equals the first."""
+        return self.mean.argmax(-1)
+
+    @property
+    def confidence(self) -> Tensor:
+        """Largest probability of the mean, N, in [1/C, 1]."""
+        return self.mean.amax(-1)
+
+    def __len__(self) -> int:
+        """N, the number of inputs."""
+        return len(self.mean)
 
     def __repr__(self) -> str:
         return f"AveragePrediction({len(self.mean)} inputs × {self.mean.shape[-1]} classes)"
@@ -100,7 +121,8 @@ class PackedEnsemble(nn.Module):
             return parts[0]
         if reduce is None:
             return torch.cat(parts, 1)  # type: ignore[arg-type]
-        return AveragePrediction(torch.cat([p.mean for p in parts]), torch.cat([p.aleatoric for p in parts]))  # type: ignore[misc, union-attr]
+        means, aleatoric = [p.mean for p in parts], [p.aleatoric for p in parts]  # type: ignore[union-attr]
+        return AveragePrediction(torch.cat(means), torch.cat(aleatoric), self.num_samples)  # type: ignore[arg-type]
 
     def _require_fit(self, inputs: Tensor) -> None:
         takes = self.program.takes()
@@ -155,7 +177,7 @@ class PackedEnsemble(nn.Module):
         if isinstance(last, PackedLinear) and last.activation == "none" and not last.int8:
             before = self.program.run(inputs, wires[output - 1][0])
             if before.dim() == 2 and last.out_features > 1:
-                return AveragePrediction(*last.predictive(before))
+                return AveragePrediction(*last.predictive(before), self.num_samples)
         logits = self._answer(inputs, None)
         assert isinstance(logits, Tensor)
         if logits.dim() != 3 or logits.shape[2] < 2:
@@ -165,7 +187,7 @@ class PackedEnsemble(nn.Module):
             )
         log_probs = logits.log_softmax(-1)
         probs = log_probs.exp()
-        return AveragePrediction(probs.mean(0), 0 - torch.special.xlogy(probs, probs).sum(-1).mean(0))
+        return AveragePrediction(probs.mean(0), 0 - torch.special.xlogy(probs, probs).sum(-1).mean(0), len(probs))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """As torch's, but `half` and `double` change nothing: bits have no precision and the rest is float32."""
@@ -213,7 +235,7 @@ class PackedEnsemble(nn.Module):
 def _first(count: int, answer: Tensor | AveragePrediction) -> Tensor | AveragePrediction:
     if isinstance(answer, Tensor):
         return answer[:, :count]
-    return AveragePrediction(answer.mean[:count], answer.aleatoric[:count])
+    return AveragePrediction(answer.mean[:count], answer.aleatoric[:count], answer.num_samples)
 
 
 def _memory(tensor: Tensor) -> int:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from varbnn.bits import sign
+from varbnn.checks import finite_number, whole_number
 from varbnn.kernels.layout import memory_order, turned, turned_back
 from varbnn.posteriors.base import Posterior, in_units_of_strength, pull_back, require
 from varbnn.posteriors.gaussian import log_odds
@@ -69,9 +70,8 @@ class LowRankGaussian(Posterior):
     init: str = "xavier"
 
     def __post_init__(self) -> None:
-        whole = isinstance(self.rank, int) and not isinstance(self.rank, bool)
-        require(whole and self.rank >= 0, f"rank must be an integer ≥ 0, got {self.rank!r}")
-        require(0 < self.scale < math.inf, f"scale must be positive and finite, got {self.scale}")
+        object.__setattr__(self, "rank", whole_number("rank", self.rank, 0))
+        object.__setattr__(self, "scale", finite_number("scale", self.scale, above=0))
         require(self.constraint in CONSTRAINTS, f"constraint must be one of {CONSTRAINTS}, got {self.constraint!r}")
         require(self.scope in SCOPES, f"scope must be one of {SCOPES}, got {self.scope!r}")
         require(self.rounding in ROUNDINGS, f"rounding must be one of {ROUNDINGS}, got {self.rounding!r}")

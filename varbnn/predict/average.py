@@ -10,6 +10,7 @@ from typing import Literal, overload
 import torch
 from torch import Tensor, nn
 
+from varbnn.checks import whole_number
 from varbnn.errors import InputError, VarbnnWarning
 from varbnn.nn.batchnorm import Data, as_data, batchnorm_preserved, batchnorms, refresh_batchnorm, warn_of_batchnorm
 from varbnn.nn.draws import at_mode, binary_layers, evaluating, sampled
@@ -112,6 +113,7 @@ def predict(
     """
     if isinstance(model, Predictor):
         model = model.ensemble
+    num_samples = whole_number("num_samples", num_samples, 0, note=" (0 is the mode)")
     _require_sensible(model, num_samples, task, noise_variance)
     if isinstance(model, PackedEnsemble):
         if num_samples == 0:
@@ -168,8 +170,6 @@ def _drawn(
 
 
 def _require_sensible(model: nn.Module, num_samples: int, task: str, noise_variance: Values | float | None) -> None:
-    if isinstance(num_samples, bool) or not isinstance(num_samples, int) or num_samples < 0:
-        raise InputError(f"num_samples must be an integer ≥ 0 (0 is the mode), got {num_samples!r}")
     if task not in READ:
         raise InputError(f"task must be 'classification', 'regression' or 'gaussian', got {task!r}")
     if task == "classification" and any(isinstance(module, LearnedNoise) for module in model.modules()):

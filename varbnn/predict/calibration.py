@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from varbnn.checks import finite_number
 from varbnn.errors import InputError, VarbnnWarning
-from varbnn.predict.checks import Values, are_probabilities, as_labels, as_tensor, positive
+from varbnn.predict.checks import Values, are_probabilities, as_labels, as_tensor
 from varbnn.predict.uncertainty import INSTEAD, Prediction, require_classes
 
 LOWEST, HIGHEST = 1e-2, 1e2  # beyond these the probabilities are one-hot or uniform to every digit that matters
@@ -43,11 +44,9 @@ class TemperatureScaling:
     """
 
     def __init__(self, temperature: float | None = None) -> None:
-        if temperature is not None and not positive(temperature):
-            raise InputError(
-                f"temperature must be > 0 and finite, got {temperature!r}; 1 leaves probabilities as they are"
-            )
-        self._temperature = None if temperature is None else float(temperature)
+        if temperature is not None:
+            temperature = finite_number("temperature", temperature, above=0, note=" (1 changes nothing)")
+        self._temperature = temperature
 
     @property
     def temperature(self) -> float:
@@ -138,7 +137,7 @@ def _samples_of(prediction: Prediction | Values) -> Tensor:
     if isinstance(prediction, Prediction):
         return prediction.probs
     if type(prediction).__name__ in INSTEAD:
-        require_classes(prediction)
+        require_classes(prediction, each=True)
     logits = as_tensor(prediction, "logits")
     if logits.ndim == 2:
         logits = logits[None]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -37,13 +35,6 @@ def as_tensor(values: Values | float, name: str) -> Tensor:
             f"{name} must be dense and real, got {tensor.layout} {tensor.dtype}; call .to_dense() or take .real"
         )
     return tensor
-
-
-def positive(value: object) -> bool:
-    """Whether `value` is a finite number above 0 (numpy's too, and a tensor of one; no bool)."""
-    if isinstance(value, Tensor | np.ndarray) and value.ndim == 0:
-        value = value.item()
-    return isinstance(value, Real) and not isinstance(value, bool) and 0 < float(value) < math.inf
 
 
 def _usable(array: np.ndarray) -> np.ndarray:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from varbnn.errors import InputError
+from varbnn.checks import whole_number
+from varbnn.packed import AveragePrediction
 from varbnn.predict.checks import Values, as_labels
-from varbnn.predict.uncertainty import Prediction, mean64, require_classes
+from varbnn.predict.uncertainty import Prediction, mean_of, require_classes
 
 NUMBERS_AT_ONCE = 4_000_000
 """Of the resampled inputs, so that memory stays at some 100 MB."""
@@ -36,7 +37,7 @@ class CalibrationTest:
 
 
 def calibration_test(
-    prediction: Prediction,
+    prediction: Prediction | AveragePrediction,
     targets: Values,
     *,
     bins: int = 15,
@@ -69,10 +70,9 @@ def calibration_test(
 
     require_classes(prediction)
     labels = as_labels(targets, len(prediction), prediction.num_classes).cpu()
-    if isinstance(repeats, bool) or not isinstance(repeats, int) or repeats < 1:
-        raise InputError(f"repeats must be a positive integer, got {repeats!r}; 1000 is usual")
+    repeats = whole_number("repeats", repeats, note=" (1000 is usual)")
     metric = ExpectedCalibrationError(bins)
-    mean = mean64(prediction.probs).cpu()
+    mean = mean_of(prediction).cpu()
     metric.update(mean, labels)
     confidence = mean.max(1).values
     drawn = resampled_errors(confidence.double(), bin_of(confidence, bins), bins, repeats, generator)

@@ -9,14 +9,15 @@ import torch
 from torch import Tensor
 
 from varbnn.errors import InputError
+from varbnn.packed import AveragePrediction
 from varbnn.predict.checks import Values, as_labels, as_real_targets
 from varbnn.predict.mixture import distribution, log_density
 from varbnn.predict.regression import RegressionPrediction
-from varbnn.predict.uncertainty import Prediction, count, mean64, require_classes
+from varbnn.predict.uncertainty import Averaged, Prediction, count, mean64, mean_of, require_classes
 
 Score = Literal["total", "epistemic", "aleatoric", "confidence"]
 
-UNCERTAINTY: dict[Score, Callable[[Prediction], Tensor]] = {
+UNCERTAINTY: dict[Score, Callable[[Averaged], Tensor]] = {
     "total": lambda prediction: prediction.total,
     "epistemic": lambda prediction: prediction.epistemic,
     "aleatoric": lambda prediction: prediction.aleatoric,
@@ -56,9 +57,9 @@ class Evaluation(dict[str, float]):
 
 
 def evaluate(
-    prediction: Prediction | RegressionPrediction,
+    prediction: Prediction | AveragePrediction | RegressionPrediction,
     targets: Values,
-    ood: Prediction | None = None,
+    ood: Prediction | AveragePrediction | None = None,
     *,
     bins: int = 15,
     score: Score = "total",
@@ -72,7 +73,8 @@ def evaluate(
     definitions are those of `varbnn.predict.metrics`.
 
     Args:
-        prediction: S samples for N inputs.
+        prediction: S samples for N inputs; of classes also their average, as packed networks give it with
+            ``reduce="mean"``.
         targets: N class labels (integers), or real targets shaped like one sample.
         ood: the same networks' prediction for foreign inputs.
         bins: of the calibration error.
@@ -96,30 +98,31 @@ def evaluate(
             raise InputError("ood= compares class probabilities; for regression compare prediction.total by yourself")
         return _evaluate_regression(prediction, targets)
     require_classes(prediction)
-    labels = as_labels(targets, len(prediction), prediction.num_classes).to(prediction.probs.device)
+    mean = mean_of(prediction)
+    labels = as_labels(targets, len(prediction), prediction.num_classes).to(mean.device)
     if ood is not None:
         require_same_classes(prediction, ood)
     require_score(score, *([] if ood is None else [prediction, ood]))
-    result = _evaluate_classes(mean64(prediction.probs), labels, bins)
+    result = _evaluate_classes(mean, labels, bins)
     if ood is not None:
-        familiar, foreign = UNCERTAINTY[score](prediction), UNCERTAINTY[score](ood).to(prediction.probs.device)
+        familiar, foreign = UNCERTAINTY[score](prediction), UNCERTAINTY[score](ood).to(mean.device)
         result |= _evaluate_detection(familiar, foreign)
     return Evaluation(result, num_samples=prediction.num_samples)
 
 
-def require_same_classes(prediction: Prediction, ood: object) -> None:
+def require_same_classes(prediction: Averaged, ood: object) -> None:
     """Raise InputError unless `ood` is a prediction of as many classes."""
-    if isinstance(ood, Prediction) and ood.num_classes == prediction.num_classes:
+    if isinstance(ood, Averaged) and ood.num_classes == prediction.num_classes:
         return
     shape = getattr(ood, "shape", None)
-    given = repr(ood) if isinstance(ood, Prediction) else type(ood).__name__
+    given = repr(ood) if isinstance(ood, Averaged) else type(ood).__name__
     raise InputError(
         f"ood must be a Prediction over the same {prediction.num_classes} classes, as of "
         f"varbnn.predict(model, foreign_inputs, …), got {given}{'' if shape is None else f' of shape {tuple(shape)}'}"
     )
 
 
-def require_score(score: Score, *predictions: Prediction) -> None:
+def require_score(score: Score, *predictions: Averaged) -> None:
     """Raises: InputError for a score that does not exist, or that one of `predictions`, of one network, cannot have."""
     if score not in get_args(Score):
         raise InputError(f"score must be one of {', '.join(get_args(Score))}, got {score!r}")

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 
+from varbnn.checks import whole_number
 from varbnn.errors import InputError
 from varbnn.nn.batchnorm import Data, as_data, device_of, input_batches, real_dtype
 
@@ -30,10 +31,8 @@ class RepeatedInputs:
     def __init__(
         self, data: Data, model: nn.Module, batch_size: int, num_passes: int, device: torch.device | str | None
     ) -> None:
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-            raise InputError(f"batch_size must be a positive integer, got {batch_size!r}")
+        self.batch_size, self._dtype = whole_number("batch_size", batch_size), real_dtype(model)
         self.data = require_passes(as_data(data, "inputs", model), "inputs", num_passes)
-        self.batch_size, self._dtype = batch_size, real_dtype(model)
         self.device = torch.device(device) if device is not None else device_of(model)
         self._sums: list[Tensor] = []  # two numbers per input, from the first pass; a tensor needs none
         self._weights: dict[int, Tensor] = {}  # by the width of inputs

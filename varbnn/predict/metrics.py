@@ -15,6 +15,7 @@ from torchmetrics import Metric
 from torchmetrics.classification import BinaryAUROC
 from torchmetrics.utilities import dim_zero_cat
 
+from varbnn.checks import whole_number
 from varbnn.errors import InputError
 from varbnn.predict.checks import Values, as_labels, as_probability_rows, as_tensor
 
@@ -136,9 +137,7 @@ class ExpectedCalibrationError(Metric):
 
     def __init__(self, bins: int = 15, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if isinstance(bins, bool) or not isinstance(bins, int) or bins < 1:
-            raise InputError(f"bins must be a positive integer, got {bins!r}; 15 is usual")
-        self.bins = bins
+        self.bins = bins = whole_number("bins", bins, note=" (15 is usual)")
         self.add_state("counts", torch.zeros(bins, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("confidence_sum", torch.zeros(bins, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("correct_sum", torch.zeros(bins, dtype=torch.float64), dist_reduce_fx="sum")

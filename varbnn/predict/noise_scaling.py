@@ -7,9 +7,10 @@ import warnings
 
 import torch
 
+from varbnn.checks import finite_number
 from varbnn.errors import InputError, VarbnnWarning
 from varbnn.predict.calibration import lowest_point
-from varbnn.predict.checks import Values, as_real_targets, positive
+from varbnn.predict.checks import Values, as_real_targets
 from varbnn.predict.mixture import log_density
 from varbnn.predict.regression import RegressionPrediction
 
@@ -34,9 +35,9 @@ class NoiseScaling:
     """
 
     def __init__(self, factor: float | None = None) -> None:
-        if factor is not None and not positive(factor):
-            raise InputError(f"factor must be > 0 and finite, got {factor!r}; 1 leaves the noise as it is")
-        self._factor = None if factor is None else float(factor)
+        if factor is not None:
+            factor = finite_number("factor", factor, above=0, note=" (1 leaves the noise as it is)")
+        self._factor = factor
 
     @property
     def factor(self) -> float:

@@ -17,13 +17,14 @@ from torch import Tensor, nn
 
 from varbnn.errors import InputError
 from varbnn.nn.batchnorm import device_of
+from varbnn.packed import AveragePrediction, PackedEnsemble, Predictor
 from varbnn.predict.average import predict
 from varbnn.predict.checks import Values, as_labels, as_tensor
 from varbnn.predict.evaluation import UNCERTAINTY, Score, require_same_classes, require_score
 from varbnn.predict.shift_plots import risk_coverage, severity_curves
 from varbnn.predict.style import BLUE, COLOURS, INK, MARKERS, PALE, VERMILION, greys, legend_above, new_panels
 from varbnn.predict.training_plots import layer_entropy, training_curves
-from varbnn.predict.uncertainty import Prediction, mean64, require_classes
+from varbnn.predict.uncertainty import Averaged, Prediction, mean_of, require_classes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,7 +48,11 @@ TOGETHER = 3
 
 
 def reliability_diagram(
-    predictions: Prediction | Mapping[str, Prediction], targets: Values, *, bins: int = 15, ax: Axes | None = None
+    predictions: Prediction | AveragePrediction | Mapping[str, Prediction | AveragePrediction],
+    targets: Values,
+    *,
+    bins: int = 15,
+    ax: Axes | None = None,
 ) -> Figure:
     """How often a prediction of a given confidence is right; on the diagonal it is as right as it is sure.
 
@@ -88,7 +93,7 @@ def reliability_diagram(
     edges = np.linspace(0, 1, bins + 1)
     for (name, prediction), colour, marker in zip(named.items(), cycle(COLOURS), cycle(MARKERS), strict=False):
         metric = ExpectedCalibrationError(bins)
-        metric.update(mean64(prediction.probs).cpu(), as_labels(targets, len(prediction), prediction.num_classes).cpu())
+        metric.update(mean_of(prediction).cpu(), as_labels(targets, len(prediction), prediction.num_classes).cpu())
         full = metric.counts > 0
         share = (metric.counts / metric.counts.sum()).numpy()
         confidence = (metric.confidence_sum / metric.counts)[full].numpy()
@@ -113,7 +118,7 @@ LINE = 48
 """Letters in a line above a diagram."""
 
 
-def _side_by_side(named: Mapping[str, Prediction], targets: Values, bins: int) -> Figure:
+def _side_by_side(named: Mapping[str, Averaged], targets: Values, bins: int) -> Figure:
     columns = min(4, math.ceil(len(named) / 2))
     rows = math.ceil(len(named) / columns)
     size = (0.4 + 2.6 * columns, 0.3 + 2.9 * rows)
@@ -140,8 +145,8 @@ def _wilson(share: Array, count: Array) -> tuple[Array, Array]:
 
 
 def entropy_histogram(
-    prediction: Prediction,
-    ood: Prediction | None = None,
+    prediction: Prediction | AveragePrediction,
+    ood: Prediction | AveragePrediction | None = None,
     *,
     score: Score = "total",
     bins: int = 40,
@@ -190,7 +195,7 @@ def entropy_histogram(
 
 
 def uncertainty_map(
-    model: nn.Module | Callable[[Tensor], Prediction],
+    model: nn.Module | Predictor | Callable[[Tensor], Prediction | AveragePrediction],
     x: Values,
     y: Values,
     *,
@@ -202,8 +207,8 @@ def uncertainty_map(
     """Where in the plane the networks are unsure (total) and where they disagree (epistemic), with the data on top.
 
     Args:
-        model: a network of two inputs, or a function from M×2 inputs to their `Prediction`. A network's batch-norm
-            statistics are re-estimated from `x` for each draw.
+        model: a network of two inputs, whose batch-norm statistics are re-estimated from `x` for each draw, packed
+            networks, a `Predictor`, or a function from M×2 inputs to their `Prediction` or `AveragePrediction`.
         x: N×2 inputs.
         y: N class labels.
         num_samples: networks drawn, where `model` is a network.
@@ -228,7 +233,10 @@ def uncertainty_map(
     low, high = points.amin(0) - reach, points.amax(0) + reach
     across, up = (torch.linspace(float(low[i]), float(high[i]), resolution) for i in (0, 1))
     grid = torch.cartesian_prod(up, across).flip(1)  # row by row from below, as pcolormesh wants it
-    if isinstance(model, nn.Module):
+    prediction: Averaged
+    if isinstance(model, PackedEnsemble | Predictor):
+        prediction = predict(model, grid)
+    elif isinstance(model, nn.Module):
         generator = torch.Generator(device_of(model)).manual_seed(0)
         prediction = predict(model, grid.numpy(), num_samples, refresh_bn=points.numpy(), generator=generator)
     else:
@@ -260,7 +268,7 @@ def uncertainty_map(
     return figure
 
 
-def _decision_lines(panel: Axes, across: Tensor, up: Tensor, prediction: Prediction) -> None:
+def _decision_lines(panel: Axes, across: Tensor, up: Tensor, prediction: Averaged) -> None:
     """Where the label of the mean changes: the zero line between each class and its strongest rival."""
     mean = prediction.mean.reshape(len(up), len(across), -1).cpu()
     for index in range(prediction.num_classes - (prediction.num_classes == 2)):

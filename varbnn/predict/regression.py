@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from varbnn.checks import finite_number
 from varbnn.errors import InputError
-from varbnn.predict.checks import Values, as_tensor, at_least_float32, positive
+from varbnn.predict.checks import Values, as_tensor, at_least_float32
 from varbnn.predict.mixture import quantile
 from varbnn.predict.uncertainty import count, input_index, mean64
 
@@ -99,8 +100,7 @@ class RegressionPrediction:
         >>> f"{float(low):.2f} {float(high):.2f}"
         '-1.96 1.96'
         """
-        if not positive(level) or (1 + level) / 2 >= 1:
-            raise InputError(f"level must lie between 0 and 1, by more than rounding, got {level!r}")
+        level = finite_number("level", level, above=0, most=1 - 2**-52)  # above this (1 + level) / 2 is rounded to 1
         if self.noise_variance is None:
             raise InputError("an interval of observations needs a noise variance; see varbnn.nn.LearnedNoise")
         ends = (quantile(self.means, self.noise_variance, p) for p in ((1 - level) / 2, (1 + level) / 2))
@@ -116,8 +116,7 @@ class RegressionPrediction:
         >>> RegressionPrediction([[1.0]], noise_variance=0.25).in_units(2.0, 10.0).std
         tensor([1.], dtype=torch.float64)
         """
-        if not scale > 0:
-            raise InputError(f"scale must be positive, got {scale!r}")
+        scale = finite_number("scale", scale, above=0)
         noise = None if self.noise_variance is None else self.noise_variance * scale**2
         return RegressionPrediction(self.means * scale + shift, noise)
 

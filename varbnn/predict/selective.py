@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from varbnn.errors import InputError
+from varbnn.packed import AveragePrediction
 from varbnn.predict.checks import Values, as_labels
 from varbnn.predict.evaluation import UNCERTAINTY, Score, require_score
 from varbnn.predict.uncertainty import Prediction
@@ -60,11 +61,13 @@ class RiskCoverage:
         return f"RiskCoverage({len(self.risk)} inputs, area {self.area:.4f}, of which {self.excess_area:.4f} in excess)"
 
 
-def risk_coverage(prediction: Prediction, targets: Values, *, score: Score = "total") -> RiskCoverage:
+def risk_coverage(
+    prediction: Prediction | AveragePrediction, targets: Values, *, score: Score = "total"
+) -> RiskCoverage:
     """How wrong the labels of the mean are when only the surest inputs are answered.
 
     Args:
-        prediction: for N inputs.
+        prediction: for N inputs, of each network or averaged.
         targets: N class labels.
         score: what counts as unsure: "total" or "epistemic" or "aleatoric" uncertainty, or lack of "confidence"
             (the largest mean probability).
@@ -82,7 +85,7 @@ def risk_coverage(prediction: Prediction, targets: Values, *, score: Score = "to
     RiskCoverage(4 inputs, area 0.2708, of which 0.2083 in excess)
     """
     require_score(score, prediction)
-    labels = as_labels(targets, len(prediction), prediction.num_classes).to(prediction.probs.device)
+    labels = as_labels(targets, len(prediction), prediction.num_classes).to(prediction.labels.device)
     wrong = (prediction.labels != labels).double().cpu()
     values, group, sizes = UNCERTAINTY[score](prediction).cpu().unique(return_inverse=True, return_counts=True)
     of_group = torch.zeros(len(values), dtype=torch.float64).index_add_(0, group, wrong) / sizes

@@ -11,17 +11,18 @@ from torch import Tensor, nn
 from varbnn.data.corruptions import KINDS, SEVERITIES, Kind, Range, corrupt
 from varbnn.errors import InputError
 from varbnn.nn.batchnorm import Data, device_of
+from varbnn.packed import AveragePrediction, Predictor
 from varbnn.predict.average import predict
 from varbnn.predict.checks import Values, as_labels, as_tensor
 from varbnn.predict.evaluation import Evaluation, evaluate
-from varbnn.predict.uncertainty import Prediction
+from varbnn.predict.uncertainty import Averaged, Prediction, require_classes
 
 SeverityCurves: TypeAlias = dict[str, list[Evaluation]]
 """By kind of corruption, the measures at severity 0 (the images as they are), 1, … 5."""
 
 
 def severity_curves(
-    model: nn.Module | Callable[[Tensor], Prediction],
+    model: nn.Module | Predictor | Callable[[Tensor], Prediction | AveragePrediction],
     images: Values,
     targets: Values,
     *,
@@ -39,8 +40,8 @@ def severity_curves(
     statistics come from `refresh_bn`, which stays clean: nobody announces a corruption.
 
     Args:
-        model: a network, or a function from a batch of inputs to their `Prediction`, such as one around a packed
-            ensemble.
+        model: a network, packed networks, a `Predictor`, or a function from a batch of inputs to their `Prediction` or
+            `AveragePrediction`.
         images: N×H×W or N×C×H×W in their own units.
         targets: N class labels.
         value_range: lowest and highest value of those units.
@@ -63,20 +64,23 @@ def severity_curves(
     >>> list(curves), len(curves["blur"])
     (['blur'], 6)
     """
-    kinds = list(kinds)
+    kinds, network = list(kinds), model.ensemble if isinstance(model, Predictor) else model
     unknown = [kind for kind in kinds if kind not in KINDS]
     if not kinds or unknown:
         raise InputError(f"kinds must be some of {', '.join(KINDS)}, got {', '.join(map(repr, unknown)) or 'none'}")
     if not isinstance(images, Tensor):
         images = as_tensor(images, "images").float()  # an array is float64 by habit, networks are not
 
-    def ask(batch: Tensor) -> Prediction:
-        if not isinstance(model, nn.Module):
-            return model(inputs(batch))
-        draws = torch.Generator(device_of(model)).manual_seed(seed)  # the same networks every time
-        return predict(model, inputs(batch), num_samples, refresh_bn=refresh_bn, batch_size=batch_size, generator=draws)
+    def ask(batch: Tensor) -> Averaged:
+        if not isinstance(network, nn.Module):
+            return network(inputs(batch))
+        draws = torch.Generator(device_of(network)).manual_seed(seed)  # the same networks every time
+        return predict(
+            network, inputs(batch), num_samples, refresh_bn=refresh_bn, batch_size=batch_size, generator=draws
+        )
 
     clean = ask(images)
+    require_classes(clean)
     labels = as_labels(targets, len(clean), clean.num_classes)
     before = evaluate(clean, labels)
     curves: SeverityCurves = {}

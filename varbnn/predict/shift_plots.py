@@ -7,6 +7,7 @@ from itertools import cycle
 from typing import TYPE_CHECKING
 
 from varbnn.errors import InputError
+from varbnn.packed import AveragePrediction
 from varbnn.predict.checks import Values
 from varbnn.predict.evaluation import Score
 from varbnn.predict.selective import risk_coverage as curve_of
@@ -83,7 +84,7 @@ def severity_curves(
 
 
 def risk_coverage(
-    predictions: Prediction | Mapping[str, Prediction],
+    predictions: Prediction | AveragePrediction | Mapping[str, Prediction | AveragePrediction],
     targets: Values,
     *,
     score: Score = "total",

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from varbnn.errors import InputError
+from varbnn.packed import AveragePrediction
 from varbnn.predict.checks import Values, as_tensor, at_least_float32, check_probability_rows, tolerance_of
 
 
@@ -198,15 +199,23 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}" + "s" * (number != 1)
 
 
+Averaged = Prediction | AveragePrediction
+"""What has a mean, `labels` and uncertainties, which is enough for most measures."""
+
 INSTEAD = {
     "RegressionPrediction": "for regression see its interval, varbnn.evaluate and varbnn.NoiseScaling",
     "AveragePrediction": "this needs what each network says: varbnn.predict(packed, x)",
 }
 
 
-def require_classes(prediction: object) -> None:
-    """Raise InputError unless `prediction` is a `Prediction`."""
-    if not isinstance(prediction, Prediction):
+def require_classes(prediction: object, *, each: bool = False) -> None:
+    """Raise InputError unless `prediction` is of class probabilities, with `each` those of each network."""
+    if not isinstance(prediction, Prediction if each else Averaged):
         kind = type(prediction).__name__
         advice = INSTEAD.get(kind, "wrap S×N×C: Prediction(probs)")
         raise InputError(f"prediction must be a Prediction, of class probabilities, got {kind}; {advice}")
+
+
+def mean_of(prediction: Averaged) -> Tensor:
+    """Class probabilities averaged over the networks, N×C, float64."""
+    return prediction.mean.double() if isinstance(prediction, AveragePrediction) else mean64(prediction.probs)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from varbnn.checks import whole_number
 from varbnn.errors import InputError
 
 Array = NDArray[np.float64]
@@ -111,19 +112,8 @@ def least(what: str, value: Any, bound: float) -> float:
     return number
 
 
-def whole_number(what: str, value: Any, least: int) -> int:
-    """`value` as a whole number ≥ `least`.
-
-    Raises:
-        InputError: it is none.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise InputError(f"{what} must be a whole number ≥ {least}, got {value!r}")
-    return int(value)
-
-
 def require_draws(num_roundings: Any, seed: Any, tolerance: Any) -> None:
     """Raise InputError unless these are options of a relaxation that is rounded."""
-    whole_number("num_roundings", num_roundings, 1)
+    whole_number("num_roundings", num_roundings)
     whole_number("seed", seed, 0)
     positive("tolerance", tolerance, sys.float_info.max)

@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from varbnn.checks import whole_number
 from varbnn.errors import InputError
 from varbnn.nn.batchnorm import Data, as_data, batchnorms, real_dtype, refresh_batchnorm
 from varbnn.nn.binarize import TWINS, Skip, parameter_owners, reason_to_stay_real, skipper
 from varbnn.progress import progress_bar
 from varbnn.sdp import state as states
-from varbnn.sdp.arguments import whole_number
 from varbnn.sdp.batch import least_squares_batch
 from varbnn.sdp.captured import Calibration, inputs_of, order_of_use
 from varbnn.sdp.refit import refitted
@@ -93,7 +93,7 @@ def binarize_layerwise(
     """
     if inputs not in ("binary", "float"):
         raise InputError(f"inputs must be 'binary' or 'float', got {inputs!r}")
-    whole_number("max_rows", max_rows, 1)
+    whole_number("max_rows", max_rows)
     data = _repeatable(model, calibration)
     layers, skipped, left_real = _layers(model, skip)
     counts = order_of_use(model, layers | skipped, data)

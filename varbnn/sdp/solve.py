@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from varbnn.checks import whole_number
 from varbnn.errors import InputError
-from varbnn.sdp.arguments import Array, finite, least, real, require_draws, whole_number
+from varbnn.sdp.arguments import Array, finite, least, real, require_draws
 from varbnn.sdp.bound import lower_bound
 from varbnn.sdp.branch import ENUMERATED, Search, enumerated
 from varbnn.sdp.exact import shor

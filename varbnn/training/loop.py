@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from varbnn import saving
-from varbnn.data.checks import whole_number
+from varbnn.checks import whole_number
 from varbnn.errors import InputError, VarbnnWarning
 from varbnn.nn import draw_once_per_forward
 from varbnn.nn.batchnorm import device_of
@@ -99,10 +99,7 @@ def fit(
         given = f"{type(model).__name__} and {type(optimizer).__name__}"
         raise InputError(f"fit takes a model and an optimizer, in this order, got {given}")
     require_own(model.parameters(), optimizer)
-    for name, value in (("epochs", epochs), ("num_samples", num_samples)):
-        if not whole_number(value, 1):
-            raise InputError(f"{name} must be an integer ≥ 1, got {value!r}")
-    epochs, num_samples = int(epochs), int(num_samples)  # numpy's would end in the checkpoint
+    epochs, num_samples = whole_number("epochs", epochs), whole_number("num_samples", num_samples)
     if antithetic and num_samples % 2:
         raise InputError(f"antithetic draws come in pairs, so num_samples must be even, got {num_samples}")
     _require_hooks(validation, after_epoch)

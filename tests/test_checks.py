@@ -1,0 +1,79 @@
+"""One rule for counts and numbers, wherever a user gives one."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import varbnn as vb
+from varbnn import active, continual
+from varbnn.checks import finite_number, whole_number
+from varbnn.errors import InputError
+
+
+@pytest.mark.parametrize(
+    "given", [3, np.int8(3), np.uint64(3), np.array(3), torch.tensor(3), torch.tensor(3, dtype=torch.uint8)]
+)
+def test_integers_of_all_libraries_are_whole_numbers(given):
+    result = whole_number("count", given, most=3)
+    assert result == 3
+    assert type(result) is int
+
+
+@pytest.mark.parametrize(
+    "given", [True, np.True_, torch.tensor(True), 3.0, np.float64(3), torch.tensor(3.0), "3", None, 0, 4, [3]]
+)
+def test_all_else_is_no_whole_number(given):
+    with pytest.raises(InputError, match=r"^count must be a whole number from 1 to 3, got "):
+        whole_number("count", given, most=3)
+
+
+@pytest.mark.parametrize("given", [2, 2.0, np.float32(2), np.int64(2), np.array(2.0), torch.tensor(2.0), 10**300])
+def test_real_numbers_of_all_libraries_are_finite_numbers(given):
+    result = finite_number("width", given, above=0)
+    assert result == float(given)
+    assert type(result) is float
+
+
+@pytest.mark.parametrize(
+    "given", [True, np.False_, torch.tensor(True), 0, -1.0, math.nan, math.inf, 10**400, "2", None, 1j, torch.ones(2)]
+)
+def test_all_else_is_no_finite_number_above_0(given):
+    with pytest.raises(InputError, match=r"^width must be a finite number > 0, got "):
+        finite_number("width", given, above=0)
+
+
+REAL = nn.Linear(2, 2)
+TAKES_A_COUNT = {
+    "fit": lambda n: vb.fit(REAL, torch.optim.SGD(REAL.parameters()), [], epochs=n),
+    "predict": lambda n: vb.predict(REAL, torch.zeros(1, 2), 0, batch_size=n),
+    "pack": lambda n: vb.pack(vb.binarize(nn.Linear(2, 2)), num_samples=n),
+    "low rank": lambda n: vb.posteriors.LowRankGaussian(rank=n),
+    "pool": lambda n: active.Pool(n, 1),
+    "coreset": lambda n: continual.Coreset(n),
+    "curve": lambda n: vb.optim.Linear(1.0, 0.0, n),
+    "noise": lambda n: vb.nn.LearnedNoise(n),
+}
+
+
+@pytest.mark.parametrize("takes", TAKES_A_COUNT.values(), ids=TAKES_A_COUNT)
+@pytest.mark.parametrize("given", [True, np.True_, 3.0, np.float64(3), "3", -1])
+def test_no_bool_and_no_float_is_a_count_anywhere(takes, given):
+    with pytest.raises(InputError, match="must be a whole number ≥ "):
+        takes(given)
+
+
+@pytest.mark.parametrize("count", [np.int32(2), torch.tensor(2)])
+def test_counts_of_numpy_and_torch_mean_what_plain_ones_mean(count):
+    model = vb.binarize(nn.Linear(3, 2))
+    assert vb.pack(model, num_samples=count).num_samples == 2
+    assert vb.predict(model, torch.zeros(3, 3), count, batch_size=count).num_samples == 2
+    assert vb.optim.Linear(0.0, 1.0, count)(1) == 0.5
+    assert vb.nn.LearnedNoise(count).variance.shape == (2,)
+    posterior = vb.posteriors.LowRankGaussian(rank=count)
+    assert type(posterior.rank) is int  # it is written into files
+    assert type(continual.EvaluationPlan(num_samples=count).num_samples) is int
