@@ -215,9 +215,7 @@ def to_unit_(location: Tensor, factors: Tensor, scale: float) -> None:
     >>> location, factors
     (tensor([0.6000, 0.0000]), tensor([[0.8000, 0.0000]]))
     """
-    size = location.square()
-    for factor in factors.unbind(0):
-        size.addcmul_(factor, factor, value=1 / scale)
+    size = location.square().add_(factors.square().sum(0), alpha=1 / scale)
     # where both are 0, any number will do; comparisons take as long as all the rest
     size.clamp_min_(torch.finfo(size.dtype).tiny).rsqrt_()
     location.mul_(size)
