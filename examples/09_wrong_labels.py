@@ -84,8 +84,8 @@ def train(digits: Dataset, labels: Tensor, settings: Settings, doubting: bool) -
         if doubting:
             pyro.sample("wrong", share.law)
 
-    beliefs = [layer.natural for _, layer in vb.nn.binary_layers(net)]
-    others = [p for p in net.parameters() if all(p is not belief for belief in beliefs)]
+    beliefs = [p for name, p in net.named_parameters() if name.endswith("natural")]
+    others = [p for name, p in net.named_parameters() if not name.endswith("natural")]
     optimizers = (
         torch.optim.SGD(beliefs, lr=settings.lr / settings.temperature),  # on this bound the step of BayesBiNN
         torch.optim.Adam([*others, *share.parameters()], lr=settings.real_lr),

@@ -90,7 +90,7 @@ def test_a_step_of_sgd_on_the_bound_is_the_step_of_bayesbinn(bound, temperature)
 def test_the_prior_pulls_exactly_whatever_is_drawn(bound, gradient):
     network = PyroNetwork(small(gradient=gradient, init_scale=2.0), prior=-0.5, temperature=0.7)
     for _ in range(3):
-        network.zero_grad()
+        network.network.zero_grad()
         bound().differentiable_loss(lambda x: network(x), network.guide, torch.randn(8, 4)).backward()
         for _, layer in vb.nn.binary_layers(network.network):
             slope = 1.0 if gradient == "natural" else 1 - layer.natural.detach().tanh().square()
@@ -205,13 +205,13 @@ def test_svi_steps_every_parameter_of_the_model_in_place():
         torch.manual_seed(seed)
         svi.step(x, y)
         torch.manual_seed(seed)
-        by_hand.zero_grad()
+        by_hand.network.zero_grad()
         Trace_ELBO().differentiable_loss(classifier(by_hand), by_hand.guide, x, y).backward()
         with torch.no_grad():
-            for p in by_hand.parameters():
+            for p in by_hand.network.parameters():
                 assert p.grad.abs().sum() > 0
                 p -= 0.01 * p.grad
-    for (name, ours), theirs in zip(trained.named_parameters(), by_hand.parameters(), strict=True):
+    for (name, ours), theirs in zip(trained.network.named_parameters(), by_hand.network.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, msg=name)
     assert torch.equal(trained.network[1].running_mean, by_hand.network[1].running_mean)  # one forward pass a step
     assert vb.predict(trained.network, x, num_samples=4, refresh_bn=x).probs.shape == (4, 30, 3)
@@ -222,7 +222,7 @@ def test_parameters_of_another_network_in_the_store_are_noticed():
     x, y = batch()
     Trace_ELBO().loss(classifier(first), first.guide, x, y)
     Trace_ELBO().loss(classifier(first), first.guide, x, y)
-    with pytest.raises(InputError, match="another network"):
+    with pytest.raises(InputError, match="another tensor"):
         Trace_ELBO().loss(classifier(second), second.guide, x, y)
     other = PyroNetwork(small(), name="other")
     Trace_ELBO().loss(classifier(other), other.guide, x, y)
@@ -262,8 +262,43 @@ def test_what_cannot_be_a_guide_is_refused():
         PyroNetwork(small(), prior=[torch.zeros(5, 4)])
     with pytest.raises(InputError, match="shape"):
         PyroNetwork(small(), prior=[torch.zeros(5, 4), torch.zeros(5, 4)])
+    for prior in (math.nan, None, torch.zeros(2)):
+        with pytest.raises(InputError, match="prior must be a finite number, or a list"):
+            PyroNetwork(small(), prior=prior)
     with pytest.raises(InputError, match="NaN"):
-        PyroNetwork(small(), prior=math.nan)
+        PyroNetwork(small(), prior=[torch.full((5, 4), math.nan), torch.zeros(3, 5)])
+    with pytest.raises(InputError, match="one tensor per layer"):
+        PyroNetwork(small(), prior=[0.1, 0.2])
+
+
+def test_the_rest_of_the_library_does_not_take_the_prior_for_the_model():
+    network = PyroNetwork(small())
+    with pytest.raises(InputError, match="takes a model"):
+        vb.predict(network, torch.randn(3, 4))
+
+
+def test_tied_layers_are_one_site_with_one_pull_to_the_prior():
+    net = vb.binarize(nn.Sequential(nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False)))
+    net[1].natural = net[0].natural
+    network = PyroNetwork(net, prior=0.4)
+    seen = []
+    net[1].register_forward_pre_hook(lambda layer, inputs: seen.append((net[0].weight, layer.weight)))
+    trace = pyro.poutine.trace(network).get_trace(torch.eye(3))
+    assert [name for name, site in trace.nodes.items() if site["type"] == "sample"] == ["network.0.weight"]
+    assert seen[0][0] is seen[0][1]
+    Trace_ELBO().differentiable_loss(lambda x: network(x), network.guide, torch.eye(3)).backward()
+    torch.testing.assert_close(net[0].natural.grad, net[0].natural.detach() - 0.4)
+
+
+def test_frozen_parameters_stay_out_of_the_store_without_a_warning(recwarn):
+    net = small()
+    net[0].natural.requires_grad_(False)
+    network = PyroNetwork(net)
+    Trace_ELBO().differentiable_loss(classifier(network), network.guide, *batch()).backward()
+    assert net[0].natural.grad is None
+    assert net[3].natural.grad is not None
+    assert "network.0.natural" not in pyro.get_param_store()
+    assert [str(warning.message) for warning in recwarn] == []
 
 
 def test_without_pyro_the_import_names_the_extra(monkeypatch):

@@ -257,7 +257,7 @@ class DrawContract:
 @for_every_case
 class ObjectContract:
     def test_a_belief_from_weights_has_their_sign_and_the_strength_asked_for(self, case):
-        belief = case.posterior.from_weight(VALUES, strength=0.25)
+        belief = case.posterior.from_weight(VALUES, strength=0.25, generator=torch.Generator())
         np.testing.assert_array_equal(case.posterior.mode(*belief), np.sign(VALUES.numpy()))
         np.testing.assert_allclose(case.coordinate(*belief).square().mean().sqrt(), 0.25, rtol=1e-12)
 

@@ -9,6 +9,7 @@ from tests.tolerance import assert_within_standard_errors
 from varbnn.kernels import draw_relaxed, draw_signs, reference, signs_from, using_backend
 from varbnn.kernels.backend import REFERENCE, usable_backends
 from varbnn.kernels.draws import LEAST
+from varbnn.posteriors import SignedBernoulli
 
 pytestmark = pytest.mark.skipif(usable_backends() == [REFERENCE], reason="no compiled library")
 
@@ -115,3 +116,8 @@ def test_a_compiled_graph_draws_afresh_and_follows_the_seed():
     assert bool((first.abs() == 2).all())
     torch.manual_seed(11)
     assert torch.equal(compiled(FAIR), first)
+
+
+def test_samples_of_one_law_lie_in_order_in_memory():
+    coin = SignedBernoulli(natural=torch.zeros(2048))
+    assert coin.sample((5,)).is_contiguous()

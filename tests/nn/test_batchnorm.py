@@ -149,7 +149,7 @@ def test_an_overflow_before_a_batch_norm_is_told_and_changes_nothing(size):
     model = vb.binarize(nn.Sequential(*network(), nn.BatchNorm1d(2)))
     model(torch.randn(9, 4))
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    with pytest.raises(InputError, match="too large for the model's precision"):
+    with pytest.raises(InputError, match="too large for their precision"):
         vb.refresh_batchnorm(model, torch.cat([torch.randn(20, 4), torch.full((1, 4), size)]))
     assert all(torch.equal(buffer, before[name]) for name, buffer in model.named_buffers())
 
@@ -237,3 +237,11 @@ def test_batches_of_arrays_take_the_precision_of_the_model():
 def test_a_dataset_is_no_loader(refresh):
     with pytest.raises(InputError, match=r"wrap it: DataLoader\(data, batch_size=256\)"):
         refresh(network(), torch.utils.data.TensorDataset(torch.randn(10, 4)))
+
+
+def test_statistics_of_nan_are_no_matter_of_large_inputs():
+    model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
+    with torch.no_grad():
+        model[0].bias[1] = torch.nan
+    with pytest.raises(InputError, match="NaN or infinite, though the inputs are finite"):
+        vb.refresh_batchnorm(model, torch.randn(8, 4))

@@ -1,6 +1,7 @@
 """binarize: what becomes binary, what stays real, and that everything else about the model survives."""
 
 import copy
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -301,3 +302,19 @@ def test_setting_the_weight_says_where_to_write():
         vb.as_prior(nn.Linear(2, 2))
     with pytest.raises(InputError, match=r"BayesBiNN\(model.parameters\(\)"):
         vb.optim.BayesBiNN(layer, lr=0.1, dataset_size=10)
+
+
+def test_a_posterior_that_fails_half_way_leaves_the_model_as_it_was():
+    @dataclass(frozen=True, repr=False)
+    class Fails(vb.posteriors.Bernoulli):
+        def initial(self, weight, generator=None):
+            if weight.shape[0] == 2:
+                raise RuntimeError("not this one")
+            return super().initial(weight, generator)
+
+    model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(RuntimeError, match="not this one"):
+        vb.binarize(model, Fails())
+    assert [type(layer) for layer in model] == [nn.Linear, nn.Linear]
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())

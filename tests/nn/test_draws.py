@@ -264,6 +264,34 @@ def test_layers_of_which_a_part_of_the_belief_is_tied_or_the_posterior_differs_d
         assert not torch.equal(seen[model[0]], seen[model[2]])
 
 
+@pytest.mark.parametrize("numerics", ["exact", "reference"])
+def test_tied_layers_whose_posterior_keeps_buffers_have_the_modes_that_training_made(numerics):
+    posterior = vb.posteriors.Bernoulli("concrete", numerics=numerics)
+    model = vb.binarize(nn.Sequential(nn.Linear(16, 16, bias=False), nn.Linear(16, 16, bias=False)), posterior)
+    model[1].natural = model[0].natural
+    rule = vb.optim.BayesBiNN(model.parameters(), lr=0.5, dataset_size=3, temperature=0.1)
+    for _ in range(5):
+        rule.zero_grad()
+        model(X).square().mean().backward()
+        rule.step()
+    assert torch.equal(model.eval()[0].weight, model[1].weight)
+
+
+def test_tied_layers_share_a_draw_whichever_of_them_trains_and_has_which_posterior():
+    model = vb.binarize(nn.Sequential(*(nn.Linear(16, 16, bias=False) for _ in range(4))))
+    for layer in list(model)[1:]:
+        layer.natural = model[0].natural
+    model[0].eval()
+    model[1].posterior = vb.posteriors.Bernoulli(init_scale=0.7)
+    drawn = []
+    for layer in model:
+        layer.register_forward_hook(lambda layer, x, y: drawn.append(layer.weight))
+    model(X)
+    assert torch.equal(drawn[0], model[0].posterior.mode(model[0].natural))
+    assert drawn[2] is drawn[3]
+    assert not torch.equal(drawn[1], drawn[2])
+
+
 def test_layers_whose_tie_was_broken_draw_apart():
     model = tied()
     seen = watched(model)

@@ -134,3 +134,14 @@ def test_a_model_that_was_never_binarized_is_told_so():
 def test_a_model_without_values_has_no_summary():
     with pytest.raises(InputError, match="meta device"):
         vb.summary(vb.binarize(nn.Linear(4, 3)).to("meta"))
+
+
+def test_tied_layers_are_measured_once():
+    model = vb.binarize(nn.Sequential(nn.Linear(8, 8, bias=False), nn.Linear(8, 8, bias=False), nn.Linear(8, 2)))
+    prior = vb.as_prior(model)
+    model[1].natural = model[0].natural
+    state = vb.health(model, prior=[prior[0], prior[2]], warn=False)
+    assert state.weights == 8 * 8 + 8 * 2
+    assert list(state.layer_entropy_bits) == ["0", "2"]
+    assert state.kl == 0
+    assert vb.health(model, prior=vb.as_prior(model), warn=False).flips == 0

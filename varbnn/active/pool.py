@@ -79,7 +79,7 @@ class Pool:
             prediction: for the unlabelled inputs, in the order of `unlabelled`.
             count: at most as many as are left.
             acquisition: by which score: a name, or a function of one's own from the prediction to N finite numbers, the
-                higher, the more is learnt. Of a `RegressionPrediction` it may be ``lambda p: p.epistemic``.
+                higher, the more is learnt. For regression with one output it may be ``lambda p: p.epistemic[:, 0]``.
             power: None takes the highest scores. A number draws, with probability ∝ score^power, so that a large batch
                 is not all of a kind; 1 is the published one. Not for "margin", whose scores are negative.
 

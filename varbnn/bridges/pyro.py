@@ -14,7 +14,7 @@ from varbnn import posteriors
 from varbnn.checks import finite_number
 from varbnn.errors import InputError, import_extra
 from varbnn.nn import BinaryLayer, binary_layers
-from varbnn.nn.draws import holding
+from varbnn.nn.draws import beliefs_of, holding, with_first
 
 pyro: Any = import_extra("pyro", "pyro")
 mixin: Any = import_extra("pyro.distributions.torch_distribution", "pyro").TorchDistributionMixin
@@ -40,24 +40,20 @@ class SignedBernoulli(posteriors.SignedBernoulli, mixin):
     (torch.Size([2, 3]), True)
     """
 
-    def expand(self, batch_shape: Any, _instance: Any = None) -> SignedBernoulli:
-        expanded = SignedBernoulli(natural=self.natural.expand(batch_shape), validate_args=False)
-        expanded._validate_args = self._validate_args
-        return expanded
-
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
             self._validate_sample(value)
         return _line(self.natural, value)
 
 
-class PyroNetwork(nn.Module):
-    """A model with binary layers that samples its weights from their prior when a program in Pyro calls it.
+class PyroNetwork:
+    """A model with binary layers as a function in a program in Pyro, which samples the weights from their prior.
 
     Each ±1 weight is a sample site, ``"network.hidden.weight"`` for the layer `hidden`. `guide` samples the same sites
     from the beliefs of the model. ``Trace_ELBO`` and ``TraceMeanField_ELBO`` then train the beliefs in place, and
     `varbnn.predict`, `varbnn.health` and `varbnn.pack` know the trained model as it stands. Real parameters, such as
-    biases and batch norms, are optimised as they are.
+    biases and batch norms, are optimised as they are; parameters that want no gradient stay out of it. Layers tied by
+    one belief are one site.
 
     What arrives in a belief is the natural gradient of the bound, the one in μ, and its part that comes from the prior
     is exact whatever was drawn (Roeder et al. 2017, "Sticking the Landing"). So a step of plain SGD with the rate ρ is
@@ -79,14 +75,15 @@ class PyroNetwork(nn.Module):
     >>> import pyro, varbnn as vb
     >>> from pyro.distributions import Categorical
     >>> pyro.clear_param_store()
-    >>> network = PyroNetwork(vb.binarize(nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))))
+    >>> net = vb.binarize(nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)))
+    >>> network = PyroNetwork(net)
     >>> def model(x, y):
     ...     logits = network(x)
     ...     with pyro.plate("data", len(x)):
     ...         pyro.sample("y", Categorical(logits=logits), obs=y)
     >>> x, y = torch.eye(4), torch.tensor([0, 1, 2, 0])
     >>> pyro.infer.Trace_ELBO().differentiable_loss(model, network.guide, x, y).backward()
-    >>> network.network[0].natural.grad.shape
+    >>> net[0].natural.grad.shape
     torch.Size([3, 4])
     """
 
@@ -98,8 +95,7 @@ class PyroNetwork(nn.Module):
         temperature: float = 1.0,
         name: str = "network",
     ) -> None:
-        super().__init__()
-        layers = list(binary_layers(network)) if isinstance(network, nn.Module) else []
+        layers = beliefs_of(network) if isinstance(network, nn.Module) else []
         if not layers:
             raise InputError(f"{type(network).__name__} has no binary layer to sample; call varbnn.binarize first")
         for place, layer in layers:
@@ -109,24 +105,23 @@ class PyroNetwork(nn.Module):
         self.temperature = finite_number("temperature", temperature, above=0)
         self.name = name
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """What the network with the sampled weights answers; for use in a model.
 
         Raises:
-            InputError: a weight of another shape (it was sampled inside a plate, or for vectorised particles), or
-                another network's parameters stand in Pyro's parameter store under the same name.
+            InputError: a weight of another shape (it was sampled inside a plate, or for vectorised particles), or other
+                tensors stand in Pyro's parameter store under the names of its parameters.
         """
-        pyro.module(self.name, self.network)
-        self._require_own_parameters()
-        layers, weights = [], []
+        self._show_parameters()
+        weights: dict[BinaryLayer, Tensor] = {}
         for (site, layer), natural in zip(self._sites(), self.priors, strict=True):
             natural = natural.to(layer.belief[0])
             weight = self._sample(site, SignedBernoulli(natural=natural.expand(layer.belief[0].shape)))
             if weight.shape != layer.belief[0].shape:
                 raise InputError(f"{site} must be {tuple(layer.belief[0].shape)}, got {tuple(weight.shape)}; {ALONE}")
-            layers.append(layer)
-            weights.append(weight)
-        with holding(layers, weights):
+            weights[layer] = weight
+        pairs = list(with_first(layer for _, layer in binary_layers(self.network)))
+        with holding([layer for layer, _ in pairs], [weights[first] for _, first in pairs]):
             return self.network(*args, **kwargs)
 
     def guide(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
@@ -143,17 +138,17 @@ class PyroNetwork(nn.Module):
         return weight
 
     def _sites(self) -> Iterator[tuple[str, BinaryLayer]]:
-        for place, layer in binary_layers(self.network):
+        for place, layer in beliefs_of(self.network):
             yield ".".join(filter(None, (self.name, place, "weight"))), layer
 
-    def _require_own_parameters(self) -> None:
-        kept = pyro.get_param_store()
+    def _show_parameters(self) -> None:
+        """To Pyro, whose optimizers train what a program shows them."""
         for place, parameter in self.network.named_parameters():
-            key = pyro.params.param_with_module_name(self.name, place)
-            if parameter.requires_grad and kept[key].unconstrained() is not parameter:
+            key = f"{self.name}.{place}"
+            if parameter.requires_grad and pyro.param(key, parameter).unconstrained() is not parameter:
                 raise InputError(
-                    f"Pyro's parameter store holds a {key} of another network, which an optimizer would train in place "
-                    "of this one; call pyro.clear_param_store(), or give this network another name="
+                    f"Pyro's parameter store holds another tensor as {key}, which its optimizers would train in place "
+                    "of this network's; call pyro.clear_param_store(), which changes no model, or give another name="
                 )
 
 
@@ -214,7 +209,11 @@ def _require_signs(place: str, layer: BinaryLayer) -> None:
 
 def _priors(layers: Sequence[BinaryLayer], prior: float | Sequence[Tensor]) -> list[Tensor]:
     if not isinstance(prior, Sequence):
-        prior = [torch.tensor(float(prior))] * len(layers)
+        prior = [torch.tensor(finite_number("prior", prior, note=", or a list with one tensor per layer"))] * len(
+            layers
+        )
+    if not all(isinstance(value, Tensor) for value in prior):
+        raise InputError("prior must be a number, or a list with one tensor per layer such as varbnn.as_prior(model)")
     if len(prior) != len(layers):
         raise InputError(f"prior has {len(prior)} tensors for {len(layers)} binary layers; give one for each, in order")
     for value, layer in zip(prior, layers, strict=True):

@@ -8,9 +8,10 @@ Order = list[int] | None
 
 
 def memory_order(tensor: Tensor) -> Order:
-    """The axes of `tensor` from the one with the largest steps in memory to the smallest; None if they lie in order.
+    """The axes of `tensor` from the one with the largest steps in memory to the smallest.
 
-    A tensor that fills its memory without gaps, as in ``torch.channels_last``, is contiguous once it is `turned`.
+    None if they lie in order, or in none, because the tensor is expanded. A tensor that fills its memory without gaps,
+    as in ``torch.channels_last``, is contiguous once it is `turned`.
 
     >>> import torch
     >>> memory_order(torch.zeros(2, 3, 4, 5)), memory_order(torch.zeros(2, 3, 4).transpose(0, 2))
@@ -19,6 +20,8 @@ def memory_order(tensor: Tensor) -> Order:
     if tensor.is_contiguous():
         return None  # as nearly always: a permutation takes longer than many a small draw
     steps = tensor.stride()
+    if 0 in steps:
+        return None
     return sorted(range(tensor.dim()), key=lambda axis: -steps[axis])
 
 

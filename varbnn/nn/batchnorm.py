@@ -216,9 +216,9 @@ class Pool:
         """
         if not bool((self.total + self.squares).isfinite().all()):
             raise InputError(
-                "what a batch norm sees, or its square, is too large for the model's precision, though the inputs are "
-                "finite: its statistics would be infinite. Standardise the inputs, normalise earlier in the model, or "
-                "use float32"
+                "what a batch norm sees, or its square, is NaN or infinite, though the inputs are finite. If the "
+                "model's parameters are finite too, it is too large for their precision: standardise the inputs, "
+                "normalise earlier in the model, or use float32"
             )
         mean = self.total / self.count
         # squares minus their mean part cancel at worst to a small negative number

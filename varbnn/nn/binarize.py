@@ -24,7 +24,7 @@ from varbnn.nn.draws import (
     refuse_sharded,
     sampled,
 )
-from varbnn.nn.layer import PASSING, BinaryLayer
+from varbnn.nn.layer import PASSING, BinaryLayer, first_belief
 from varbnn.nn.linear import BinaryLinear
 from varbnn.nn.misfit import refuse_misfit
 from varbnn.nn.own_code import own_code
@@ -114,8 +114,9 @@ def binarize(
             raise InputError(f"generator must be a torch.Generator on the device of the weights, got {generator!r}")
     posterior = posterior or Bernoulli()
     start = posterior.initial if strength is None else partial(posterior.from_weight, strength=strength)
-    for module in chosen:
-        TWINS[type(module)].adopt(module, posterior, partial(start, generator=generator))
+    beliefs = [first_belief(module, posterior, partial(start, generator=generator)) for module in chosen]
+    for module, belief in zip(chosen, beliefs, strict=True):
+        TWINS[type(module)].adopt(module, posterior, belief)
     draw_once_per_forward(model)
     if not _guards(model):
         model.register_load_state_dict_pre_hook(_refuse_misfits)

@@ -27,7 +27,7 @@ def binary_layers(model: nn.Module) -> Iterator[tuple[str, BinaryLayer]]:
 
 
 def with_first(layers: Iterable[BinaryLayer]) -> Iterator[tuple[BinaryLayer, BinaryLayer]]:
-    """Each layer beside the first of `layers` that has the same belief: itself, unless the two are tied.
+    """Each layer beside the first of `layers` with the same belief and an equal posterior: itself, unless it is tied.
 
     >>> from varbnn.nn import BinaryLinear
     >>> one, other = BinaryLinear(3, 3), BinaryLinear(3, 3)
@@ -35,14 +35,23 @@ def with_first(layers: Iterable[BinaryLayer]) -> Iterator[tuple[BinaryLayer, Bin
     >>> [first is one for _, first in with_first([one, other])]
     [True, True]
     """
-    seen: dict[tuple[int, ...], BinaryLayer] = {}
+    seen: dict[tuple[int, ...], list[BinaryLayer]] = {}
     for layer in layers:
-        own = [layer._parameters.get(name) for name in layer.posterior.names]
-        if any(parameter is None for parameter in own):
+        held = {**layer._parameters, **layer._buffers}
+        own = [held.get(name) for name in (*layer.posterior.names, *layer.posterior.buffer_names)]
+        if any(tensor is None for tensor in own):
             yield layer, layer  # parametrized
             continue
-        first = seen.setdefault(tuple(map(id, own)), layer)
-        yield layer, first if first is layer or first.posterior == layer.posterior else layer
+        alike = seen.setdefault(tuple(map(id, own)), [])
+        alike.append(layer)
+        yield layer, next(first for first in alike if first is layer or first.posterior == layer.posterior)
+
+
+def beliefs_of(model: nn.Module) -> list[tuple[str, BinaryLayer]]:
+    """The binary layers of `model` with their names, of those that are tied the first."""
+    named = list(binary_layers(model))
+    pairs = zip(named, with_first(layer for _, layer in named), strict=True)
+    return [(name, layer) for (name, layer), (_, first) in pairs if first is layer]
 
 
 def draw_once_per_forward(model: nn.Module) -> None:
@@ -77,12 +86,15 @@ def draws_once(hook: object) -> bool:
 def _open(model: nn.Module, args: Any) -> None:
     here = id(model)
     common: dict[str, Tensor] = {}
-    for layer, first in with_first(layer for _, layer in binary_layers(model)):
+    layers = [layer for _, layer in binary_layers(model)]
+    firsts = dict(with_first(layer for layer in layers if layer.training))
+    for layer in layers:
         # an interrupt breaks a pass off without closing it: the next pass of the same model starts afresh all the same
         if layer._pass in (None, here):
             layer._pass, layer._drawn = here, None
             # in a tuple: a layer that is an attribute of another ends a compiled graph
-            layer._tied = (first,) if first is not layer and first.training else None
+            first = firsts.get(layer, layer)
+            layer._tied = None if first is layer else (first,)
             if layer._pair is not None:
                 layer._pair.end()
             layer.share_noise(common)
@@ -155,8 +167,10 @@ def at_mode(model: nn.Module) -> AbstractContextManager[None]:
 def joint_sample(layers: Iterable[BinaryLayer], generator: torch.Generator | None = None) -> Iterator[Tensor]:
     """One sample of each layer, all from the same network: layers that share their noise or their belief do so here."""
     common: dict[str, Tensor] = {}
-    drawn: dict[BinaryLayer, Tensor] = {}
-    for layer, first in with_first(layers):
+    pairs = list(with_first(layers))
+    tied = {first for layer, first in pairs if first is not layer}
+    drawn: dict[BinaryLayer, Tensor] = {}  # of those alone: the others can be let go
+    for layer, first in pairs:
         if first in drawn:
             yield drawn[first]
             continue
@@ -166,8 +180,10 @@ def joint_sample(layers: Iterable[BinaryLayer], generator: torch.Generator | Non
             if key not in common:
                 common[key] = posterior.noise(belief[0], generator)
             noise = common[key].to(belief[0])
-        drawn[layer] = posterior.sample(*belief, noise=noise, generator=generator)
-        yield drawn[layer]
+        weight = posterior.sample(*belief, noise=noise, generator=generator)
+        if layer in tied:
+            drawn[layer] = weight
+        yield weight
 
 
 @contextmanager

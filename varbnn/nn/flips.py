@@ -7,18 +7,18 @@ from torch import Tensor, nn
 
 from varbnn import bits
 from varbnn.errors import InputError
-from varbnn.nn.draws import binary_layers, gathered
+from varbnn.nn.draws import beliefs_of, gathered
 
 
 @torch.no_grad()
 def packed_modes(model: nn.Module) -> list[Tensor]:
-    """The most probable sign of every binary weight as bits, one tensor per binary layer, on the CPU.
+    """The most probable sign of every binary weight as bits, one tensor per belief, on the CPU.
 
     Raises:
         InputError: a belief has NaN or infinite entries.
     """
     modes = []
-    for name, layer in binary_layers(model):
+    for name, layer in beliefs_of(model):
         belief = [gathered(tensor) for tensor in layer.belief]
         if not all(bool(torch.isfinite(tensor).all()) for tensor in belief):
             raise InputError(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from varbnn.errors import InputError, VarbnnWarning
-from varbnn.nn.draws import binary_layers, gathered
+from varbnn.nn.draws import beliefs_of, gathered
 from varbnn.nn.flips import differing, packed_modes
 from varbnn.nn.layer import BinaryLayer
 
@@ -59,6 +59,8 @@ class Health:
 def health(model: nn.Module, *, prior: Sequence[Tensor] | None = None, warn: bool = True) -> Health:
     """Measure how sure the beliefs of `model` are, and warn if they have collapsed or never left the prior.
 
+    Layers that are tied by one belief count as one, under the name of the first.
+
     Args:
         model: with binary layers.
         prior: one tensor per belief parameter in the order of the layers, such as `varbnn.as_prior` of yesterday's
@@ -74,7 +76,7 @@ def health(model: nn.Module, *, prior: Sequence[Tensor] | None = None, warn: boo
     >>> 0.99 < state.entropy_bits < 1, state.flips is None
     (True, True)
     """
-    layers = [layer for _, layer in binary_layers(model)]
+    layers = [layer for _, layer in beliefs_of(model)]
     state, modes = health_since(model, [layer._last_mode for layer in layers], prior)
     for layer, mode in zip(layers, modes, strict=True):
         layer._last_mode = mode
@@ -90,9 +92,9 @@ def health_since(
     """As `health`, without its memory: flips are counted from `modes`, and those of now come back too.
 
     Args:
-        modes: of each binary layer as `packed_modes` gives them, or None where there are none yet.
+        modes: of each belief as `packed_modes` gives them, or None where there are none yet.
     """
-    layers = list(binary_layers(model))
+    layers = beliefs_of(model)
     if not layers:
         raise InputError(f"{type(model).__name__} has no binary layer; call varbnn.binarize first")
     priors = [None] * len(layers) if prior is None else _by_layer(prior, layers)

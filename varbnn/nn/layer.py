@@ -15,10 +15,23 @@ from varbnn.nn.misfit import refuse_misfit, require_belief
 from varbnn.nn.pairs import Change, Pair, in_backward, refuse_recomputation
 from varbnn.posteriors import Bernoulli, Posterior, SignedBernoulli, mark_belief
 
-Start = Callable[[Tensor], tuple[Tensor, ...]]
+Belief = tuple[Tensor, ...]
 
 PASSING = frozenset(("_pass", "_drawn", "_held", "_common", "_tied", "_pair", "_paired", "_reused", "_last_mode"))
 """Attributes that live for a forward pass or two."""
+
+
+def first_belief(layer: nn.Module, posterior: Posterior, start: Callable[[Tensor], Belief]) -> Belief:
+    """The belief that `start` gives for the weight of a layer, which is not changed.
+
+    Raises:
+        InputError: it is no belief of `posterior`.
+    """
+    weight = layer.get_parameter("weight")
+    real = weight.detach().to(torch.promote_types(weight.dtype, torch.float32))
+    values = start(real)
+    require_belief(posterior, values, real)
+    return values
 
 
 class BinaryLayer(nn.Module):
@@ -43,28 +56,26 @@ class BinaryLayer(nn.Module):
 
     def __init__(self, *args: Any, posterior: Posterior | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._take_weight(posterior or Bernoulli())
+        posterior = posterior or Bernoulli()
+        self._take_weight(posterior, first_belief(self, posterior, posterior.initial))
 
     @classmethod
-    def adopt(cls, layer: nn.Module, posterior: Posterior, start: Start | None = None) -> Self:
+    def adopt(cls, layer: nn.Module, posterior: Posterior, belief: Belief) -> Self:
         """Turn a torch layer into its binary twin, in place: the object, its hooks, options and bias stay.
 
         Args:
             layer: of exactly the torch class that `cls` is the twin of.
             posterior: what is believed about the weight.
-            start: gives the belief to start from for a real weight; ``posterior.initial`` when absent.
+            belief: its tensors, as `first_belief` gives them.
         """
         layer.__class__ = cls
         assert isinstance(layer, cls)
-        layer._take_weight(posterior, start)
+        layer._take_weight(posterior, belief)
         return layer
 
-    def _take_weight(self, posterior: Posterior, start: Start | None = None) -> None:
+    def _take_weight(self, posterior: Posterior, values: Belief) -> None:
         weight = self._parameters.pop("weight")
         assert weight is not None
-        real = weight.detach().to(torch.promote_types(weight.dtype, torch.float32))
-        values = (start or posterior.initial)(real)
-        require_belief(posterior, values, real)
         self.posterior = posterior
         count = len(posterior.names)
         for name, value in zip(posterior.names, values[:count], strict=True):

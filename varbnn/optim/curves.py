@@ -37,7 +37,7 @@ class Constant(Curve):
     value: float
 
     def __post_init__(self) -> None:
-        finite_number("value", self.value)
+        object.__setattr__(self, "value", finite_number("value", self.value))
 
     def __call__(self, step: int) -> float:
         return self.value
@@ -52,9 +52,10 @@ class _Ramp(Curve):
     steps: int
 
     def __post_init__(self) -> None:
-        finite_number("start", self.start)
-        finite_number("end", self.end)
-        whole_number("steps", self.steps, note=" (how many steps the way from start to end takes)")
+        object.__setattr__(self, "start", finite_number("start", self.start))
+        object.__setattr__(self, "end", finite_number("end", self.end))
+        steps = whole_number("steps", self.steps, note=" (how many steps the way from start to end takes)")
+        object.__setattr__(self, "steps", steps)
 
     @property
     def landmarks(self) -> tuple[int, ...]:
@@ -81,7 +82,7 @@ class Linear(_Ramp):
         steps: at least 1.
 
     Raises:
-        InputError: start or end is no finite number, or steps no positive integer.
+        InputError: start or end is no finite number, or steps no whole number ≥ 1.
 
     >>> curve = Linear(1e-5, 1e-8, steps=4)
     >>> [f"{curve(t):.1e}" for t in range(6)]
@@ -102,7 +103,7 @@ class Cosine(_Ramp):
         start, end, steps: as for `Linear`. torch's CosineAnnealingLR would rise again after `steps`; this stays.
 
     Raises:
-        InputError: start or end is no finite number, or steps no positive integer.
+        InputError: start or end is no finite number, or steps no whole number ≥ 1.
 
     >>> curve = Cosine(1.0, 0.0, steps=4)
     >>> [round(curve(t), 4) for t in range(6)]
@@ -123,7 +124,7 @@ class Exponential(_Ramp):
         start, end, steps: as for `Linear`, start and end both positive.
 
     Raises:
-        InputError: start or end is not positive and finite, or steps no positive integer.
+        InputError: start or end is not positive and finite, or steps no whole number ≥ 1.
 
     >>> curve = Exponential(1e-2, 1e-6, steps=4)
     >>> [f"{curve(t):.0e}" for t in range(6)]
@@ -152,7 +153,7 @@ class Staircase(Curve):
         every: length of a stair in steps, at least 1.
 
     Raises:
-        InputError: start is no finite number, factor is not positive and finite, or every no positive integer.
+        InputError: start is no finite number, factor is not positive and finite, or every no whole number ≥ 1.
 
     >>> curve = Staircase(1e-4, 0.1, every=2)
     >>> [f"{curve(t):.0e}" for t in range(6)]
@@ -164,9 +165,11 @@ class Staircase(Curve):
     every: int
 
     def __post_init__(self) -> None:
-        finite_number("start", self.start)
-        finite_number("factor", self.factor, above=0, note=" (below 1 goes down, above 1 up)")
-        whole_number("every", self.every, note=" (how many steps a stair is long)")
+        object.__setattr__(self, "start", finite_number("start", self.start))
+        factor = finite_number("factor", self.factor, above=0, note=" (below 1 goes down, above 1 up)")
+        object.__setattr__(self, "factor", factor)
+        every = whole_number("every", self.every, note=" (how many steps a stair is long)")
+        object.__setattr__(self, "every", every)
 
     @property
     def landmarks(self) -> tuple[int, ...]:

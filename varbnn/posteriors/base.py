@@ -252,7 +252,8 @@ class Posterior(ABC):
         tensor([0.4338, 0.0000])
         """
         here = self.distribution(*belief)
-        require(not isinstance(prior, Tensor), "prior is a tuple, as a belief may have several tensors: prior=(prior,)")
+        a_belief = prior is None or isinstance(prior, tuple | list)
+        require(a_belief, "prior is a tuple, as a belief may have several tensors: prior=(natural,) for a Bernoulli")
         other = torch.zeros_like(here.natural) if prior is None else self.distribution(*prior).natural
         return torch.distributions.kl_divergence(here, SignedBernoulli(natural=other, validate_args=False))
 

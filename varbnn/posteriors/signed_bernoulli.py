@@ -68,7 +68,7 @@ class SignedBernoulli(Distribution):
         super().__init__(self.natural.shape, validate_args=validate_args)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> SignedBernoulli:
-        expanded = SignedBernoulli(natural=self.natural.expand(batch_shape), validate_args=False)
+        expanded = type(self)(natural=self.natural.expand(batch_shape), validate_args=False)
         expanded._validate_args = self._validate_args
         return expanded
 

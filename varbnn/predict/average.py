@@ -170,6 +170,8 @@ def _drawn(
 
 
 def _require_sensible(model: nn.Module, num_samples: int, task: str, noise_variance: Values | float | None) -> None:
+    if not isinstance(model, nn.Module):
+        raise InputError(f"predict takes a model, a packed ensemble or a Predictor, got a {type(model).__name__}")
     if task not in READ:
         raise InputError(f"task must be 'classification', 'regression' or 'gaussian', got {task!r}")
     if task == "classification" and any(isinstance(module, LearnedNoise) for module in model.modules()):

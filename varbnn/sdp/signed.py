@@ -63,7 +63,7 @@ def with_sign_layers(model: nn.Module) -> nn.Module:
         bias = module._parameters.get("bias")
         scale = ChannelScale(magnitudes[:, 0], bias, weight.dim() - 2)
         module.register_parameter("bias", None)
-        TWINS[type(module)].adopt(module, Point())
+        TWINS[type(module)].adopt(module, Point(), (weight.detach().clone(),))
         pairs[module] = nn.Sequential(module, scale).train(module.training)
     if not pairs:
         raise InputError("no layer of the model has weights of one magnitude per row; call binarize_layerwise first")
