@@ -228,14 +228,7 @@ class _Run:
         self, model: nn.Module, optimizer: torch.optim.Optimizer, scheduler: Any, loader: Iterable[Any]
     ) -> None:
         self.stateful = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
-        groups = getattr(loader, "batch_sampler", None)
-        owners = {"loader": loader, "sampler": getattr(loader, "sampler", None)}
-        owners |= {"batch_sampler": groups, "its sampler": getattr(groups, "sampler", None)}
-        self.generators = {
-            name: generator
-            for name, owner in owners.items()
-            if isinstance(generator := getattr(owner, "generator", None), torch.Generator)
-        }
+        self.generators = saving.generators_of(loader)
         self.optimizer = optimizer
 
     def save(self, path: Path, history: list[dict[str, float]]) -> None:
