@@ -149,7 +149,7 @@ def test_a_checkpoint_of_other_settings_loads_nothing(tmp_path, changed, match):
 
 def test_a_file_that_is_no_checkpoint_and_a_folder_that_is_not_there_are_named(tmp_path):
     (tmp_path / "run.pt").write_text("nothing")
-    with pytest.raises(CheckpointError, match="is no checkpoint of varbnn.integer.fit"):
+    with pytest.raises(CheckpointError, match=r"is no checkpoint of varbnn\.integer\.fit"):
         run(checkpoint=tmp_path / "run.pt")
     with pytest.raises(CheckpointError, match="there is no folder"):
         run(checkpoint=tmp_path / "nowhere" / "run.pt")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.oracles import integer as oracle
 from varbnn.errors import InputError
@@ -67,6 +68,31 @@ def test_float_products_and_integer_products_train_the_same_bits_and_no_state_is
     assert {value.dtype for value in states[0].values()} == {torch.int8, torch.int32}
     assert not list(network.parameters())
     assert [name for name in states[0] if not torch.equal(states[0][name], states[1][name])] == []
+
+
+class Floats(TorchDispatchMode):
+    """Which operations give floating-point tensors."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = set()
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        result = operation(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor) and (result.is_floating_point() or result.is_complex()):
+            self.found.add(operation.overloadpacket.__name__)
+        return result
+
+
+@pytest.mark.parametrize("products, allowed", [("int32", set()), ("float32", {"_to_copy", "mm"})])
+def test_no_operation_of_a_step_is_in_floating_point_but_float_products(products, allowed):
+    network = IntegerNetwork(WIDTHS, spread=16, products=products, generator=generator(0))
+    codes, labels = batch(generator(2))
+    with Floats() as floats:
+        step(network, codes, labels, 2, generator(1))
+        network(codes)
+        network.sample(1)
+    assert floats.found <= allowed
 
 
 def test_half_and_double_leave_the_integers():

@@ -11,7 +11,7 @@ def power(number):
 
 
 def step(counters, thresholds, codes, labels, shift, *, bits, spread, uniform):
-    """One step in place; `uniform` (low, high, shape) draws the integers. Returns scores and the largest of each kind."""
+    """One step in place; `uniform` (low, high, shape) draws. Returns the scores and the largest of each kind."""
     weights = [np.where(h + (uniform(-spread, spread, h.shape) if spread else 0) >= 0, 1, -1) for h in counters]
     activations, sums = [codes], []
     for weight, threshold in zip(weights, [*thresholds, 0], strict=True):
@@ -20,7 +20,7 @@ def step(counters, thresholds, codes, labels, shift, *, bits, spread, uniform):
     scores, error, largest = sums[-1], np.zeros_like(sums[-1]), dict(error=0, below=0, update=0)
     margin = 4 * 2 ** power(counters[-1].shape[1])
     for row, label in enumerate(labels):
-        rival = max((c for c in range(scores.shape[1]) if c != label), key=lambda c: scores[row, c])  # noqa: B023
+        rival = np.argmax(np.where(np.arange(scores.shape[1]) == label, scores.min() - 1, scores[row]))
         if scores[row, rival] > scores[row, label] - margin:
             error[row, label], error[row, rival] = 4, -4
     for depth in range(len(counters) - 1, -1, -1):
