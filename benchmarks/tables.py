@@ -10,6 +10,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import integer_tables
 import posterior_ablation_tables
 import query_tables
 import uncertainty_tables
@@ -202,6 +203,7 @@ def tables() -> dict[str, dict[str, str]]:
         "docs/continual-permuted.md": made_permuted,
         "docs/continual-split.md": made_split,
         "docs/defaults.md": posterior_ablation_tables.tables(),
+        "docs/integer.md": integer_tables.tables(),
         "docs/layerwise.md": layer_tables(),
         "docs/packed.md": {"packed-speed": packed_table(read(RESULTS / "packed.json"), PACKED | GATED)},
         "docs/querying.md": query_tables.tables(),

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import varbnn as vb
-from varbnn import continual
+from varbnn import continual, integer
 from varbnn.sdp import binarize_layerwise, least_squares_batch
 
 X, Y = torch.randn(20, 4, generator=torch.Generator().manual_seed(0)), torch.arange(20) % 3
@@ -48,6 +48,11 @@ def solved(progress):
     least_squares_batch(np.eye(4), np.ones((4, 3)), progress=progress)
 
 
+def integers(progress):
+    codes = torch.where(X > 0, 1, -1).to(torch.int8)
+    integer.fit(integer.IntegerNetwork([4, 8, 3]), [(codes, Y)], epochs=2, progress=progress)
+
+
 LONG = {
     "fit": fitted,
     "learn": learned,
@@ -55,6 +60,7 @@ LONG = {
     "pack": lambda progress: vb.pack(network(), 3, refresh_bn=X, progress=progress),
     "predict packed": lambda progress: vb.predict(vb.pack(network(), 3, refresh_bn=X), X, progress=progress),
     "least_squares_batch": solved,
+    "integer.fit": integers,
     "binarize_layerwise": lambda progress: binarize_layerwise(nn.Sequential(nn.Linear(4, 2)), X, progress=progress),
 }
 

@@ -2,7 +2,7 @@
 
 from importlib.metadata import version
 
-from varbnn import active, bits, continual, errors, nn, optim, posteriors, presets
+from varbnn import active, bits, continual, errors, integer, nn, optim, posteriors, presets
 from varbnn.kernels import backend_info
 from varbnn.nn import antithetic, binarize, freeze, health, refresh_batchnorm, sampled, summary
 from varbnn.packed import AveragePrediction, PackedEnsemble, Predictor, load_packed, pack
@@ -44,6 +44,7 @@ __all__ = [
     "fit",
     "freeze",
     "health",
+    "integer",
     "load_packed",
     "nn",
     "optim",

@@ -122,6 +122,18 @@ def restore(path: Path, items: Mapping[str, Any], state: Mapping[str, Any]) -> N
         raise CheckpointError(f"{path} belongs to another model or optimizer: {error}") from error
 
 
+def generators_of(loader: object) -> dict[str, torch.Generator]:
+    """The generators that decide what `loader` yields, its own and its samplers', by where they are."""
+    groups = getattr(loader, "batch_sampler", None)
+    owners = {"loader": loader, "sampler": getattr(loader, "sampler", None)}
+    owners |= {"batch_sampler": groups, "its sampler": getattr(groups, "sampler", None)}
+    return {
+        name: generator
+        for name, owner in owners.items()
+        if isinstance(generator := getattr(owner, "generator", None), torch.Generator)
+    }
+
+
 def random_state() -> dict[str, Any]:
     """Of torch's global generators."""
     state: dict[str, Any] = {"rng": torch.get_rng_state()}

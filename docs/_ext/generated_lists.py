@@ -22,6 +22,7 @@ FIRST = [
     "shift",
     "querying",
     "regression",
+    "integer",
     "continual",
     "continual-permuted",
     "continual-split",

@@ -31,6 +31,10 @@ PROMISED = {
     },
     "08_active_learning": {"accuracy", "last", "area", "figure", "seconds"},
     "09_wrong_labels": {"believing", "doubting", "share", "seconds"},
+    "10_without_floats": {
+        "same_bits", "mode_accuracy", "accuracy", "nll", "ece", "ood_auroc", "entropy_bits", "state_bytes",
+        "packed_bytes", "packed_equal", "seconds",
+    },
 }  # fmt: skip
 
 

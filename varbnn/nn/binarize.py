@@ -24,9 +24,9 @@ from varbnn.nn.draws import (
     refuse_sharded,
     sampled,
 )
-from varbnn.nn.layer import PASSING, BinaryLayer, first_belief
+from varbnn.nn.layer import PASSING, BinaryLayer
 from varbnn.nn.linear import BinaryLinear
-from varbnn.nn.misfit import refuse_misfit
+from varbnn.nn.misfit import first_belief, refuse_misfit
 from varbnn.nn.own_code import own_code
 from varbnn.posteriors import Bernoulli, Posterior
 

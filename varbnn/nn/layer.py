@@ -11,27 +11,12 @@ from torch import Tensor, nn
 from torch.fx import Proxy
 
 from varbnn.errors import InputError
-from varbnn.nn.misfit import refuse_misfit, require_belief
+from varbnn.nn.misfit import Belief, first_belief, refuse_misfit
 from varbnn.nn.pairs import Change, Pair, in_backward, refuse_recomputation
 from varbnn.posteriors import Bernoulli, Posterior, SignedBernoulli, mark_belief
 
-Belief = tuple[Tensor, ...]
-
 PASSING = frozenset(("_pass", "_drawn", "_held", "_common", "_tied", "_pair", "_paired", "_reused", "_last_mode"))
 """Attributes that live for a forward pass or two."""
-
-
-def first_belief(layer: nn.Module, posterior: Posterior, start: Callable[[Tensor], Belief]) -> Belief:
-    """The belief that `start` gives for the weight of a layer, which is not changed.
-
-    Raises:
-        InputError: it is no belief of `posterior`.
-    """
-    weight = layer.get_parameter("weight")
-    real = weight.detach().to(torch.promote_types(weight.dtype, torch.float32))
-    values = start(real)
-    require_belief(posterior, values, real)
-    return values
 
 
 class BinaryLayer(nn.Module):

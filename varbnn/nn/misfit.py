@@ -1,8 +1,8 @@
-"""A checkpoint that holds something else than the beliefs of a layer."""
+"""What the belief of a layer must be: at the start, and in a checkpoint."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from varbnn.errors import CheckpointError, InputError
 from varbnn.posteriors import Posterior
+
+Belief = tuple[Tensor, ...]
 
 
 def refuse_misfit(layer: nn.Module, posterior: Posterior, state: Mapping[str, Any], prefix: str) -> None:
@@ -38,6 +40,19 @@ def refuse_misfit(layer: nn.Module, posterior: Posterior, state: Mapping[str, An
             raise CheckpointError(f"{where}: {name} has shape {tuple(own.shape)}, the checkpoint {tuple(saved.shape)}")
         if not saved.is_meta and not bool(torch.isfinite(saved).all()):
             raise CheckpointError(f"{where}: the checkpoint's {name} has NaN or infinite entries; nothing was loaded")
+
+
+def first_belief(layer: nn.Module, posterior: Posterior, start: Callable[[Tensor], Belief]) -> Belief:
+    """The belief that `start` gives for the weight of a layer, which is not changed.
+
+    Raises:
+        InputError: it is no belief of `posterior`.
+    """
+    weight = layer.get_parameter("weight")
+    real = weight.detach().to(torch.promote_types(weight.dtype, torch.float32))
+    values = start(real)
+    require_belief(posterior, values, real)
+    return values
 
 
 def require_belief(posterior: Posterior, values: Any, weight: Tensor) -> None:

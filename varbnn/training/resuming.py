@@ -25,15 +25,6 @@ def of_rank(path: Path) -> Path:
     return path.with_name(f"{path.name}.{dist.get_rank()}") if several_ranks() else path
 
 
-def generators_of(loader: Iterable[Any]) -> dict[str, torch.Generator]:
-    """The random generators that decide what `loader` yields, beside torch's global one."""
-    groups = getattr(loader, "batch_sampler", None)
-    owners = {"loader": loader, "sampler": getattr(loader, "sampler", None)}
-    owners |= {"batch_sampler": groups, "its sampler": getattr(groups, "sampler", None)}
-    found = {name: getattr(owner, "generator", None) for name, owner in owners.items()}
-    return {name: generator for name, generator in found.items() if isinstance(generator, torch.Generator)}
-
-
 class Run:
     """Everything a run needs to go on as if it had never stopped.
 
@@ -47,7 +38,7 @@ class Run:
     ) -> None:
         stateful = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
         self.stateful = {name: item for name, item in stateful.items() if item is not None}
-        self.generators = generators_of(loader)
+        self.generators = saving.generators_of(loader)
         self.optimizer = optimizer
         self.history: list[Row] = []
         self.ended = False

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from varbnn import saving
 from varbnn.errors import InputError
 from varbnn.nn.batchnorm import batchnorm_preserved, batchnorms, device_of, refresh_batchnorm
 from varbnn.nn.draws import binary_layers, evaluating
 from varbnn.training.epoch import Loss, Row, Tally, pair
-from varbnn.training.resuming import generators_of
 
 REFRESH = 1000
 """Training inputs, at least, from which batch-norm statistics are re-estimated; whole batches are taken."""
@@ -66,7 +66,7 @@ class Validation:
 @contextmanager
 def _undisturbed(loader: Iterable[Any], device: torch.device) -> Iterator[None]:
     """Put torch's random state and the loader's generators back: even a loader that does not shuffle draws a seed."""
-    generators = [(generator, generator.get_state()) for generator in generators_of(loader).values()]
+    generators = [(generator, generator.get_state()) for generator in saving.generators_of(loader).values()]
     try:
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             yield

@@ -1,0 +1,108 @@
+"""Inputs as ±1: which of a few thresholds each feature reaches."""
+
+from __future__ import annotations
+
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from varbnn.checks import whole_number
+from varbnn.errors import InputError
+
+
+class Thermometer(nn.Module):
+    """Codes of inputs: +1 for every threshold that a feature reaches, -1 for the others, int8 N×(D·levels).
+
+    Only integers are compared. Whole numbers, such as the bytes of an image, are taken as they are. Real numbers are
+    taken by the bits of their float32, which are in the order of the numbers once those of negative ones are turned
+    round, so their thresholds are integers too.
+
+    Args:
+        thresholds: int32, D×levels; `Thermometer.fit` finds them.
+        real: they are thresholds of real numbers.
+
+    Raises:
+        InputError: thresholds of another dtype or shape.
+
+    >>> images = torch.tensor([[0, 7], [128, 7], [255, 9]], dtype=torch.uint8)
+    >>> encoder = Thermometer.fit(images, levels=2)
+    >>> encoder.thresholds
+    tensor([[128, 255],
+            [  7,   9]], dtype=torch.int32)
+    >>> encoder(images)
+    tensor([[-1, -1,  1, -1],
+            [ 1, -1,  1, -1],
+            [ 1,  1,  1,  1]], dtype=torch.int8)
+    """
+
+    thresholds: Tensor
+
+    def __init__(self, thresholds: Tensor, *, real: bool = False) -> None:
+        super().__init__()
+        if thresholds.dtype != torch.int32 or thresholds.dim() != 2 or thresholds.numel() == 0:
+            raise InputError(
+                f"thresholds must be int32, features × levels, got {thresholds.dtype} {tuple(thresholds.shape)}; "
+                "Thermometer.fit(train_x, levels=4) finds them"
+            )
+        self.real = real
+        self.register_buffer("thresholds", thresholds)
+
+    @classmethod
+    def fit(cls, inputs: Tensor, levels: int = 4) -> Self:
+        """Thresholds at quantiles of the distinct values that each feature has, so that a common one, as the
+        background of an image, takes no more than its share.
+
+        Args:
+            inputs: of training, N×…, integers or reals.
+            levels: thresholds per feature; each is a code bit.
+
+        Raises:
+            InputError: no inputs, NaN or infinite ones, integers that take more than 32 bits, or `levels` below 1.
+        """
+        levels = whole_number("levels", levels)
+        values = _comparable(inputs)
+        if values.numel() == 0:
+            raise InputError(f"there is nothing to fit thresholds to, inputs have shape {tuple(inputs.shape)}")
+        rows = []
+        for feature in values.T:
+            distinct = feature.unique()  # sorted
+            ranks = torch.arange(1, levels + 1, device=distinct.device) * len(distinct) // (levels + 1)
+            rows.append(distinct[ranks])
+        return cls(torch.stack(rows), real=inputs.is_floating_point())
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        values = _comparable(inputs)
+        if inputs.is_floating_point() != self.real or values.shape[1] != len(self.thresholds):
+            kind = "real numbers" if self.real else "whole numbers"
+            raise InputError(
+                f"the thresholds are those of {len(self.thresholds)} features of {kind}, got {inputs.dtype} "
+                f"{tuple(inputs.shape)}"
+            )
+        reached = values[:, :, None] >= self.thresholds
+        return reached.to(torch.int8).mul_(2).sub_(1).flatten(1)
+
+    def extra_repr(self) -> str:
+        features, levels = self.thresholds.shape
+        return f"{features} features, {levels} levels" + (", real" if self.real else "")
+
+
+def _comparable(inputs: Tensor) -> Tensor:
+    """Integers N×D, int32, in the order of the inputs.
+
+    Raises:
+        InputError: NaN, infinite or complex inputs, truth values, integers that take more than 32 bits, no rows.
+    """
+    if inputs.dim() < 2 or inputs.is_complex() or inputs.dtype == torch.bool:
+        raise InputError(f"inputs must be numbers, N×features, got {inputs.dtype} {tuple(inputs.shape)}")
+    flat = inputs.reshape(len(inputs), inputs.shape[1:].numel())
+    if inputs.is_floating_point():
+        reals = flat.float() + 0.0  # -0 is 0
+        if not bool(reals.isfinite().all()):
+            raise InputError("inputs have NaN or infinite entries, which no threshold can order; clean the data first")
+        bits = reals.view(torch.int32)
+        return bits ^ ((bits >> 31) & 0x7FFFFFFF)
+    values = flat.to(torch.int32)
+    if flat.dtype not in (torch.uint8, torch.int8, torch.int16, torch.int32) and bool((values != flat).any()):
+        raise InputError(f"inputs of {inputs.dtype} must fit into 32 bits with their sign")
+    return values
