@@ -7,9 +7,9 @@
 Network, budget and measures are those of ``varbnn demo``; with ``--convolutions`` the network is that of the preset
 digits-conv. Settings are chosen on validation data: every method gets the same number of trials, each trial the same
 epochs, and the trial with the lowest validation NLL wins. The winner is then trained on all training data with every
-seed and tested once. Of the digits every seed tests another fifth (`split` of `varbnn.data.load`), with settings chosen
-on the training data of that split alone. Results are written after every run, and a run that is there already is not
-repeated, so the script can be stopped and started again.
+seed and tested once. With --convolutions every seed tests another fifth of the digits (`split` of `varbnn.data.load`),
+with settings chosen on the training data of that split alone. Results are written after every run, and a run that is
+there already is not repeated, so the script can be stopped and started again.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from varbnn import demo
 from varbnn.data import Dataset, load
 
 SAMPLES = 16
-SPLITS = {"digits": 5}
-"""Splits into training and test data; seeds take turns. Data whose split was published have one."""
-TUNING_SEEDS = {"digits": (100, 101)}
-"""Runs of each trial, with as many validation parts, on each split; the others get seed 100 alone."""
+SPLITS = {"digits, convolutions": 5}
+"""Splits into training and test data, by study; seeds take turns. The others have one."""
+TUNING_SEEDS = {"digits": (100, 101, 102, 103, 104), "digits, convolutions": (100, 101)}
+"""Small data need more than one run per trial and split to choose by; the others get seed 100 alone."""
 
 Settings = dict[str, float]
 
@@ -139,8 +139,8 @@ def tune(args: argparse.Namespace, results: dict[str, Any], path: Path) -> None:
     missing = {m: t for m, t in args.trials.items() if len(results.get("tuning", {}).get(m, [])) < len(t)}
     if not missing:
         return
-    seeds, splits = TUNING_SEEDS.get(args.data, (100,)), SPLITS.get(args.data, 1)
-    parts = [[validation_part(args, seed, split) for seed in seeds] for split in range(splits)]
+    seeds, splits = TUNING_SEEDS.get(args.which, (100,)), SPLITS.get(args.which, 1)
+    parts = [[validation_part(args, seed if splits > 1 else 0, split) for seed in seeds] for split in range(splits)]
     for method, trials in missing.items():
         done = results.setdefault("tuning", {}).setdefault(method, [])
         for settings in trials[len(done) :]:
@@ -170,7 +170,7 @@ def validation_part(args: argparse.Namespace, seed: int, split: int) -> Dataset:
 
 def final(args: argparse.Namespace, results: dict[str, Any], path: Path) -> None:
     """Train the chosen settings on everything, with every seed, and test once."""
-    splits = SPLITS.get(args.data, 1)
+    splits = SPLITS.get(args.which, 1)
     chosen = {method: (method, results["chosen"][method]) for method in args.trials}
     chosen |= {name: (method, [settings] * splits) for name, (method, settings) in UNTUNED.items() if method in chosen}
     if all(len(results.get("runs", {}).get(name, [])) >= args.seeds for name in chosen):
@@ -217,7 +217,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.convolutions and args.data != "digits":
         parser.error(f"--convolutions are for --data digits, got {args.data}")
-    which = "digits, convolutions" if args.convolutions else args.data
+    args.which = which = "digits, convolutions" if args.convolutions else args.data
     args.recipe = (demo.CONVOLUTIONAL if args.convolutions else demo.RECIPES)[args.data]
     args.trials = {name: trials for name, trials in TRIALS[which].items() if name in (args.methods or TRIALS[which])}
     torch.set_num_threads(args.threads)
