@@ -208,7 +208,7 @@ def main() -> None:
     results["setting"] = dict(epochs=EPOCHS, num_samples=SAMPLES, worn_images=WORN, coverages=COVERAGES)
     if "chosen" not in results:
         published = read(RESULTS / "accuracy-mnist.json")["chosen"]
-        results["chosen"] = {method: published[method] for method in METHODS if method != "float"}
+        results["chosen"] = {method: published[method][0] for method in METHODS if method != "float"}
     if "float" not in results["chosen"]:
         tune_float(load("mnist", args.data_dir, validation=True), results, args.out)
     for seed in range(args.seeds):

@@ -100,10 +100,18 @@ def settings_table(results: dict[str, Any]) -> str:
             continue
         trials = results["tuning"][name]
         losses = [trial["nll"] for trial in trials]
-        chosen = ", ".join(f"`{key}={value:.4g}`" for key, value in results["chosen"][name].items())
+        chosen = _settings(results["chosen"][name])
         span = f"{min(losses):.4f} … {max(losses):.4f}"
         lines.append(f"| {title.format(results['num_samples'])} | {len(trials)} | {chosen} | {span} |")
     return "\n".join(lines)
+
+
+def _settings(chosen: list[dict[str, float]]) -> str:
+    """One value where the splits agree, else those of the splits."""
+    values = {key: [f"{settings[key]:.4g}" for settings in chosen] for key in chosen[0]}
+    return ", ".join(
+        f"`{key}={' '.join(dict.fromkeys(v)) if len(set(v)) == 1 else ' '.join(v)}`" for key, v in values.items()
+    )
 
 
 def steps_table(results: dict[str, Any]) -> str:

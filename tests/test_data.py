@@ -116,6 +116,27 @@ def test_digits_follow_the_published_split(digits):
     np.testing.assert_array_equal(digits.test_y.numpy(), labels)
 
 
+def test_the_five_splits_test_every_digit_once():
+    from sklearn.datasets import load_digits
+
+    parts = [load("digits", split=split) for split in range(5)]
+    tested = torch.cat([part.undo(part.test_x).flatten(1).round() for part in parts])
+    assert len(tested) == 1797
+    everything, labels = load_digits(return_X_y=True)
+    assert sorted(map(tuple, tested.tolist())) == sorted(map(tuple, everything.tolist()))
+    for part in parts:
+        whole = torch.cat([part.undo(part.train_x), part.undo(part.test_x)]).flatten(1).round()
+        assert sorted(map(tuple, whole.tolist())) == sorted(map(tuple, everything.tolist()))  # nothing twice, none lost
+        shares = torch.bincount(part.test_y) / torch.bincount(torch.from_numpy(labels))
+        torch.testing.assert_close(shares, torch.full((10,), 0.2), atol=0.006, rtol=0)  # one digit of about 180
+
+
+@pytest.mark.parametrize("split", [-1, 5, 0.5, True])
+def test_a_split_that_is_not_there_is_refused(split):
+    with pytest.raises(InputError, match="split must be a whole number from 0 to 4 for digits"):
+        load("digits", split=split)
+
+
 def test_foreign_digits_are_tiles_of_the_photographs_on_the_digits_levels(digits):
     from sklearn.datasets import load_sample_images
 

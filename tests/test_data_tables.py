@@ -188,7 +188,7 @@ def test_what_is_missing_is_said(folder, tmp_path):
     for split in (-1, 20, 0.5):
         with pytest.raises(InputError, match="split must be a whole number from 0 to 19"):
             load("uci-yacht", folder, split=split)
-    with pytest.raises(InputError, match="only the UCI data have splits"):
+    with pytest.raises(InputError, match="only digits and the UCI data have splits"):
         load("curve", split=1)
     assert "uci-wine-red" in REGRESSION_NAMES
 

@@ -26,7 +26,7 @@ class Dataset:
         name: as given to `load`.
         train_x, train_y: what a model may learn from.
         val_x, val_y: set aside from the training data to choose settings by; None unless asked for.
-        test_x, test_y: the published test split; never depends on the seed.
+        test_x, test_y: the published test split, or the one asked for; never depends on the seed.
         ood_x: inputs of another kind, standardised like the others; None where `note` says why.
         ood_name: what they are, for people.
         num_classes: labels are 0 … num_classes - 1.

@@ -4,28 +4,41 @@ from __future__ import annotations
 
 import numpy as np
 
+from varbnn.checks import whole_number
 from varbnn.data.dataset import Array, Raw
 from varbnn.errors import import_extra
 
+SPLITS = 5
 SIDE = 8  # pixels
 LEVELS = 16  # a digit's pixel counts the inked dots of a 4×4 block, 0 … 16
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601: how bright red, green and blue look
 
 
-def read() -> Raw:
-    """The 1797 digits in the published split (a fifth to test, stratified, random_state 0), and photograph patches."""
+def read(split: int = 0) -> Raw:
+    """The 1797 digits, of which every split keeps another fifth to test, stratified; and photograph patches.
+
+    Split 0 is scikit-learn's usual one (``train_test_split`` with ``random_state=0``). The others take a quarter each
+    of what that one trains on, so that the five test every digit once.
+
+    Raises:
+        InputError: there is no such split.
+    """
+    split = whole_number("split", split, 0, SPLITS - 1, note=" for digits")
     bundled = import_extra("sklearn.datasets", "demo").load_digits()
-    split = import_extra("sklearn.model_selection", "demo").train_test_split
-    train_x, test_x, train_y, test_y = split(
-        bundled.data, bundled.target, test_size=0.2, random_state=0, stratify=bundled.target
-    )
+    selection = import_extra("sklearn.model_selection", "demo")
+    x, y = bundled.data, bundled.target
+    train, test = selection.train_test_split(np.arange(len(y)), test_size=1 / SPLITS, random_state=0, stratify=y)
+    if split:
+        quarters = selection.StratifiedKFold(SPLITS - 1, shuffle=True, random_state=0).split(train, y[train])
+        _, chosen = list(quarters)[split - 1]
+        train, test = np.concatenate([np.delete(train, chosen), test]), train[chosen]
     return Raw(
         name="digits",
-        train_x=train_x,
-        train_y=train_y,
-        test_x=test_x,
-        test_y=test_y,
-        ood_x=photo_patches(len(test_x)),
+        train_x=x[train],
+        train_y=y[train],
+        test_x=x[test],
+        test_y=y[test],
+        ood_x=photo_patches(len(test)),
         ood_name="photograph patches",
         shape=(SIDE, SIDE),
         num_classes=10,
