@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import random
 from itertools import pairwise
 
 import numpy as np
@@ -75,6 +76,21 @@ class TestNothingOfTheTrainingIsDisturbed:
         judged, _ = run(loader=shuffled(X, Y, shared), validation=shuffled(NEW_X, NEW_Y, shared))
         assert_same_state(plain, judged)
 
+    def test_nor_by_data_that_draw_from_numpy_and_python(self):
+        class Noisy:
+            def __init__(self, x, y):
+                self.x, self.y = x, y
+
+            def __iter__(self):
+                yield self.x + np.random.normal() + random.random(), self.y  # noqa: NPY002 - those are meant
+
+        ended = []
+        for options in ({}, dict(validation=Noisy(NEW_X, NEW_Y))):
+            np.random.seed(0)  # noqa: NPY002
+            random.seed(0)
+            ended.append(run(loader=Noisy(X, Y), **options)[0])
+        assert_same_state(*ended)
+
     def test_nor_where_the_loss_fails(self):
         def fails(output, y):
             if not torch.is_grad_enabled():
@@ -109,6 +125,46 @@ class TestWhatIsMeasured:
         rows = vb.fit(model, optimizer, batches, epochs=2, validation=uneven, after_epoch=look, progress=False)
         seen = [value for row in rows for value in (row["val_loss"], row["val_accuracy"])]
         assert seen == pytest.approx(found, rel=1e-5)
+
+    def test_a_loader_may_fill_the_same_memory_again(self):
+        class Reusing:
+            def __iter__(self):
+                x = torch.empty(32, 4)
+                for start in (0, 32, 64):
+                    yield x.copy_(X[start : start + 32]), Y[start : start + 32]
+
+        fresh = [(X[start : start + 32], Y[start : start + 32]) for start in (0, 32, 64)]
+        assert (
+            run(loader=Reusing(), validation=[(NEW_X, NEW_Y)])[1] == run(loader=fresh, validation=[(NEW_X, NEW_Y)])[1]
+        )
+
+    @pytest.mark.parametrize("all_of_them", [True, False])
+    def test_frozen_batch_norms_keep_the_statistics_they_have(self, all_of_them):
+        class Frozen(nn.Sequential):
+            def train(self, mode=True):
+                return super().train(False)
+
+        torch.manual_seed(0)
+        own = nn.BatchNorm1d(4)
+        own.running_mean += 0.5
+        own.running_var *= 3
+        learning = [] if all_of_them else [nn.BatchNorm1d(8)]
+        model = vb.binarize(nn.Sequential(Frozen(own), nn.Linear(4, 8), *learning, nn.ReLU(), nn.Linear(8, 3)))
+        found = []
+
+        @torch.no_grad()
+        def look(history):
+            twin = copy.deepcopy(model)
+            if not all_of_them:
+                normed = twin[1].eval()(twin[0](X))
+                twin[2].running_mean, twin[2].running_var = normed.mean(0), normed.var(0)
+            found.append(float(F.cross_entropy(twin.eval()(NEW_X), NEW_Y)))
+
+        optimizer = vb.optim.BayesBiNN(model.parameters(), lr=0.1, dataset_size=96, temperature=0.1)
+        new = [(NEW_X, NEW_Y)]
+        rows = vb.fit(model, optimizer, [(X, Y)], epochs=2, validation=new, after_epoch=look, progress=False)
+        assert [row["val_loss"] for row in rows] == pytest.approx(found, rel=1e-5)
+        assert own.running_mean.tolist() == [0.5] * 4
 
     def test_about_a_thousand_inputs_are_enough_for_the_statistics(self):
         passes = []
@@ -214,14 +270,22 @@ class TestWhoEndsIt:
         assert [(row["own"], row["tensor"]) for row in rows] == [(0.5, 2.0), (1.0, 2.0)]
         assert all(type(value) in (int, float) for row in rows for value in row.values())
 
-    @pytest.mark.parametrize("answer", [0.3, "stop", {"loss": 1.0}])
+    def test_what_is_written_into_earlier_rows_is_kept_too(self, tmp_path):
+        def written(history):
+            history[0]["own"] = np.float64(len(history))
+
+        run(2, checkpoint=tmp_path / "run.pt", after_epoch=written)
+        assert run(2, checkpoint=tmp_path / "run.pt")[1][0]["own"] == 2.0
+
+    @pytest.mark.parametrize("answer", [0.3, "stop", {"loss": 1.0}, np.ones(2) > 0, torch.ones(2) > 0])
     def test_an_answer_that_is_neither_yes_nor_no_is_refused(self, answer):
         with pytest.raises(InputError, match="after_epoch must return True to end the training"):
             run(after_epoch=lambda history: answer)
 
-    def test_what_is_no_number_is_refused_by_name(self):
-        with pytest.raises(InputError, match=r"after_epoch wrote 'good' into the row as 'own'"):
-            run(after_epoch=lambda history: history[-1].update(own="good"))
+    @pytest.mark.parametrize("value", ["good", "0.5", b"1", None, np.ones(2), torch.ones(2)])
+    def test_what_is_no_number_is_refused_by_name(self, value):
+        with pytest.raises(InputError, match=r"after_epoch wrote .* into the row as 'own'"):
+            run(after_epoch=lambda history: history[-1].update(own=value))
 
 
 @pytest.mark.parametrize(
@@ -229,6 +293,11 @@ class TestWhoEndsIt:
     [
         (dict(validation=iter([(X, Y)])), "gone through in every epoch.*got a list_iterator"),
         (dict(validation=3), "validation must be a loader.*got a int"),
+        (dict(validation=(X, Y)), r"first batch of validation must be a pair .* got Tensor; give \[\(x, y\)\]"),
+        (dict(validation=X), r"got Tensor; give \[\(x, y\)\]"),
+        (dict(validation=[X]), r"got Tensor; give \[\(x, y\)\]"),
+        (dict(validation=X.numpy()), r"got ndarray; give \[\(x, y\)\]"),
+        (dict(validation=[]), r"got nothing; give \[\(x, y\)\]"),
         (dict(after_epoch=3), "after_epoch must be a function of the history, got a int"),
     ],
 )
@@ -244,8 +313,8 @@ def test_what_cannot_be_used_is_refused_before_anything_is_trained(options, mess
 @pytest.mark.parametrize(
     "batches, message",
     [
-        ([], "the validation loader yielded no batch"),
-        ([X], r"the validation loader must yield \(inputs, targets\).*got Tensor"),
+        (DataLoader([]), "the validation loader yielded no batch"),
+        (DataLoader(X), r"the validation loader must yield \(inputs, targets\).*got Tensor"),
         ([(X * math.nan, Y)], "a batch of the validation loader's inputs has NaN"),
     ],
 )

@@ -640,9 +640,33 @@ class Honest(Watching):
     state_dict = continual.EWC.state_dict  # nothing more
 
 
+class Loud:
+    """Mixed in; knows nothing of states."""
+
+    def end(self, model, task, number):
+        super().end(model, task, number)
+
+
+class Mixed(Loud, continual.EWC):
+    pass
+
+
+class Unbound(continual.EWC):
+    @staticmethod
+    def end(model, task, number):
+        pass
+
+
+class Bound(Unbound):
+    state_dict = continual.EWC.state_dict
+
+
 @pytest.mark.parametrize(
     "made, said",
     [
+        (lambda: Mixed(plain), "Mixed has its own end and no state_dict.*: state_dict = EWC.state_dict"),
+        (lambda: Unbound(plain), "Unbound has its own end and no state_dict.*: state_dict = EWC.state_dict"),
+        (lambda: Bound(plain, examples=5), None),
         (lambda: Counting(plain), "Counting has its own end and no state_dict.*state_dict = FineTune.state_dict"),
         (lambda: Saying(plain), "Saying has its own state_dict and no load_state_dict"),
         (lambda: Careless(plain), "Careless has its own end and no state_dict.*state_dict = Telling.state_dict"),

@@ -245,3 +245,24 @@ def test_statistics_of_nan_are_no_matter_of_large_inputs():
         model[0].bias[1] = torch.nan
     with pytest.raises(InputError, match="NaN or infinite, though the inputs are finite"):
         vb.refresh_batchnorm(model, torch.randn(8, 4))
+
+
+class Frozen(nn.Sequential):
+    def train(self, mode=True):
+        return super().train(False)
+
+
+def test_frozen_batch_norms_are_left_as_they_are_by_refresh_and_by_pack():
+    torch.manual_seed(0)
+    own = nn.BatchNorm1d(4)
+    own.running_mean += 0.5
+    own.running_var *= 3
+    model = vb.binarize(nn.Sequential(Frozen(own), nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3)))
+    x = torch.randn(64, 4)
+    packed = vb.pack(model, 0, refresh_bn=x)
+    vb.refresh_batchnorm(model, x)
+    assert own.running_mean.tolist() == [0.5] * 4
+    assert own.running_var.tolist() == [3] * 4
+    normed = model.eval()[1](own(x))
+    torch.testing.assert_close(model[2].running_mean, normed.mean(0).detach())
+    torch.testing.assert_close(packed(x)[0], model(x), rtol=1e-4, atol=1e-4)

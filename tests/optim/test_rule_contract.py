@@ -525,6 +525,25 @@ def test_a_state_of_another_rule_is_refused_before_anything_is_changed(rule):
     assert optimizer.state_dict() == before
 
 
+@every_rule
+def test_a_damaged_state_is_refused_before_anything_is_changed(rule):
+    optimizer = rule(beliefs(rule, torch.randn(3)), **rule.settings[0])
+    before = copy.deepcopy(optimizer.state_dict())
+    (group,) = before["param_groups"]
+    without = {key: value for key, value in group.items() if key != "params"}
+    groups = [None, 5, [None], [without], [group | {"params": None}], [group | {"params": [[0]]}]]
+    damaged = [{**before, "param_groups": value} for value in groups]
+    damaged += [{**before, "state": value} for value in (None, 5, [], {0: 5})]
+    damaged += [{**before, "param_groups": [group | {key: "x"}]} for key in ("lr", "gamma") if key in group]
+    for state in damaged:
+        with pytest.raises(CheckpointError):
+            optimizer.load_state_dict(copy.deepcopy(state))
+        assert optimizer.state_dict() == before
+    with pytest.raises(CheckpointError, match="got a list; give"):
+        optimizer.load_state_dict([before])
+    optimizer.load_state_dict(before)
+
+
 def test_a_filter_of_ones_own_may_keep_what_it_likes():
     class Counting(Filter):
         def begin(self, beliefs, states, group):

@@ -201,6 +201,8 @@ def test_a_forward_that_draws_is_refused_by_name(name):
         lambda m, x: m.b(F.scaled_dot_product_attention(m.a(x), m.a(x), m.a(x))),
         lambda m, x: m.b(F.rrelu(m.a(x))),
         lambda m, x: m.b(m.dropout(m.a(x))),
+        lambda m, x: m.b(F.dropout(m.a(x), 0.0)),
+        lambda m, x: m.b(F.dropout1d(m.a(x), p=0)),
     ],
 )
 def test_what_could_draw_and_does_not_is_packed(run):

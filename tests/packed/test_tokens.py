@@ -179,3 +179,40 @@ def across(m, x):
 def test_a_lone_input_is_joined_by_another(token):
     with pytest.raises(InputError, match="across the batch"):
         vb.pack(model_of(across), 2)(torch.full((1, 6), token))
+
+
+def counted_from_one(m, x):
+    return m.b(m.a(m.embed(x - 1).mean(1)).relu())
+
+
+def one_category(m, x):
+    return m.b(m.a(m.place[:1][x[:, 0]] + m.embed(x[:, 1])).relu())
+
+
+@pytest.mark.parametrize("run, row", [(counted_from_one, [1] * 6), (one_category, [0] * 6)], ids=["ids", "table"])
+def test_a_lone_input_is_answered_though_the_one_made_up_is_none_of_the_models(run, row):
+    model, x = model_of(run), torch.tensor([row])
+    packed = vb.pack(model, 3, generator=seeded(5))
+    torch.testing.assert_close(packed(x), each(model, x, 3, seeded(5)), rtol=0, atol=1e-5)
+    assert packed(x[:0]).shape == (3, 0, 3)
+    assert packed(x.repeat(5, 1)).shape == (3, 5, 3)
+
+
+def test_the_first_two_inputs_tell_what_a_lone_one_could_not():
+    def mixing_from_one(m, x):
+        return across(m, x - 1)
+
+    packed = vb.pack(model_of(mixing_from_one), 1)
+    packed(torch.ones(1, 6, dtype=torch.long))
+    with pytest.raises(InputError, match="across the batch"):
+        packed(torch.tensor([[1] * 6, [2] * 6]))
+
+
+def test_an_input_that_is_none_of_the_models_is_still_refused():
+    with pytest.raises(InputError, match="fails on two inputs"):
+        vb.pack(model_of(counted_from_one), 3)(torch.zeros(1, 6, dtype=torch.long))
+
+
+def test_no_input_of_a_model_with_a_single_token():
+    model = vb.binarize(nn.Sequential(nn.Embedding(1, 8), nn.Linear(8, 3)))
+    assert vb.pack(model, 2)(torch.zeros(0, 6, dtype=torch.long)).shape == (2, 0, 6, 3)

@@ -192,6 +192,15 @@ def test_validation_goes_fainter_into_the_panel_of_what_it_is_compared_with():
     assert alone.get_ylabel() == "validation loss,\nnats per example"
 
 
+def test_validation_without_its_counterpart_looks_like_validation_where_the_legend_tells_them_apart():
+    history = [{"val_loss": 1.5, "accuracy": 0.5, "val_accuracy": 0.4}] * 2
+    figure = plots.training_curves(history, ["val_loss", "accuracy", "val_accuracy"])
+    ((alone,), (trained, judged)) = (panel.lines for panel in figure.axes)
+    assert texts(figure.legends[0]) == ["training", "validation"]
+    assert (alone.get_label(), alone.get_alpha()) == (judged.get_label(), judged.get_alpha())
+    assert alone.get_alpha() != trained.get_alpha()
+
+
 def test_flips_are_drawn_so_that_thousands_and_none_can_both_be_read():
     history = [{"flips": 40_000.0, "loss": 1.0}, {"flips": 3.0, "loss": 0.5}, {"flips": 0.0, "loss": 0.4}]
     flips, loss = plots.training_curves(history, ["flips", "loss"]).axes

@@ -229,6 +229,21 @@ def ended_by_one_rank(rank: int) -> dict[str, Any]:
     return {"epochs": len(rows), "parameters": [p.detach() for p in model.parameters()]}
 
 
+def ended_by_the_only_one_asked(rank: int) -> dict[str, Any]:
+    """Data parallel: one rank alone has a function that may end the run, which is over on both."""
+    torch.manual_seed(0)
+    parallel = DistributedDataParallel(plain())
+    options = dict(after_epoch=lambda history: len(history) == 2) if rank == 0 else {}
+    with tempfile.TemporaryDirectory() as folder:
+        options |= dict(checkpoint=Path(folder) / "run.pt", progress=False, epochs=5)
+        rows = fit(parallel, bayes(parallel), [shard_of_the_batch(rank)], **options)
+        again = fit(parallel, bayes(parallel), [shard_of_the_batch(rank)], **options)
+    if rank == 0:  # a model of this rank alone waits for nobody
+        own = plain()
+        fit(own, bayes(own), [shard_of_the_batch(rank)], epochs=1, progress=False)
+    return {"epochs": len(rows), "again": len(again)}
+
+
 WORKS = [
     data_parallel,
     data_parallel_published,
@@ -238,4 +253,5 @@ WORKS = [
     sharded_with_own_draws,
     sharded_fit,
     ended_by_one_rank,
+    ended_by_the_only_one_asked,
 ]

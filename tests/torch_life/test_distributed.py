@@ -114,6 +114,10 @@ def test_where_one_rank_ends_the_training_all_do(both):
     assert_equal_lists(first["parameters"], second["parameters"])
 
 
+def test_where_one_rank_alone_is_asked_all_end(both):
+    assert both["ended_by_the_only_one_asked"] == [{"epochs": 2, "again": 2}] * 2
+
+
 def test_sharded_ranks_train_with_their_own_draws(both):
     first, second = both["sharded_with_own_draws"]
     assert first["losses"] != second["losses"]

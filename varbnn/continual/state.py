@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from pathlib import Path
 from typing import Any
@@ -109,16 +110,18 @@ def require_memory(strategy: Strategy) -> None:
         end, state, load = (_written(kind, name) for name in ("end", "state_dict", "load_state_dict"))
         newer, older = ("end", "state_dict") if state[0] > end[0] else ("state_dict", "load_state_dict")
         if state[0] > end[0] or load[-1] > state[-1]:
+            base = next(base.__name__ for base in kind.__mro__[1:] if hasattr(base, "state_dict"))
             raise InputError(
                 f"{kind.__name__} has its own {newer} and no {older}, so a run that goes on from its checkpoint would "
                 f"forget what it remembers; write state_dict and load_state_dict, or where it remembers nothing more "
-                f"than {kind.__mro__[1].__name__}: state_dict = {kind.__mro__[1].__name__}.state_dict"
+                f"than {base}: state_dict = {base}.state_dict"
             )
 
 
 def _written(kind: type, name: str) -> list[int]:
     """In which classes, from `kind` upwards, the method `name` that `kind` uses is to be found."""
-    return [index for index, base in enumerate(kind.__mro__) if vars(base).get(name) is getattr(kind, name)]
+    used = inspect.getattr_static(kind, name)  # as it stands in the class: getattr unwraps static methods
+    return [index for index, base in enumerate(kind.__mro__) if vars(base).get(name) is used]
 
 
 def _held(item: Strategy | Coreset) -> list[tuple[Strategy | Coreset, dict[str, Any]]]:

@@ -29,6 +29,13 @@ def batchnorms(model: nn.Module) -> list[_BatchNorm]:
     return [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
 
 
+def refreshable(model: nn.Module) -> list[_BatchNorm]:
+    """Those that follow ``model.train()``; others are frozen, as in fine-tuned models: training used what they have."""
+    with evaluating(model):
+        model.train()
+        return [layer for layer in batchnorms(model) if layer.training]
+
+
 def warn_of_batchnorm(model: nn.Module) -> None:
     """Tell the caller's caller that the statistics of `model` fit no network that is drawn from it, nor the mode."""
     if batchnorms(model) and any(not layer.posterior.certain for _, layer in binary_layers(model)):
@@ -128,7 +135,8 @@ def refresh_batchnorm(model: nn.Module, data: Data) -> int:
     The running statistics of training are averages over many draws and describe none of them. "The weights it has
     now" are the mode, or inside `varbnn.sampled` the sample held there. Mean and variance are those of all inputs
     together, within and between batches, with every batch-norm layer in train mode and everything else in eval mode. A
-    layer that the forward does not reach keeps its old ones; if anything fails, all do.
+    layer that the forward does not reach keeps its old ones, and so does one that stays in eval mode when the model is
+    put into train mode, as frozen ones do; if anything fails, all do.
 
     Args:
         model: put back into the mode it was in.
@@ -147,7 +155,7 @@ def refresh_batchnorm(model: nn.Module, data: Data) -> int:
     >>> vb.refresh_batchnorm(model, torch.randn(50, 4))
     50
     """
-    layers = batchnorms(model)
+    layers = refreshable(model)
     momenta, pools, total = [layer.momentum for layer in layers], [Pool() for _ in layers], 0
     handles = [layer.register_forward_hook(pool.look) for layer, pool in zip(layers, pools, strict=True)]
     try:

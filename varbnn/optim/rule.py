@@ -285,7 +285,7 @@ class Rule(torch.optim.Optimizer):
             CheckpointError: it is the state of another rule, or of other parameters. Nothing is loaded then.
         """
         if not self._optimizer_load_state_dict_pre_hooks:  # which may yet make a state of this rule of it
-            refuse_foreign(state_dict, self, self.filter, self.of_posteriors)
+            refuse_foreign(state_dict, self, self.filter, self.of_posteriors, self._check)
         super().load_state_dict(state_dict)
         restore_wide(self, state_dict)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from torch import Tensor
 from torch.optim import Optimizer
 
-from varbnn.errors import CheckpointError
+from varbnn.errors import CheckpointError, InputError
 from varbnn.optim.filters import Filter
 from varbnn.optim.parts import Group, OneOf, chosen
 from varbnn.optim.real import AVERAGES
@@ -20,18 +20,29 @@ ADVICE = "build the optimizer as it was when the state was saved"
 
 
 def refuse_foreign(
-    saved: dict[str, Any], optimizer: Optimizer, filter: Filter | OneOf[Filter], options: Iterable[str]
+    saved: dict[str, Any],
+    optimizer: Optimizer,
+    filter: Filter | OneOf[Filter],
+    options: Iterable[str],
+    check: Callable[[Group], None],
 ) -> None:
     """Raise CheckpointError unless `saved` is the state of an optimizer such as this, for parameters such as its own.
 
     Args:
         filter: of the rule.
         options: of the groups that the posteriors decide.
+        check: raises InputError for a group with hyper-parameters that the rule cannot use.
     """
     name, groups = type(optimizer).__name__, optimizer.param_groups
     if not isinstance(saved, dict) or not {"state", "param_groups"} <= saved.keys():
-        given = f"a dict of {', '.join(map(str, list(saved)[:3])) or 'nothing'}" if isinstance(saved, dict) else "none"
+        holds = f" of {', '.join(map(str, list(saved)[:3])) or 'nothing'}" if isinstance(saved, dict) else ""
+        given = f"a {type(saved).__name__}{holds}"
         raise CheckpointError(f"the state of an optimizer has state and param_groups, got {given}; give {name}'s own")
+    if not _are_groups(saved["param_groups"]) or not _are_states(saved["state"]):
+        raise CheckpointError(
+            "the state of an optimizer has a list of dicts with params as param_groups and a dict of dicts as state; "
+            f"this one has not, so it is damaged; give {name}'s own"
+        )
     for index, (there, here) in enumerate(zip(saved["param_groups"], groups, strict=False)):
         _refuse_group(index, there, here, optimizer)
         for option in options:
@@ -45,6 +56,22 @@ def refuse_foreign(
     if sizes != own:
         raise CheckpointError(f"this {name} has groups of {own} parameters, the saved state of {sizes}; {ADVICE}")
     _refuse_other_shapes(saved, groups, filter)
+    for index, group in enumerate(saved["param_groups"]):
+        try:
+            check(group)
+        except InputError as error:
+            raise CheckpointError(f"group {index} of the saved state: {error}") from None
+
+
+def _are_groups(value: Any) -> bool:
+    lists = list | tuple
+    groups = isinstance(value, lists) and all(isinstance(group, dict) for group in value)
+    params = [group.get("params") for group in value] if groups else [None]
+    return all(isinstance(own, lists) and all(isinstance(index, int | str) for index in own) for own in params)
+
+
+def _are_states(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(state, dict) for state in value.values())
 
 
 def _refuse_group(index: int, there: Group, here: Group, optimizer: Optimizer) -> None:

@@ -80,7 +80,7 @@ class PackedEnsemble(nn.Module):
         super().__init__()
         self.program = program
         self.num_samples = num_samples
-        self._row_bytes = 0  # of the largest value for one input; 0 until the first call has looked
+        self._row_bytes = 0  # of the largest value for one input; 0 until a call has looked
 
     @overload
     def forward(self, inputs: Tensor, reduce: None = None) -> Tensor: ...
@@ -114,8 +114,7 @@ class PackedEnsemble(nn.Module):
             if not bool(inputs.isfinite().all()):
                 raise InputError("the inputs hold NaN or inf; clean or drop those rows")
             if len(inputs) == 0:  # one made up and left out: a reshape of nothing to (0, -1) has no answer
-                filling = 0 if inputs.is_floating_point() else 1  # token 0 is often padding, which a model may mask
-                return _first(0, self._answer(inputs.new_full((1, *inputs.shape[1:]), filling), reduce))
+                return _first(0, self._answer_to_one(inputs, reduce))
             parts = [self._answer(part, reduce) for part in self._parts(inputs)]
         if len(parts) == 1:
             return parts[0]
@@ -151,7 +150,7 @@ class PackedEnsemble(nn.Module):
     def _parts(self, inputs: Tensor) -> list[Tensor]:
         if self._row_bytes == 0 and (problem := self.examine(inputs)) is not None:
             raise InputError(problem)
-        rows = max(1, WORKING_BYTES // self._row_bytes)
+        rows = max(1, WORKING_BYTES // max(1, self._row_bytes))
         return [inputs] if len(inputs) <= rows else list(inputs.split(rows))
 
     def examine(self, inputs: Tensor) -> str | None:
@@ -164,6 +163,16 @@ class PackedEnsemble(nn.Module):
             probe = Probe(self.program.steps, self.program.wires, self.num_samples).run(entering(inputs))
         self._row_bytes = probe.row_bytes if probe.problem is None else 0
         return probe.problem
+
+    def _answer_to_one(self, inputs: Tensor, reduce: str | None) -> Tensor | AveragePrediction:
+        """To an input of that shape that the model can take."""
+        one = inputs.new_zeros((1, *inputs.shape[1:]))
+        if inputs.is_floating_point():
+            return self._answer(one, reduce)
+        try:
+            return self._answer(one + 1, reduce)  # token 0 is often padding, which a model may mask
+        except IndexError:  # there is no token 1
+            return self._answer(one, reduce)
 
     def _answer(self, inputs: Tensor, reduce: str | None) -> Tensor | AveragePrediction:
         if reduce is None:

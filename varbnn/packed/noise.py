@@ -48,7 +48,7 @@ def _draws(node: fx.Node) -> bool:
     if name == "rrelu":
         return option(node, 3, TRAINING, False) is not False
     if "dropout" in name:
-        return option(node, 2, TRAINING, True) is not False
+        return option(node, 2, TRAINING, True) is not False and option(node, 1, "p", 0.5) != 0
     packet = getattr(torch.ops.aten, name, None)
     return name in _ALWAYS or (
         packet is not None and any(_DRAWS in getattr(packet, overload).tags for overload in packet.overloads())

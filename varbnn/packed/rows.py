@@ -26,6 +26,8 @@ _DIMENSION: dict[str, tuple[int, int | None]] = {
     "normalize": (2, 1),
     "topk": (2, -1),
 }
+_FAILURES = (RuntimeError, AttributeError, TypeError, ValueError, IndexError)
+"""Of the model's code."""
 _RECURRENT = (nn.RNNBase, nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
 
 
@@ -103,7 +105,8 @@ class Probe:
 
     Attributes:
         problem: a sentence on the first step where it does not; None where all do.
-        row_bytes: of the largest value for one row.
+        row_bytes: of the largest value for one row; 0 where a lone row could not be joined by another, and nothing is
+            known.
     """
 
     def __init__(self, steps: Iterable[nn.Module], wires: Sequence[Sequence[int]], num_samples: int) -> None:
@@ -113,7 +116,8 @@ class Probe:
 
     def run(self, rows: Tensor) -> Probe:
         """`rows`: 1 or 2 inputs; a lone one is joined by another made from it."""
-        rows = rows[:2].clone() if len(rows) > 1 else torch.cat([rows, _another(rows)])
+        lone = len(rows) == 1
+        rows = torch.cat([rows, _another(rows)]) if lone else rows[:2].clone()
         both: list[Any] = [rows]
         alone: list[list[Any]] = [[rows[:1]], [rows[1:]]]
         follows, networks = [True], [1]
@@ -122,7 +126,10 @@ class Probe:
             try:
                 result = step(*inputs)
                 each = [step(*(one[value] for value in wire)) for one in alone] if _may_mix(step) else []
-            except (RuntimeError, AttributeError, TypeError, ValueError, IndexError) as error:  # of the model's code
+            except _FAILURES as error:
+                if lone and [_fails(step, [one[value] for value in wire]) for one in alone] == [False, True]:
+                    self.row_bytes = 0  # the row that was made up is none of this model's, which tells nothing
+                    return self
                 self.problem = f"{_name(step)} fails on two inputs: {str(error).partition(chr(10))[0]}"
                 return self
             own = any(networks[value] > 1 for value in wire if follows[value])
@@ -144,6 +151,14 @@ class Probe:
             for one, single in zip(alone, singles, strict=True):
                 one.append(single)
         return self
+
+
+def _fails(step: nn.Module, inputs: Sequence[Any]) -> bool:
+    try:
+        step(*inputs)
+    except _FAILURES:
+        return True
+    return False
 
 
 def _another(row: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from varbnn.errors import InputError
-from varbnn.nn.batchnorm import Data, batchnorms, forward_with_variance, mixed_batches
+from varbnn.nn.batchnorm import Data, batchnorms, forward_with_variance, mixed_batches, refreshable
 from varbnn.packed.fuse import fused
 from varbnn.packed.norms import MeasuredNorm
 from varbnn.packed.program import Program, entering
@@ -68,11 +68,12 @@ class _Part:
         self.num_samples = len(next(iter(weights.values())))
         self.norms: dict[nn.Module, MeasuredNorm]
         self.norms = {norm: MeasuredNorm(norm, self.num_samples) for norm in batchnorms(model)}
+        self.refreshed = refreshable(model)
         self.program = Program.of(fused(plan(model, Drawn(weights, now(model), self.norms)), self.num_samples))
 
     def measuring(self) -> _Part:
-        for norm in self.norms.values():
-            norm.measures = True
+        for norm in self.refreshed:
+            self.norms[norm].measures = True
         return self
 
 

@@ -121,13 +121,16 @@ def training_curves(
     columns = 1 if len(shown) <= 3 else 2
     figsize = (0.8 + 4.6 * columns, 0.7 + 1.8 * math.ceil(len(shown) / columns))
     figure, panels = new_panels(ax, len(shown), columns=columns, figsize=figsize)
+    both = any(VALIDATION + key in chosen for key in shown)
     for key, panel in zip(shown, panels, strict=True):
         beside = VALIDATION + key if VALIDATION + key in chosen else None
         for (name, run), colour, line in zip(runs.items(), cycle(COLOURS), cycle(LINES), strict=False):
             look = dict(color=colour, linestyle=line, linewidth=1.8 if len(runs) <= 3 else 1.3)
-            _draw(panel, run, axis, key, label=name or "training", **look)
+            judged = dict(label=f"{name}, validation" if name else "validation", **look | FAINT)
+            alone = both and key.startswith(VALIDATION)  # drawn as the legend of the other panels says
+            _draw(panel, run, axis, key, **judged if alone else dict(label=name or "training", **look))
             if beside is not None:
-                _draw(panel, run, axis, beside, label=f"{name}, validation" if name else "validation", **look | FAINT)
+                _draw(panel, run, axis, beside, **judged)
         panel.set_ylabel(AXIS_LABELS.get(key, key).replace(", ", ",\n"))
         panel.set_xlabel(axis or "epoch")
         panel.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)

@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
 
 from varbnn import saving
 from varbnn.checks import whole_number
@@ -60,8 +62,8 @@ def fit(
             ``val_accuracy``: those of the most probable network (eval mode), which one pass gives without a draw. Its
             batch-norm statistics are re-estimated from the epoch's first 1000 training inputs or more, and put back.
             Training ends in the same weights, bit for bit, as without.
-        after_epoch: called with the history so far after every epoch; True ends the training, on all ranks. Numbers
-            that it writes into ``history[-1]`` are kept.
+        after_epoch: called with the history so far after every epoch; True ends the training, on all ranks (one may
+            have it alone). Numbers that it writes into the rows are kept.
         progress: show a bar with loss, accuracy, posterior entropy and flips, where there is a terminal or a notebook.
         checkpoint: file to write after every epoch and to continue from when it is there. It holds the model, the
             optimizer, the scheduler, the loader's generator, torch's random state and the history; a resumed run ends
@@ -109,7 +111,9 @@ def fit(
     run = Run(model, optimizer, scheduler, loader)
     if path is not None and path.exists():
         run.load(path)
-    if run.ended and after_epoch is not None:
+    together = several_ranks() and (after_epoch is not None or _of_all_ranks(model))
+    asked = _any_rank(after_epoch is not None, model) if together else after_epoch is not None
+    if run.ended and asked:
         return run.history
     steps, beliefs = Steps(model, optimizer, loss, num_samples, antithetic), _Beliefs(model)
     if beliefs.modes:
@@ -125,7 +129,9 @@ def fit(
             if scheduler is not None:
                 advance(scheduler, row["loss"])
             run.history.append(row | beliefs.row())
-            run.ended = after_epoch is not None and _ends(after_epoch, run.history, device_of(model))
+            run.ended = after_epoch is not None and _ends(after_epoch, run.history)
+            if together and asked:
+                run.ended = _any_rank(run.ended, model)
             if path is not None:
                 run.save(path)
             bar.set_postfix(_postfix(run.history[-1]))
@@ -143,6 +149,12 @@ def _require_hooks(validation: object, after_epoch: object) -> None:
             "validation must be a loader that can be gone through in every epoch, or a list of batches such as "
             f"[(x, y)], got a {type(validation).__name__}"
         )
+    batches = validation if isinstance(validation, list | tuple) else [validation]
+    if not batches or isinstance(batches[0], Tensor | np.ndarray):
+        given = type(batches[0]).__name__ if batches else "nothing"
+        raise InputError(
+            f"the first batch of validation must be a pair of inputs and targets, got {given}; give [(x, y)]"
+        )
     if after_epoch is not None and not callable(after_epoch):
         raise InputError(f"after_epoch must be a function of the history, got a {type(after_epoch).__name__}")
 
@@ -155,26 +167,45 @@ def _begin_epoch(loader: Iterable[Any], number: int) -> None:
             tell(number)
 
 
-def _ends(after_epoch: AfterEpoch, history: list[Row], device: torch.device) -> bool:
-    """What the user's function says; of several ranks all end where one says so, or those that go on would wait."""
+def _of_all_ranks(model: nn.Module) -> bool:
+    return isinstance(model, DistributedDataParallel) or any(hasattr(module, "unshard") for module in model.modules())
+
+
+def _any_rank(said: bool, model: nn.Module) -> bool:
+    """Whether one rank says so; all must ask."""
+    answer = torch.tensor(float(said), device=device_of(model))
+    dist.all_reduce(answer, dist.ReduceOp.MAX)
+    return bool(answer)
+
+
+def _ends(after_epoch: AfterEpoch, history: list[Row]) -> bool:
+    """What the user's function says, which may write into the history."""
     answer = after_epoch(history)
-    if answer not in (None, True, False):
-        raise InputError(f"after_epoch must return True to end the training, else False or None, got {answer!r}")
-    for name, value in history[-1].items():
-        if type(value) not in (int, float):  # of numpy, for example, which no checkpoint can hold
-            history[-1][name] = _number(name, value)
-    if not several_ranks():
-        return bool(answer)
-    said = torch.tensor(float(bool(answer)), device=device)
-    dist.all_reduce(said, dist.ReduceOp.MAX)
-    return bool(said)
+    try:
+        known = answer in (None, True, False)
+    except (RuntimeError, ValueError):  # an array of several
+        known = False
+    if not known:
+        raise InputError(f"after_epoch must return True to end the training, else False or None, got {answer!r:.60}")
+    _make_plain(history)
+    return bool(answer)
+
+
+def _make_plain(history: list[Row]) -> None:
+    """Turn numbers of numpy, for example, which no checkpoint can hold, into Python's."""
+    for row in history:
+        for name, value in row.items():
+            if type(value) not in (int, float):
+                row[name] = _number(name, value)
 
 
 def _number(name: str, value: Any) -> float:
     try:
-        return float(value)
-    except (TypeError, ValueError):
-        raise InputError(f"after_epoch wrote {value!r:.60} into the row as {name!r}; rows hold numbers") from None
+        if not isinstance(value, str | bytes):  # of which Python would read some
+            return float(value)
+    except (TypeError, ValueError, RuntimeError):
+        pass
+    raise InputError(f"after_epoch wrote {value!r:.60} into the row as {name!r}; rows hold numbers")
 
 
 class _Beliefs:

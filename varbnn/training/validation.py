@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -39,10 +41,10 @@ class Validation:
         """The batches of `loader`, which is trained on; the inputs of the first are kept for the statistics."""
         count, self._inputs = 0, []
         for batch in loader:
-            yield batch
             if self._refreshes and count < REFRESH:
-                self._inputs.append(batch[0])
+                self._inputs.append(pair(batch, "loader")[0].clone())  # a loader may fill the same memory again
                 count += len(batch[0])
+            yield batch
 
     def row(self) -> Row:
         """``val_loss`` and, where there are classes, ``val_accuracy``.
@@ -52,7 +54,7 @@ class Validation:
         """
         model, tally, device = self.model, Tally(self.loss), device_of(self.model)
         with _undisturbed(self.loader, device), evaluating(model), batchnorm_preserved(model), torch.no_grad():
-            if self._refreshes:
+            if self._inputs:
                 refresh_batchnorm(model, self._inputs)
             for batch in self.loader:
                 x, y = (tensor.to(device) for tensor in pair(batch, "validation loader"))
@@ -65,11 +67,14 @@ class Validation:
 
 @contextmanager
 def _undisturbed(loader: Iterable[Any], device: torch.device) -> Iterator[None]:
-    """Put torch's random state and the loader's generators back: even a loader that does not shuffle draws a seed."""
+    """Put all random states and the loader's generators back: even a loader that does not shuffle draws a seed."""
     generators = [(generator, generator.get_state()) for generator in saving.generators_of(loader).values()]
+    of_python, of_numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - that of others
     try:
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             yield
     finally:
+        random.setstate(of_python)
+        np.random.set_state(of_numpy)  # noqa: NPY002
         for generator, state in generators:
             generator.set_state(state)
