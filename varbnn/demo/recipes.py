@@ -61,7 +61,7 @@ MOONS = DIGITS | {
     "vispa": dict(lr=3.0, weight_decay=1e-5, real_lr=1e-2),
 }
 
-CONVOLUTIONS = DIGITS | {"ste": dict(lr=3e-2, real_lr=3e-2), "posterior": PRESETS["digits-conv"].settings}
+CONVOLUTIONS = DIGITS | {"ste": dict(lr=1e-1, real_lr=3e-2), "posterior": PRESETS["digits-conv"].settings}
 FASHION_CONVOLUTIONS = MNIST | {
     "ste": dict(lr=1e-1, real_lr=1e-2),
     "bop": dict(gamma=1e-3, threshold=1e-8, real_lr=3e-3),

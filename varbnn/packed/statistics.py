@@ -51,7 +51,7 @@ def measured(
             forward_with_variance(part.program, entering(x))
     assert some is not None
     found = dict(now(model))
-    for norm in batchnorms(model):
+    for norm in parts[0].norms:
         pools = [part.norms[norm].pool for part in parts]
         if all(pool.count for pool in pools):
             read = [
@@ -67,13 +67,12 @@ class _Part:
     def __init__(self, model: nn.Module, weights: Mapping[nn.Module, Tensor]) -> None:
         self.num_samples = len(next(iter(weights.values())))
         self.norms: dict[nn.Module, MeasuredNorm]
-        self.norms = {norm: MeasuredNorm(norm, self.num_samples) for norm in batchnorms(model)}
-        self.refreshed = refreshable(model)
+        self.norms = {norm: MeasuredNorm(norm, self.num_samples) for norm in refreshable(model)}
         self.program = Program.of(fused(plan(model, Drawn(weights, now(model), self.norms)), self.num_samples))
 
     def measuring(self) -> _Part:
-        for norm in self.refreshed:
-            self.norms[norm].measures = True
+        for norm in self.norms.values():
+            norm.measures = True
         return self
 
 
