@@ -221,3 +221,13 @@ class TestBadSettings:
         codes, labels = torch.ones(2_396_746, 1, dtype=torch.int8), torch.zeros(2_396_746, dtype=torch.int64)
         with pytest.raises(InputError, match="updates by 2,396,746 examples have sums up to 16,777,222"):
             step(network, codes, labels, 2)
+
+
+def test_autocast_does_not_round_the_sums():
+    codes = torch.where(torch.rand(8, 1500) < 0.9, 1, -1).to(torch.int8)
+    network = IntegerNetwork([1500, 3], generator=torch.Generator().manual_seed(0))
+    network.layers[0].counter.fill_(1)
+    plain = network(codes)
+    assert plain.abs().max() > 256
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(network(codes), plain)

@@ -21,7 +21,8 @@ def matmul(a: Tensor, b: Tensor, products: str) -> Tensor:
     """a @ b of integers, int32; exact while sums of magnitudes are below the limit of `products` (`require_exact`)."""
     if products == "int32":
         return a.to(torch.int32) @ b.to(torch.int32)
-    return (a.float() @ b.float()).to(torch.int32)
+    with torch.autocast(a.device.type, enabled=False):  # which would round the sums
+        return (a.float() @ b.float()).to(torch.int32)
 
 
 def require_exact(terms: int, magnitude: int, products: str, what: str) -> None:
