@@ -106,19 +106,30 @@ def read(path: Path, what: str, keys: set[str]) -> dict[str, Any]:
     return state
 
 
-def restore(path: Path, items: Mapping[str, Any], state: Mapping[str, Any]) -> None:
-    """Load ``state[name]`` into each of `items`; if one refuses, all are as they were.
+def restore(
+    path: Path,
+    items: Mapping[str, Any],
+    state: Mapping[str, Any],
+    generators: Mapping[str, torch.Generator] | None = None,
+) -> None:
+    """Load ``state[name]`` into each of `items`, ``state["generators"]`` into generators; if one refuses, none is.
 
     Raises:
         CheckpointError: the state belongs to other objects.
     """
+    generators = generators or {}
     before = {name: copy.deepcopy(item.state_dict()) for name, item in items.items()}
+    drawing = {name: generator.get_state() for name, generator in generators.items()}
     try:
         for name, item in items.items():
             item.load_state_dict(state[name])
+        for name in generators.keys() & state.get("generators", {}).keys():
+            generators[name].set_state(state["generators"][name])
     except Exception as error:  # whatever a state of something else makes it stumble over
         for name, item in items.items():
             item.load_state_dict(before[name])
+        for name, generator in generators.items():
+            generator.set_state(drawing[name])
         raise CheckpointError(f"{path} belongs to another model or optimizer: {error}") from error
 
 

@@ -167,7 +167,7 @@ def test_a_file_that_is_no_checkpoint_and_a_folder_that_is_not_there_are_named(t
         (dict(loader=[]), "the loader yielded no batch"),
         (dict(loader=[torch.ones(2, 30)]), r"must yield \(codes, labels\), two tensors, got Tensor"),
         (dict(loader=[(torch.ones(2, 30), [0, 1])]), r"must yield \(codes, labels\), two tensors, got tuple"),
-        (dict(loader=[(torch.ones(2, 30), torch.tensor([0, 1]))]), "codes must be int8"),
+        (dict(loader=[(torch.ones(2, 30), torch.tensor([0, 1]))]), "codes must be a tensor of int8"),
     ],
 )
 def test_bad_input_is_refused(options, match):
@@ -184,3 +184,18 @@ def test_a_bar_shows_shift_accuracy_and_flips(capsys, monkeypatch):
     fit(network, data.batches(*problem(), 32), epochs=2, label="digits")
     shown = capsys.readouterr().err
     assert all(word in shown for word in ("digits", "shift=4", "acc=", "flips="))
+
+
+def test_a_file_whose_generator_does_not_fit_changes_nothing(tmp_path):
+    path, own = tmp_path / "run.pt", torch.Generator().manual_seed(0)
+    network = IntegerNetwork(WIDTHS)
+    fit(network, data.batches(*problem(), 32), epochs=2, generator=own, checkpoint=path, progress=False)
+    state = torch.load(path)
+    state["generators"]["own"] = torch.zeros(16, dtype=torch.uint8)  # as of another device
+    torch.save(state, path)
+    fresh, other = IntegerNetwork(WIDTHS), torch.Generator().manual_seed(1)
+    before, drawing = {name: value.clone() for name, value in fresh.state_dict().items()}, other.get_state()
+    with pytest.raises(CheckpointError, match="belongs to another"):
+        fit(fresh, data.batches(*problem(), 32), epochs=2, generator=other, checkpoint=path, progress=False)
+    assert all(torch.equal(before[name], value) for name, value in fresh.state_dict().items())
+    assert torch.equal(drawing, other.get_state())

@@ -173,3 +173,17 @@ class TestModel:
         assert vb.evaluate(prediction, y)["nll"] > 0
         assert 0 < vb.health(as_model(network)).entropy_bits < 1
         assert float(vb.predict(as_model(network.sample(1)[0]), x, 0).total.mean()) > 0
+
+
+def test_a_state_that_does_not_fit_in_its_last_layer_changes_none():
+    network, wider = IntegerNetwork([4, 8, 3], bits=4), IntegerNetwork([4, 8, 3], bits=8)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    wider.layers[0].counter.fill_(1)
+    wider.layers[1].counter.fill_(100)
+    with pytest.raises(CheckpointError, match=r"layers\.1\.counter"):
+        network.load_state_dict(wider.state_dict())
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+    state = network.state_dict()
+    state["layers.0.threshold"] = torch.full((8,), 5, dtype=torch.int32)
+    with pytest.raises(CheckpointError, match="threshold goes beyond ±4"):
+        network.load_state_dict(state)

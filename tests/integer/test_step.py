@@ -172,7 +172,7 @@ class TestBadInput:
         self.bad("got torch.bool", labels=torch.zeros(13, dtype=torch.bool))
 
     def test_codes_that_are_floats(self):
-        self.bad("codes must be int8 of .1 and -1, got torch.float32", codes=torch.ones(13, 40))
+        self.bad("codes must be a tensor of int8, .1 and -1, got torch.float32", codes=torch.ones(13, 40))
 
     def test_codes_of_another_width(self):
         self.bad(r"codes must be N×40, got \(13, 39\)", codes=torch.ones(13, 39, dtype=torch.int8))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from varbnn.errors import InputError
+from varbnn.errors import CheckpointError, InputError
 from varbnn.integer import Thermometer
 
 
@@ -109,3 +109,25 @@ def test_nothing_to_fit_and_bad_options_are_refused():
         Thermometer.fit(torch.zeros(2, 2), 0)
     with pytest.raises(InputError, match=r"thresholds must be int32, features × levels, got torch.float32 \(2, 2\)"):
         Thermometer(torch.zeros(2, 2))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint16, torch.uint32, torch.uint64, torch.int64])
+def test_integers_of_every_kind_give_the_same_codes(dtype):
+    values = torch.tensor([[0, 40_000], [3, 65_535], [9, 1]])
+    encoder = Thermometer.fit(values.to(torch.int32), levels=2)
+    assert torch.equal(encoder(values.to(dtype)), encoder(values.to(torch.int32)))
+
+
+def test_numbers_of_64_bits_without_a_sign_are_refused_by_name():
+    with pytest.raises(InputError, match="must fit into 32 bits"):
+        Thermometer.fit(torch.tensor([[2**63 + 5, 1]], dtype=torch.uint64))
+
+
+def test_thresholds_of_real_numbers_are_not_loaded_as_those_of_whole_ones():
+    real, whole = Thermometer.fit(torch.rand(9, 2), levels=2), Thermometer.fit(torch.arange(18).reshape(9, 2), levels=2)
+    before = whole.thresholds.clone()
+    with pytest.raises(CheckpointError, match="thresholds of real numbers, this Thermometer is for whole ones"):
+        whole.load_state_dict(real.state_dict())
+    with pytest.raises(CheckpointError, match="must be int32"):
+        whole.load_state_dict({**whole.state_dict(), "thresholds": torch.rand(2, 2)})
+    assert torch.equal(before, whole.thresholds)

@@ -7,8 +7,9 @@ from torch import Tensor
 
 from varbnn.errors import InputError
 
-PRODUCTS = {"float32": 2**24, "int32": 2**31}
-"""What computes products, and the least sum that it cannot be trusted with: float32 has 24 bits for an integer."""
+PRODUCTS = {"float32": 2**24, "int32": 2**30}
+"""What computes products, and the least sum that it is not trusted with: float32 has 24 bits for an integer; of 32, one
+is left for thresholds and rounding."""
 
 LARGEST_ERROR = 7
 """Errors of hidden neurons fit into 4 bits."""
@@ -29,7 +30,7 @@ def require_exact(terms: int, magnitude: int, products: str, what: str) -> None:
     """Raise InputError where a sum of so many terms up to ±`magnitude` may not be exact."""
     largest, limit = terms * magnitude, PRODUCTS[products]
     if largest >= limit:
-        wider = ", or take products='int32', which is exact below 2³¹" if products == "float32" else ""
+        wider = ", or take products='int32', which is exact below 2³⁰" if products == "float32" else ""
         raise InputError(
             f"{what} have sums up to {largest:,}; products='{products}' is exact below {limit:,} only: make them "
             f"smaller{wider}"
@@ -60,7 +61,7 @@ def shifted(values: Tensor, shift: int, generator: torch.Generator | None = None
 
 
 def log2_root(number: int) -> int:
-    """round(log₂ √number): the exponent of the power of two that is closest to the root.
+    """log₂ √number, rounded, halves up: the exponent of a power of two about the size of the root.
 
     >>> [log2_root(n) for n in (1, 2, 3, 10, 256, 784)]
     [0, 1, 1, 2, 4, 5]

@@ -82,17 +82,19 @@ def fit(
     checkpoint: str | os.PathLike[str] | None = None,
     label: str = "",
 ) -> list[dict[str, float]]:
-    """Train on `loader`, step by step, the shift growing by one at a time from the first to the last.
+    """Train on `loader`, step by step, the shift growing from the first to the last.
 
     Args:
         network: trained in place.
         loader: yields (codes, labels), every epoch anew.
         epochs: passes over the loader, in all (a resumed run counts the earlier ones).
-        shifts: first and last; each shift between them has an equal share of the epochs.
+        shifts: first and last; each shift between them has an equal share of the epochs. With fewer epochs than shifts
+            some are left out, the last too.
         generator: of draws and rounding; torch's global one when absent.
         progress: show a bar with shift, accuracy and flips.
         checkpoint: file to write after every epoch and to continue from when it is there; a resumed run ends in the
-            same bits as the uninterrupted one. It goes on with the same settings only.
+            same bits as the uninterrupted one. It goes on with the same settings only; that the loader gives the same
+            batches is not checked.
         label: in front of the bar.
 
     Returns:
@@ -156,7 +158,7 @@ def _require_batch(network: IntegerNetwork, codes: Tensor, labels: Tensor, shift
     whole = not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
     if labels.shape != (len(codes),) or not whole:
         raise InputError(f"labels must be {len(codes)} integers, got {labels.dtype} {tuple(labels.shape)}")
-    classes, low, high = network.widths[-1], int(labels.min()), int(labels.max())
+    classes, low, high = network.widths[-1], int(labels.long().min()), int(labels.long().max())
     if low < 0 or high >= classes:
         raise InputError(f"labels must be 0 … {classes - 1}, the network's classes, got {low} … {high}")
     whole_number("shift", shift, 0, LARGEST_SHIFT)
@@ -204,9 +206,7 @@ class _Run:
                 f"{path} was begun with generators of {sorted(state['generators'])}, this run has "
                 f"{sorted(self.generators)}; go on with the same"
             )
-        saving.restore(path, {"network": self.network}, state)
-        for name, generator in self.generators.items():
-            generator.set_state(state["generators"][name])
+        saving.restore(path, {"network": self.network}, state, self.generators)
         saving.set_random_state(state)
         history: list[dict[str, float]] = state["history"]
         return history

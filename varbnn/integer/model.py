@@ -36,7 +36,7 @@ def as_model(network: IntegerNetwork) -> nn.Module:
         posterior = Bernoulli() if network.spread else Point()
         threshold = counters.threshold
         layer = BinaryLinear(inputs, outputs, bias=threshold is not None, posterior=posterior)
-        layer.to(counters.counter.device)
+        layer.to(counters.counter.device, torch.float32)
         layer.belief[0].copy_(_natural(counters.counter, network.spread) if network.spread else counters.mode())
         layers.append(layer)
         if threshold is not None:

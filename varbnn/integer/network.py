@@ -55,7 +55,8 @@ class Counters(nn.Module):
         sums = matmul(inputs, weight.T, products)
         return sums if self.threshold is None else sums - self.threshold
 
-    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
+    def require_state(self, state_dict: Mapping[str, Any], prefix: str) -> None:
+        """Raise CheckpointError if what `state_dict` holds for this layer is of another kind or size."""
         for name, own in self._buffers.items():
             value = state_dict.get(f"{prefix}{name}")
             if isinstance(value, Tensor) and own is not None and value.dtype != own.dtype:
@@ -68,7 +69,9 @@ class Counters(nn.Module):
                     f"{prefix}counter goes from {found[0]} to {found[1]}, and here from {self.ends[0]} to "
                     f"{self.ends[1]}; make a network of more bits"
                 )
-        super()._load_from_state_dict(cast(dict[str, Any], state_dict), prefix, *args)
+        threshold, most = state_dict.get(f"{prefix}threshold"), self.counter.shape[1]
+        if isinstance(threshold, Tensor) and threshold.numel() and int(threshold.long().abs().max()) > most:
+            raise CheckpointError(f"{prefix}threshold goes beyond ±{most}, the largest sum of this layer")
 
 
 class IntegerNetwork(nn.Module):
@@ -84,7 +87,7 @@ class IntegerNetwork(nn.Module):
     Args:
         widths: inputs, hidden layers, classes.
         bits: of a counter, 3 to 8; kept in int8.
-        spread: R, at most 2^(bits-1); 0 draws nothing.
+        spread: R, at most 2^(bits-1), where the highest counter is still short of certain; 0 draws nothing.
         products: ``"float32"`` computes sums by exact products of whole numbers in float32, ``"int32"`` by integers
             (CPU only, slower). They agree to the bit.
         generator: of the first counters, uniform on the middle quarter of their range.
@@ -177,12 +180,18 @@ class IntegerNetwork(nn.Module):
 
     def require_codes(self, codes: Tensor) -> None:
         """Raise InputError unless `codes` are int8 N×inputs of ±1."""
-        if codes.dtype != torch.int8:
-            raise InputError(f"codes must be int8 of +1 and -1, got {codes.dtype}; a Thermometer makes them")
+        if not isinstance(codes, Tensor) or codes.dtype != torch.int8:
+            given = codes.dtype if isinstance(codes, Tensor) else f"a {type(codes).__name__}"
+            raise InputError(f"codes must be a tensor of int8, +1 and -1, got {given}; a Thermometer makes them")
         if codes.dim() != 2 or codes.shape[1] != self.widths[0]:
             raise InputError(f"codes must be N×{self.widths[0]}, got {tuple(codes.shape)}")
         if not bool((codes.abs() == 1).all()):
             raise InputError("codes must be +1 or -1 throughout; a Thermometer makes them")
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
+        for number, layer in enumerate(self.counters):  # all of them, before any is loaded
+            layer.require_state(state_dict, f"{prefix}layers.{number}.")
+        super()._load_from_state_dict(cast(dict[str, Any], state_dict), prefix, *args)
 
     def extra_repr(self) -> str:
         return f"{'-'.join(map(str, self.widths))}, bits={self.bits}, spread={self.spread}, products={self.products!r}"

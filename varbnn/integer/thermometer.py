@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Self
+from collections.abc import Mapping
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
 
 from varbnn.checks import whole_number
-from varbnn.errors import InputError
+from varbnn.errors import CheckpointError, InputError
 
 
 class Thermometer(nn.Module):
@@ -82,6 +83,21 @@ class Thermometer(nn.Module):
         reached = values[:, :, None] >= self.thresholds
         return reached.to(torch.int8).mul_(2).sub_(1).flatten(1)
 
+    def get_extra_state(self) -> dict[str, bool]:
+        return {"real": self.real}
+
+    def set_extra_state(self, state: dict[str, bool]) -> None:
+        if state["real"] != self.real:
+            own, given = ("whole", "real") if state["real"] else ("real", "whole")
+            raise CheckpointError(f"the state holds thresholds of {given} numbers, this Thermometer is for {own} ones")
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
+        self.set_extra_state(state_dict.get(f"{prefix}_extra_state", {"real": self.real}))  # before anything is loaded
+        found = state_dict.get(f"{prefix}thresholds")
+        if isinstance(found, Tensor) and found.dtype != torch.int32:
+            raise CheckpointError(f"thresholds must be int32, the state has {found.dtype}")
+        super()._load_from_state_dict(cast(dict[str, Any], state_dict), prefix, *args)
+
     def extra_repr(self) -> str:
         features, levels = self.thresholds.shape
         return f"{features} features, {levels} levels" + (", real" if self.real else "")
@@ -93,6 +109,8 @@ def _comparable(inputs: Tensor) -> Tensor:
     Raises:
         InputError: NaN, infinite or complex inputs, truth values, integers that take more than 32 bits, no rows.
     """
+    if not isinstance(inputs, Tensor):
+        raise InputError(f"inputs must be a tensor, got a {type(inputs).__name__}")
     if inputs.dim() < 2 or inputs.is_complex() or inputs.dtype == torch.bool:
         raise InputError(f"inputs must be numbers, N×features, got {inputs.dtype} {tuple(inputs.shape)}")
     flat = inputs.reshape(len(inputs), inputs.shape[1:].numel())
@@ -102,7 +120,8 @@ def _comparable(inputs: Tensor) -> Tensor:
             raise InputError("inputs have NaN or infinite entries, which no threshold can order; clean the data first")
         bits = reals.view(torch.int32)
         return bits ^ ((bits >> 31) & 0x7FFFFFFF)
-    values = flat.to(torch.int32)
-    if flat.dtype not in (torch.uint8, torch.int8, torch.int16, torch.int32) and bool((values != flat).any()):
+    wide = flat.long()  # unsigned 64 bits beyond that come out negative
+    values = wide.to(torch.int32)
+    if bool((values != wide).any()) or (inputs.dtype == torch.uint64 and bool((wide < 0).any())):
         raise InputError(f"inputs of {inputs.dtype} must fit into 32 bits with their sign")
     return values

@@ -59,10 +59,7 @@ class Run:
         """
         state = saving.read(path, "varbnn.fit", {"history", "rng", "generators", *self.stateful})
         require_same_settings(state.get("settings"), self.optimizer, str(path))
-        saving.restore(path, self.stateful, state)
-        for name, generator in self.generators.items():
-            if name in state["generators"]:
-                generator.set_state(state["generators"][name])
+        saving.restore(path, self.stateful, state, self.generators)
         saving.set_random_state(state)
         self.history = state["history"]
         self.ended = bool(state.get("ended"))  # files from before runs could be ended lack it
