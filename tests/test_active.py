@@ -50,6 +50,28 @@ def test_regression_is_asked_by_a_function():
     assert active.Pool(4, [0]).query(prediction, 2, lambda p: p.epistemic).tolist() == [2, 3]
 
 
+def test_regression_with_an_axis_of_outputs_is_asked_as_the_docstring_says():
+    prediction = vb.RegressionPrediction([[[0.0], [1.0], [5.0]], [[0.0], [3.0], [5.5]]])
+    pool = active.Pool(4, [0])
+    with pytest.raises(InputError, match="must be a Prediction, of class probabilities"):
+        pool.query(prediction, 1, "entropy")
+    assert pool.query(prediction, 2, lambda p: p.epistemic.reshape(len(p), -1).sum(1)).tolist() == [2, 3]
+
+
+@pytest.mark.parametrize("acquisition", [["bald"], lambda p: None, lambda p: "high"])
+def test_what_is_no_score_is_refused_and_asks_for_nothing(acquisition):
+    pool = active.Pool(50, range(10))
+    with pytest.raises(InputError, match="acquisition must"):
+        pool.query(PREDICTION, 1, acquisition)
+    assert len(pool.unlabelled) == 40
+
+
+@pytest.mark.parametrize("start", [[[1], [2, 3]], None, "3", ["a"]])
+def test_a_start_that_is_none_is_refused(start):
+    with pytest.raises(InputError, match="start must be"):
+        active.Pool(10, start)
+
+
 def test_an_average_of_packed_networks_will_do():
     average = vb.AveragePrediction(PREDICTION.mean, PREDICTION.aleatoric, PREDICTION.num_samples)
     for acquisition in ("bald", "entropy", "margin"):

@@ -47,12 +47,15 @@ class Pool:
     ) -> None:
         self.generator = generator
         size = whole_number("size", size)
-        if np.ndim(start) == 0:
+        if not isinstance(start, Sequence | Tensor | np.ndarray) or getattr(start, "ndim", 1) == 0:
             number = whole_number("start", start, most=size, note=", the size of the pool, or indices")
             device = generator.device if generator is not None else torch.device("cpu")
             chosen = torch.randperm(size, generator=generator, device=device)[:number].cpu()
         else:
-            chosen = torch.as_tensor(start)
+            try:
+                chosen = torch.as_tensor(start)
+            except (TypeError, ValueError) as error:
+                raise InputError(f"start must be a number or a list of indices: {error}") from None
             whole = not (chosen.is_floating_point() or chosen.is_complex() or chosen.dtype == torch.bool)
             chosen = chosen.to("cpu", torch.int64)
             inside = (
@@ -79,7 +82,8 @@ class Pool:
             prediction: for the unlabelled inputs, in the order of `unlabelled`.
             count: at most as many as are left.
             acquisition: by which score: a name, or a function of one's own from the prediction to N finite numbers, the
-                higher, the more is learnt. For regression with one output it may be ``lambda p: p.epistemic[:, 0]``.
+                higher, the more is learnt. For regression, whose
+                predictions have an axis of outputs, ``lambda p: p.epistemic.reshape(len(p), -1).sum(1)``.
             power: None takes the highest scores. A number draws, with probability ∝ score^power, so that a large batch
                 is not all of a kind; 1 is the published one. Not for "margin", whose scores are negative.
 

@@ -91,13 +91,21 @@ def scores_of(
         InputError: an unknown name, or a function that does not give one number per input.
     """
     if callable(acquisition):
-        scores = torch.as_tensor(acquisition(prediction))
+        found = acquisition(prediction)
+        try:
+            scores = torch.as_tensor(found)
+        except (TypeError, ValueError, RuntimeError):
+            raise InputError(
+                f"the acquisition must give numbers, one per input, got a {type(found).__name__}"
+            ) from None
         if scores.shape != (len(prediction),):
             raise InputError(
                 f"the acquisition must give one score for each of {len(prediction)} inputs, got shape "
                 f"{tuple(scores.shape)}"
             )
-    elif acquisition in ACQUISITIONS:
+    elif isinstance(acquisition, str) and acquisition in ACQUISITIONS:
+        if acquisition != "random":
+            require_classes(prediction)
         scores = ACQUISITIONS[acquisition](prediction, generator)
     else:
         known = ", ".join(ACQUISITIONS)
