@@ -113,9 +113,11 @@ class IntegerNetwork(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        _require_settings(widths, bits, spread, products)
-        self.widths = tuple(int(width) for width in widths)
-        self.bits, self.spread, self.products = int(bits), int(spread), products
+        self.widths = _widths(widths, products)
+        self.bits = whole_number("bits", bits, FEWEST_BITS, MOST_BITS)
+        half = 2 ** (self.bits - 1)
+        self.spread = whole_number("spread", spread, 0, half, note=", half the range of a counter")
+        self.products = products
         sizes = list(pairwise(self.widths))
         self.layers = nn.ModuleList(
             Counters(inputs, outputs, self.bits, number == len(sizes), generator)
@@ -197,16 +199,15 @@ class IntegerNetwork(nn.Module):
         return f"{'-'.join(map(str, self.widths))}, bits={self.bits}, spread={self.spread}, products={self.products!r}"
 
 
-def _require_settings(widths: Sequence[int], bits: int, spread: int, products: str) -> None:
+def _widths(widths: Sequence[int], products: str) -> tuple[int, ...]:
+    """As Python's integers, if `products` are exact for layers so wide."""
     if not isinstance(widths, Sequence) or len(widths) < 2:
         raise InputError(f"widths must be inputs, hidden layers and classes, got {widths!r}")
-    for width in widths[:-1]:
-        whole_number("widths", width)
-    whole_number("widths", widths[-1], 2, note=" in the last place, the classes")
-    bits = whole_number("bits", bits, FEWEST_BITS, MOST_BITS)
-    whole_number("spread", spread, 0, 2 ** (bits - 1), note=", half the range of a counter")
+    sizes = [whole_number("widths", width) for width in widths[:-1]]
+    sizes.append(whole_number("widths", widths[-1], 2, note=" in the last place, the classes"))
     if products not in PRODUCTS:
         raise InputError(f"products must be one of {tuple(PRODUCTS)}, got {products!r}")
-    for inputs, outputs in pairwise(widths):
-        require_exact(int(inputs), 1, products, f"{inputs:,} inputs")
-        require_exact(int(outputs), LARGEST_ERROR, products, f"errors of {outputs:,} outputs")
+    for inputs, outputs in pairwise(sizes):
+        require_exact(inputs, 1, products, f"{inputs:,} inputs")
+        require_exact(outputs, LARGEST_ERROR, products, f"errors of {outputs:,} outputs")
+    return tuple(sizes)

@@ -37,8 +37,8 @@ def with_first(layers: Iterable[BinaryLayer]) -> Iterator[tuple[BinaryLayer, Bin
     """
     seen: dict[tuple[int, ...], list[BinaryLayer]] = {}
     for layer in layers:
-        held = {**layer._parameters, **layer._buffers}
-        own = [held.get(name) for name in (*layer.posterior.names, *layer.posterior.buffer_names)]
+        own: list[Tensor | None] = [layer._parameters.get(name) for name in layer.posterior.names]
+        own += [layer._buffers.get(name) for name in layer.posterior.buffer_names]
         if any(tensor is None for tensor in own):
             yield layer, layer  # parametrized
             continue

@@ -26,14 +26,14 @@ def module_of(node: fx.Node) -> nn.Module | None:
     if node.target in _RELU or (node.target in _CLAMP and _from_zero(node)):
         return nn.ReLU()
     if node.target in _FLATTEN:
-        start, end = option(node, 1, "start_dim", 0), option(node, 2, "end_dim", -1)
+        start, end = option(node, 1, 0, "start_dim"), option(node, 2, -1, "end_dim")
         if type(start) is int and type(end) is int:
             return nn.Flatten(start, end)
-    if "dropout" in name_of(node) and option(node, 2, TRAINING, True) is False:
+    if "dropout" in name_of(node) and option(node, 2, True, *TRAINING) is False:
         return nn.Identity()
     return None
 
 
 def _from_zero(node: fx.Node) -> bool:
-    low, high = option(node, 1, "min", None), option(node, 2, "max", None)
+    low, high = option(node, 1, None, "min"), option(node, 2, None, "max")
     return type(low) in (int, float) and low == 0 and high is None

@@ -17,15 +17,14 @@ def name_of(node: fx.Node) -> str:
     return node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
 
 
-def option(node: fx.Node, place: int, names: str | tuple[str, ...], default: Any) -> Any:
-    """An argument of a call, wherever it stands.
+def option(node: fx.Node, place: int, default: Any, *names: str) -> Any:
+    """An argument of a call, wherever it stands, under one of `names`.
 
     >>> graph = fx.Graph()
     >>> node = graph.call_method("clamp", (graph.placeholder("x"), 0), {"max": 1})
-    >>> option(node, 1, "min", None), option(node, 2, "max", None), option(node, 3, "out", "absent")
+    >>> option(node, 1, None, "min"), option(node, 2, None, "max"), option(node, 3, "absent", "out")
     (0, 1, 'absent')
     """
     if len(node.args) > place:
         return node.args[place]
-    return next((node.kwargs[name] for name in ([names] if isinstance(names, str) else names) if name in node.kwargs),
-                default)  # fmt: skip
+    return next((node.kwargs[name] for name in names if name in node.kwargs), default)

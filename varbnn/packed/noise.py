@@ -44,11 +44,11 @@ def refuse_noise(root: nn.Module, graph: fx.Graph) -> None:
 def _draws(node: fx.Node) -> bool:
     name = name_of(node)
     if name == "scaled_dot_product_attention":
-        return option(node, 4, "dropout_p", 0.0) != 0
+        return option(node, 4, 0.0, "dropout_p") != 0
     if name == "rrelu":
-        return option(node, 3, TRAINING, False) is not False
+        return option(node, 3, False, *TRAINING) is not False
     if "dropout" in name:
-        return option(node, 2, TRAINING, True) is not False and option(node, 1, "p", 0.5) != 0
+        return option(node, 2, True, *TRAINING) is not False and option(node, 1, 0.5, "p") != 0
     packet = getattr(torch.ops.aten, name, None)
     return name in _ALWAYS or (
         packet is not None and any(_DRAWS in getattr(packet, overload).tags for overload in packet.overloads())
