@@ -3,9 +3,10 @@
     python benchmarks/accuracy.py --data digits
     python benchmarks/accuracy.py --data digits --convolutions --methods ste posterior
     python benchmarks/accuracy.py --data mnist --data-dir DIR --seeds 3
+    python benchmarks/accuracy.py --data mnist --data-dir DIR --seeds 3 --activation sign
 
 Network, budget and measures are those of ``varbnn demo``; with ``--convolutions`` the network is that of the preset
-digits-conv. Settings are chosen on validation data: every method gets the same number of trials, each trial the same
+digits-conv; with ``--activation sign`` what goes from layer to layer is ±1 as well. Settings are chosen on validation data: every method gets the same number of trials, each trial the same
 epochs, and the trial with the lowest validation NLL wins. The winner is then trained on all training data with every
 seed and tested once. With --convolutions every seed tests another fifth of the digits (`split` of `varbnn.data.load`),
 with settings chosen on the training data of that split alone. Results are written after every run, and a run that is
@@ -30,7 +31,8 @@ from varbnn.data import Dataset, load
 SAMPLES = 16
 SPLITS = {"digits, convolutions": 5}
 """Splits into training and test data, by study; seeds take turns. The others have one."""
-TUNING_SEEDS = {"digits": (100, 101, 102, 103, 104), "digits, convolutions": (100, 101)}
+FIVE = (100, 101, 102, 103, 104)
+TUNING_SEEDS = {"digits": FIVE, "digits, signs": FIVE, "digits, convolutions": (100, 101)}
 """Small data need more than one run per trial and split to choose by; the others get seed 100 alone."""
 
 Settings = dict[str, float]
@@ -41,6 +43,10 @@ REAL = {
     "convolutions, drawing": (3e-2, 1e-1, 3e-1),
     "mnist": (1e-3, 3e-3, 1e-2),
     "mnist, drawing": (3e-3, 1e-2, 3e-2),
+    "mnist, signs": (3e-3, 1e-2, 3e-2),
+    "mnist, signs, drawing": (1e-2, 3e-2, 1e-1),
+    "digits, signs": (1e-2, 3e-2, 1e-1),
+    "digits, signs, drawing": (1e-2, 3e-2, 1e-1),
 }
 """Rates of the batch norms' scales and shifts. One draws and one does not: a posterior's gradients are noisier."""
 
@@ -119,6 +125,30 @@ TRIALS["digits, convolutions"] = {
     m: each(REAL["convolutions, drawing" if m in DRAWING["digits"] else "convolutions"], *t)
     for m, t in CONVOLUTIONS.items()
 }
+
+ONE = ("ste", "bop")
+SIGNS: dict[str, dict[str, tuple[Settings, ...]]] = {
+    "digits": {
+        **{m: POINTS[m] for m in ONE},
+        "posterior": (
+            {"lr": 3e-3, "temperature": 1 / 300},
+            {"lr": 3e-3, "temperature": 1 / 1000},
+            {"lr": 1e-2, "temperature": 1 / 1000},
+        ),
+    },
+    "mnist": {
+        **{m: POINTS[m] for m in ONE},
+        "posterior": (
+            {"lr": 1e-3, "temperature": 1 / 200},
+            {"lr": 3e-3, "temperature": 1 / 100},
+            {"lr": 3e-3, "temperature": 1 / 300},
+        ),
+    },
+}
+for _data, _trials in SIGNS.items():
+    TRIALS[f"{_data}, signs"] = {
+        m: each(REAL[f"{_data}, signs" + ", drawing" * (m == "posterior")], *t) for m, t in _trials.items()
+    }
 
 UNTUNED = {"ste, published lr": ("ste", {"lr": 1e-2, "real_lr": 1e-2})}
 """Run with these settings beside the tuned ones: Adam at 1e-2 for everything is how the baseline was published."""
@@ -209,6 +239,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", choices=sorted(demo.RECIPES.keys() & TRIALS), default="digits")
     parser.add_argument("--convolutions", action="store_true", help="a convolutional network instead, for digits")
+    parser.add_argument("--activation", choices=list(demo.ACTIVATIONS), default="relu", help="between the layers")
     parser.add_argument("--data-dir", help="where the files of mnist and fashion lie")
     parser.add_argument("--methods", nargs="+", help="default: all")
     parser.add_argument("--seeds", type=int, default=5)
@@ -217,8 +248,15 @@ def main() -> None:
     args = parser.parse_args()
     if args.convolutions and args.data != "digits":
         parser.error(f"--convolutions are for --data digits, got {args.data}")
-    args.which = which = "digits, convolutions" if args.convolutions else args.data
-    args.recipe = (demo.CONVOLUTIONAL if args.convolutions else demo.RECIPES)[args.data]
+    if args.convolutions and args.activation != "relu":
+        parser.error("settings for convolutions with signs between them were not looked for")
+    kind = ", convolutions" if args.convolutions else ", signs" if args.activation == "sign" else ""
+    args.which = which = args.data + kind
+    if which not in TRIALS:
+        parser.error(f"there are no trials for {which}; known are {'; '.join(TRIALS)}")
+    args.recipe = replace(
+        (demo.CONVOLUTIONAL if args.convolutions else demo.RECIPES)[args.data], activation=args.activation
+    )
     args.trials = {name: trials for name, trials in TRIALS[which].items() if name in (args.methods or TRIALS[which])}
     torch.set_num_threads(args.threads)
     path = args.out or RESULTS / f"accuracy-{which.replace(', ', '-')}.json"
@@ -227,6 +265,8 @@ def main() -> None:
     results["network"] = {"hidden": recipe.widths, "epochs": recipe.epochs, "batch_size": recipe.batch_size}
     if recipe.channels:
         results["network"]["channels"] = recipe.channels
+    if recipe.activation != "relu":
+        results["network"]["activation"] = recipe.activation
     tune(args, results, path)
     final(args, results, path)
     results["table"] = summarise(results)

@@ -5,6 +5,7 @@
     python benchmarks/uncertainty.py --data-dir DIR --scale long --stages 1 3       (the same, 80 epochs)
     python benchmarks/uncertainty.py --data-dir DIR --scale full --stages 1 2       (50,000 images, 784-400-400-10)
     python benchmarks/uncertainty.py --data-dir DIR --scale conv --stages 1 2       (50,000 images, convolutions)
+    python benchmarks/uncertainty.py --data-dir DIR --scale signs --stages 1 2 --seeds 10   (the first, all of it ±1)
 
 Batches of 100, the same epochs, batches, start and cosine for every method. 10,000 other training images are kept aside
 throughout: settings are chosen by their NLL, and calibration temperatures and the prior
@@ -261,6 +262,7 @@ def main() -> None:
     asked = inputs(args.data_dir, scale)
     about = {"train": scale.train, "widths": scale.widths, "epochs": scale.epochs, "members": MEMBERS}
     about |= {"channels": scale.channels} if scale.channels else {}
+    about |= {"activation": scale.activation} if scale.activation != "relu" else {}
     results = {"data": "fashion", "machine": machine(), "num_samples": SAMPLES, **about} | read(path)
     for stage in (STAGES[number - 1] for number in args.stages):
         tune(stage, asked, results, path, args.trials)

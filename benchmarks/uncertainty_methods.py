@@ -74,6 +74,7 @@ class Scale:
         widths, epochs: of every network.
         trials: settings by method.
         channels: of 3×3 convolutions in front of the fully connected layers, each with a 2×2 pooling.
+        activation: between the layers.
     """
 
     train: int
@@ -81,6 +82,11 @@ class Scale:
     epochs: int
     trials: dict[str, list[Settings]]
     channels: tuple[int, ...] = ()
+    activation: str = "relu"
+
+    def network(self, data: Dataset, posterior: Posterior | None, **left_out: float) -> nn.Module:
+        """That of every method."""
+        return network(data, self.widths, posterior, channels=self.channels, activation=self.activation, **left_out)
 
 
 SCALES = {
@@ -89,6 +95,7 @@ SCALES = {
     "long": Scale(10_000, (200, 200), 80, TRIALS["long"]),
     "full": Scale(50_000, (400, 400), 20, TRIALS["full"]),
     "conv": Scale(50_000, (128,), 12, TRIALS["conv"], channels=(16, 32)),
+    "signs": Scale(10_000, (200, 200), 20, TRIALS["signs"], activation="sign"),
 }
 
 
@@ -122,7 +129,7 @@ def train(name: str, data: Dataset, scale: Scale, settings: Settings, seed: int,
     method, epochs = METHODS[name], scale.epochs
     torch.manual_seed(seed)
     left_out = {key: settings.get(key, 0.0) for key in NETWORK}
-    model = network(data, scale.widths, method.posterior, channels=scale.channels, **left_out)
+    model = scale.network(data, method.posterior, **left_out)
     own = {key: value for key, value in settings.items() if key not in NETWORK}
     optimizer = method.rule(model.parameters(), len(data.train_x), own)
     loader = batches(data.train_x, data.train_y, BATCH, torch.Generator().manual_seed(seed))
@@ -202,7 +209,7 @@ def entropy_bits(model: nn.Module) -> float | None:
 
 def bits_per_prediction(data: Dataset, scale: Scale, networks: float, bits: int, heads: bool) -> float:
     """Weights that are read for one prediction, in bits; networks that differ in their `heads` share the rest."""
-    layers = network(data, scale.widths, None, channels=scale.channels).modules()
+    layers = scale.network(data, None).modules()
     *body, head = (layer.weight.numel() for layer in layers if isinstance(layer, nn.Linear | nn.Conv2d))
     return bits * ((sum(body) if heads else networks * sum(body)) + networks * head)
 

@@ -273,6 +273,56 @@ CONV: dict[str, tuple[Row, ...]] = {
         ("none", 1e-3, 1e-2),
     ),
 }
+SIGNS: dict[str, tuple[Row, ...]] = {
+    "posterior": (
+        ("none", 3e-3, 1 / 200, 3e-2),
+        ("tenth", 3e-3, 1 / 200, 3e-2),
+        ("fifth", 3e-3, 1 / 200, 3e-2),
+        ("tenth", 3e-3, 1 / 600, 3e-2),
+        ("tenth", 1e-2, 1 / 200, 3e-2),
+        ("tenth", 3e-3, 1 / 200, 1e-2),
+    ),
+    "ste": (
+        ("tenth", 1e-3, 3e-3),
+        ("fifth", 1e-3, 3e-3),
+        ("both", 1e-3, 3e-3),
+        ("fifth", 3e-3, 3e-3),
+        ("fifth", 1e-3, 1e-2),
+        ("light", 1e-3, 3e-3),
+    ),
+    "deep ensemble": (
+        ("none", 1e-3, 3e-2),
+        ("tenth", 1e-3, 3e-2),
+        ("none", 3e-3, 3e-2),
+        ("none", 3e-4, 3e-2),
+        ("none", 1e-3, 1e-1),
+        ("none", 1e-3, 1e-2),
+    ),
+    "bop": (
+        ("tenth", 3e-3, 1e-8, 3e-3),
+        ("fifth", 3e-3, 1e-8, 3e-3),
+        ("both", 3e-3, 1e-8, 3e-3),
+        ("fifth", 1e-3, 1e-8, 3e-3),
+        ("fifth", 1e-2, 1e-8, 3e-3),
+        ("fifth", 3e-3, 1e-8, 1e-2),
+    ),
+    "vispa": (
+        ("tenth", 10, 1e-2),
+        ("fifth", 10, 1e-2),
+        ("tenth", 30, 1e-2),
+        ("fifth", 30, 1e-2),
+        ("tenth", 10, 3e-2),
+        ("tenth", 30, 3e-2),
+    ),
+    "published": (
+        ("tenth", 3e-4, 3e-3),
+        ("fifth", 3e-4, 3e-3),
+        ("both", 3e-4, 3e-3),
+        ("tenth", 1e-4, 3e-3),
+        ("tenth", 1e-3, 3e-3),
+        ("tenth", 3e-4, 1e-2),
+    ),
+}
 
 
 def settings_of(rows: dict[str, tuple[Row, ...]]) -> dict[str, list[Settings]]:
@@ -285,5 +335,5 @@ def named(name: str, dropped: str | float, *values: str | float) -> Settings:
     return NETWORKS[str(dropped)] | dict(zip(NAMES[name], numbers, strict=True))
 
 
-BY_SCALE = {"small": SMALL, "medium": MEDIUM, "long": LONG, "full": FULL, "conv": CONV}
+BY_SCALE = {"small": SMALL, "medium": MEDIUM, "long": LONG, "full": FULL, "conv": CONV, "signs": SIGNS}
 TRIALS = {scale: settings_of(rows) for scale, rows in BY_SCALE.items()}

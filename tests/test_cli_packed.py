@@ -23,6 +23,10 @@ import varbnn as vb
 def model():
     return vb.binarize(nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3)))
 
+def tokens():
+    layers = nn.Linear(12, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3)
+    return vb.binarize(nn.Sequential(nn.Embedding(9, 4), nn.Flatten(), *layers))
+
 def word():
     return "model"
 
@@ -125,6 +129,17 @@ def test_predict_and_info_know_tokens(folder, capsys):
     run(capsys, "predict b.vbnn tokens.npy --reduce none --out p.npz")
     np.testing.assert_array_equal(np.load("p.npz")["outputs"], packed(tokens).numpy())
     assert "input      N × …, tokens 0 … 8\n" in run(capsys, "info b.vbnn")
+
+
+def test_pack_re_estimates_batch_norms_from_tokens(folder, capsys):
+    namespace: dict = {}
+    exec(MODEL, namespace)
+    model, tokens = namespace["tokens"](), torch.randint(9, (40, 3))
+    torch.save(model.state_dict(), "tokens.pt")
+    np.save("tokens.npy", tokens.numpy())
+    run(capsys, "pack mine:tokens tokens.pt --samples 2 --refresh-bn tokens.npy --out b.vbnn")
+    expected = vb.pack(model, 2, refresh_bn=tokens, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(vb.load_packed("b.vbnn")(tokens), expected(tokens))
 
 
 def test_predict_shows_the_first_inputs(folder, capsys):

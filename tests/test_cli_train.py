@@ -147,17 +147,27 @@ def test_colour_images_are_convolved_along_their_pixels(tmp_path, monkeypatch, c
     assert "channels first, N×H×W or N×3×H×W, but an input of last is 6×4×3: move its last axis" in told
 
 
+def test_signs_between_the_layers_are_trained_packed_and_remembered(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    line = "train digits --activation sign --hidden 8-8 --epochs 2 --samples 4 --quiet --out run"
+    assert "64-8-8-10, every weight and activation ±1, with batch norm" in run(capsys, line)
+    report = json.loads(Path("run/report.json").read_text())
+    assert report["plan"]["activation"] == "sign"
+    assert "another setting of activation" in run(capsys, line.replace("sign", "relu"), 2)
+
+
 @pytest.mark.parametrize("name", vb.presets.PRESETS)
 def test_every_preset_has_settings_for_every_method(name):
     assert set(BY_PRESET[name]) == set(demo.METHODS)
     assert BY_PRESET[name]["posterior"] == vb.presets.PRESETS[name].settings
 
 
-def test_a_run_begun_before_convolutions_were_written_down_goes_on(own, tmp_path, capsys):
+@pytest.mark.parametrize("setting", ["channels", "activation"])
+def test_a_run_begun_before_a_setting_was_written_down_goes_on(own, tmp_path, capsys, setting):
     run(capsys, TRAIN)
     settings = tmp_path / "run/training.json"
     plan = json.loads(settings.read_text())
-    del plan["channels"]
+    del plan[setting]
     settings.write_text(json.dumps(plan))
     (tmp_path / "run/report.json").unlink()
     run(capsys, TRAIN)

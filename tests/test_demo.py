@@ -338,6 +338,36 @@ def test_convolutions_see_the_image_as_it_was_before_flattening():
     assert torch.equal(seen[0], data.test_x[:3].reshape(3, 1, 8, 8))
 
 
+def kinds(model) -> list[str]:
+    return [type(layer).__name__ for layer in model]
+
+
+def test_signs_stand_where_relu_does_and_pooling_comes_before_them():
+    data = load("digits")
+    relu = network(data, (5,), vb.posteriors.Point(), channels=(2,))
+    signs = network(data, (5,), vb.posteriors.Point(), channels=(2,), activation="sign")
+    after = ["Flatten", "BinaryLinear", "BatchNorm1d", "{}", "BinaryLinear", "BatchNorm1d"]
+    first = ["Unflatten", "BinaryConv2d", "BatchNorm2d", "ReLU", "MaxPool2d"]
+    assert kinds(relu) == first + [name.format("ReLU") for name in after]
+    first = ["Unflatten", "BinaryConv2d", "MaxPool2d", "BatchNorm2d", "Sign"]
+    assert kinds(signs) == first + [name.format("Sign") for name in after]
+
+
+def test_packed_networks_of_signs_pass_bits_from_layer_to_layer():
+    data = load("digits")
+    torch.manual_seed(0)
+    model = network(data, (70, 40), vb.posteriors.Bernoulli(), activation="sign").eval()
+    packed = vb.pack(model, 3, refresh_bn=data.train_x)
+    for s in range(3):
+        torch.testing.assert_close(packed(data.test_x[:20])[s], packed.member(s)(data.test_x[:20]), atol=1e-4, rtol=1e-4)
+    assert [f"{s}, sign)" in str(packed) for s in ("64 → 70", "70 → 40")] == [True, True]
+
+
+def test_an_unknown_activation_is_refused():
+    with pytest.raises(InputError, match="activation must be one of 'relu', 'sign', got 'tanh'"):
+        network(load("digits"), (8,), None, activation="tanh")
+
+
 @pytest.mark.parametrize("name, channels, word", [("moons", (4,), "without channels"), ("digits", (1,) * 4, "8×8")])
 def test_a_network_of_convolutions_is_refused_for_what_is_no_image_or_too_small(name, channels, word):
     with pytest.raises(InputError, match=word):

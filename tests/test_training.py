@@ -327,6 +327,16 @@ def test_a_plateau_is_looked_for_in_the_loss():
     assert schedule.best == min(row["loss"] for row in rows)
 
 
+def test_a_plateau_is_looked_for_in_the_validation_loss_where_there_is_one():
+    torch.manual_seed(0)
+    model = network()
+    optimizer = bayes(model)
+    schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=0)
+    options = dict(validation=[(X[:16], Y[:16])], scheduler=schedule, progress=False)
+    rows = vb.fit(model, optimizer, [(X, Y)], epochs=4, **options)
+    assert schedule.best == min(row["val_loss"] for row in rows) != min(row["loss"] for row in rows)
+
+
 # --- what counts as accuracy ---
 
 

@@ -35,6 +35,7 @@ class Preset:
         num_samples: draws of a prediction.
         refresh: training inputs, at most, from which each draw's batch norms are re-estimated.
         channels: of 3×3 convolutions in front of the fully connected layers, each with a 2×2 pooling.
+        activation: between the layers, ``"relu"`` or ``"sign"``.
     """
 
     suits: str
@@ -50,6 +51,7 @@ class Preset:
     num_samples: int = 32
     refresh: int = 10_000
     channels: tuple[int, ...] = ()
+    activation: str = "relu"
 
     @property
     def posterior(self) -> Bernoulli:

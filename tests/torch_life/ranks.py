@@ -244,6 +244,20 @@ def ended_by_the_only_one_asked(rank: int) -> dict[str, Any]:
     return {"epochs": len(rows), "again": len(again)}
 
 
+def plateau(rank: int) -> dict[str, Any]:
+    """Data parallel: what one rank sees would lower its rate alone, and the other would not follow."""
+    torch.manual_seed(0)
+    parallel = DistributedDataParallel(normalised())
+    torch.manual_seed(100 + rank)
+    x, y = shard_of_the_batch(rank)
+    optimizer = bayes(parallel)
+    schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=0, threshold=0.0)
+    rows = fit(
+        parallel, optimizer, [(x, y)], epochs=6, scheduler=schedule, validation=[(x[:4], y[:4])], progress=False
+    )
+    return {"lr": [row["lr"] for row in rows], "val_loss": [row["val_loss"] for row in rows], "best": schedule.best}
+
+
 WORKS = [
     data_parallel,
     data_parallel_published,
@@ -254,4 +268,5 @@ WORKS = [
     sharded_fit,
     ended_by_one_rank,
     ended_by_the_only_one_asked,
+    plateau,
 ]

@@ -118,6 +118,14 @@ def test_where_one_rank_alone_is_asked_all_end(both):
     assert both["ended_by_the_only_one_asked"] == [{"epochs": 2, "again": 2}] * 2
 
 
+def test_ranks_that_train_one_model_look_for_one_plateau(both):
+    first, second = both["plateau"]
+    means = [sum(pair) / 2 for pair in zip(first["val_loss"], second["val_loss"], strict=True)]
+    assert first["val_loss"] != second["val_loss"]
+    assert first["best"] == second["best"] == pytest.approx(min(means), rel=1e-6)
+    assert first["lr"] == second["lr"]
+
+
 def test_sharded_ranks_train_with_their_own_draws(both):
     first, second = both["sharded_with_own_draws"]
     assert first["losses"] != second["losses"]

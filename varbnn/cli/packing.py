@@ -42,6 +42,8 @@ def _run(chosen: argparse.Namespace) -> None:
     data = None if chosen.refresh_bn is None else inputs(chosen.refresh_bn, chosen.key)
     model = _built(chosen.model)
     _load(model, chosen.checkpoint)
+    if data is not None and _takes_tokens(model) and bool((data == data.round()).all()):
+        data = data.long()
     packed = vb.pack(
         model,
         chosen.samples,
@@ -73,6 +75,10 @@ def _built(name: str) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise InputError(f"{name} must return a torch.nn.Module, it returned {type(model).__name__}")
     return model
+
+
+def _takes_tokens(model: nn.Module) -> bool:
+    return any(isinstance(layer, nn.Embedding | nn.EmbeddingBag) for layer in model.modules())
 
 
 def _load(model: nn.Module, path: str) -> None:

@@ -23,7 +23,7 @@ from varbnn.cli.resuming import going_on
 from varbnn.cli.text import percent, plural, table
 from varbnn.data import NAMES, Dataset, batches, from_files, load
 from varbnn.demo.comparison import alone
-from varbnn.demo.networks import image_shape, layers_of
+from varbnn.demo.networks import between, image_shape, layers_of
 from varbnn.demo.output import REPORT, as_json, output
 from varbnn.demo.recipes import BY_PRESET
 from varbnn.errors import MissingExtraError
@@ -34,6 +34,9 @@ STATE, SETTINGS, MODEL, INPUTS, PICTURE = "training.pt", "training.json", "model
 SHARPNESS = 150
 AT_ONCE = 1000
 """Inputs in one call of the packed networks."""
+
+ABSENT = {"dropout": 0.0, "channels": [], "activation": "relu"}
+"""What runs had that were begun before a setting was written down."""
 
 MEASURES = ("accuracy", "nll", "brier", "ece", "ood_auroc")
 
@@ -56,6 +59,8 @@ def add(commands: Any) -> None:
     add("--hidden", type=hidden, metavar="WIDTHS", help="of the hidden layers, such as 400-400; default: the preset's")
     about = "of 3×3 convolutions in front of the hidden layers, each with a 2×2 pooling, such as 16-32"
     add("--channels", type=hidden, metavar="WIDTHS", help=about)
+    about = "between the layers; with signs packed products count bits; default: the preset's"
+    add("--activation", choices=list(demo.ACTIVATIONS), help=about)
     add("--epochs", type=at_least(1), metavar="N", help="default: the preset's")
     add("--samples", type=at_least(1), default=32, metavar="N", help="networks of a posterior; default: 32")
     add("--seed", type=at_least(0), default=0, metavar="N", help="default: 0")
@@ -87,6 +92,7 @@ class Plan:
     seed: int
     fingerprint: str
     channels: tuple[int, ...]
+    activation: str
 
     def written(self) -> dict[str, Any]:
         return json.loads(json.dumps(vars(self)))  # tuples become lists, as they are when read again
@@ -98,7 +104,7 @@ def _run(chosen: argparse.Namespace) -> None:
     plan = _plan(chosen, data)
     with output(folder):
         pass  # better to hear now that it cannot be written to
-    going_on(folder / STATE, folder / SETTINGS, plan.written(), absent={"dropout": 0.0, "channels": []})
+    going_on(folder / STATE, folder / SETTINGS, plan.written(), absent=ABSENT)
     print(f"{_opening(plan, data)}\n", flush=True)
     try:
         report, files = _made(chosen, plan, data, folder)
@@ -154,6 +160,7 @@ def _plan(chosen: argparse.Namespace, data: Dataset) -> Plan:
         seed=chosen.seed,
         fingerprint=fingerprint(*learned(data)),
         channels=channels,
+        activation=chosen.activation or preset.activation,
     )
 
 
@@ -181,7 +188,9 @@ def fingerprint(x: Tensor, *more: Tensor) -> str:
 def _trained(plan: Plan, data: Dataset, folder: Path, quiet: bool) -> tuple[nn.Module, list[dict[str, float]]]:
     torch.manual_seed(plan.seed)
     method = demo.METHODS[plan.method]
-    model = demo.network(data, plan.widths, method.posterior, plan.dropout, channels=plan.channels)
+    model = demo.network(
+        data, plan.widths, method.posterior, plan.dropout, channels=plan.channels, activation=plan.activation
+    )
     optimizer = method.optimizer(model, plan.settings, len(data.train_x))
     loader = batches(data.train_x, data.train_y, plan.batch_size, torch.Generator().manual_seed(plan.seed))
     schedule = CosineAnnealingLR(optimizer, plan.epochs)
@@ -250,7 +259,7 @@ def _opening(plan: Plan, data: Dataset) -> str:
     return (
         f"data      {data.name}: {len(data.train_x):,} training, {len(data.val_x):,} validation{test} inputs, "
         f"{plural(data.num_classes, 'class')}\n"
-        f"network   {layers_of(data, plan.widths, plan.channels)}, every weight ±1, with batch norm\n"
+        f"network   {layers_of(data, plan.widths, plan.channels)}, {between(plan.activation)}\n"
         f"method    {plan.method}, preset {plan.preset}: {settings}\n"
         f"budget    {plural(plan.epochs, 'epoch')} in batches of {plan.batch_size}"
     )

@@ -2,7 +2,7 @@
 
 from varbnn.demo.comparison import run
 from varbnn.demo.methods import METHODS, Method, Outcome, train
-from varbnn.demo.networks import network
+from varbnn.demo.networks import ACTIVATIONS, network
 from varbnn.demo.recipes import CONVOLUTIONAL, RECIPES, Recipe
 
-__all__ = ["CONVOLUTIONAL", "METHODS", "RECIPES", "Method", "Outcome", "Recipe", "network", "run", "train"]
+__all__ = ["ACTIVATIONS", "CONVOLUTIONAL", "METHODS", "RECIPES", "Method", "Outcome", "Recipe", "network", "run", "train"]

@@ -122,7 +122,9 @@ def train(
     seeded with `seed`.
     """
     torch.manual_seed(seed)
-    model = network(data, recipe.widths, method.posterior, dropout, channels=recipe.channels)
+    model = network(
+        data, recipe.widths, method.posterior, dropout, channels=recipe.channels, activation=recipe.activation
+    )
     optimizer = method.optimizer(model, settings, len(data.train_x))
     loader = batches(data.train_x, data.train_y, recipe.batch_size, torch.Generator().manual_seed(seed))
     schedule = CosineAnnealingLR(optimizer, recipe.epochs)

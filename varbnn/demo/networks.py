@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 
 from torch import nn
@@ -16,6 +16,9 @@ from varbnn.posteriors import Posterior
 
 Layers = OrderedDict[str, nn.Module]
 
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "sign": vb.nn.Sign}
+"""With signs between the layers all of a network but its inputs is ±1, and packed products count bits."""
+
 
 def network(
     data: Dataset,
@@ -24,8 +27,9 @@ def network(
     dropout: float = 0.0,
     hidden_dropout: float = 0.0,
     channels: Sequence[int] = (),
+    activation: str = "relu",
 ) -> nn.Module:
-    """A binary network for flat inputs: weights, batch norm, ReLU, and a head whose batch norm has a scale.
+    """A binary network for flat inputs: weights, batch norm, activation, and a head whose batch norm has a scale.
 
     Args:
         data: whose inputs it takes and whose classes it tells apart.
@@ -33,15 +37,20 @@ def network(
         posterior: over every weight; without one they stay real: the float twin.
         dropout: share of the inputs set to zero in training.
         hidden_dropout: that of the hidden units.
-        channels: of 3×3 convolutions in front of the fully connected layers, each with a 2×2 max pooling.
+        channels: of 3×3 convolutions in front of the fully connected layers, each with a 2×2 max pooling, which comes
+            before the batch norm where the activations are signs: the largest of four signs is nearly always +1.
+        activation: of `ACTIVATIONS`, after every batch norm but the head's.
 
     Raises:
-        InputError: convolutions for inputs that are no images, or more poolings than the images have pixels for.
+        InputError: convolutions for inputs that are no images, more poolings than the images have pixels for, or an
+            unknown activation.
 
     >>> from varbnn.data import load
     >>> list(dict(network(load("moons"), (8,), vb.posteriors.Point()).named_parameters()))
     ['hidden1.latent', 'norm1.weight', 'norm1.bias', 'head.latent', 'norm.weight', 'norm.bias']
     """
+    if activation not in ACTIVATIONS:
+        raise InputError(f"activation must be one of {', '.join(map(repr, ACTIVATIONS))}, got {activation!r}")
     layers: Layers = OrderedDict()
     inputs = data.train_x.shape[1]
     if dropout:
@@ -49,12 +58,12 @@ def network(
     if channels:
         before, *sides = image_shape(data, len(channels))
         layers["image"] = nn.Unflatten(1, (before, *sides))
-        layers |= _convolutions([before, *channels], hidden_dropout)
+        layers |= _convolutions([before, *channels], hidden_dropout, activation)
         inputs = channels[-1] * math.prod(side >> len(channels) for side in sides)
     for number, outputs in enumerate(widths, 1):
         layers[f"hidden{number}"] = nn.Linear(inputs, outputs, bias=False)  # the batch norm's shift is bias enough
         layers[f"norm{number}"] = nn.BatchNorm1d(outputs)
-        layers[f"relu{number}"] = nn.ReLU()
+        layers[f"{activation}{number}"] = ACTIVATIONS[activation]()
         if hidden_dropout:
             layers[f"dropout{number}"] = nn.Dropout(hidden_dropout)
         inputs = outputs
@@ -64,13 +73,16 @@ def network(
     return model if posterior is None else vb.binarize(model, posterior)
 
 
-def _convolutions(channels: Sequence[int], dropout: float) -> Layers:
+def _convolutions(channels: Sequence[int], dropout: float, activation: str) -> Layers:
     layers: Layers = OrderedDict()
     for number, (before, after) in enumerate(pairwise(channels), 1):
         layers[f"conv{number}"] = nn.Conv2d(before, after, 3, padding=1, bias=False)
+        if activation == "sign":
+            layers[f"conv{number}_pool"] = nn.MaxPool2d(2)
         layers[f"conv{number}_norm"] = nn.BatchNorm2d(after)
-        layers[f"conv{number}_relu"] = nn.ReLU()
-        layers[f"conv{number}_pool"] = nn.MaxPool2d(2)
+        layers[f"conv{number}_{activation}"] = ACTIVATIONS[activation]()
+        if activation != "sign":
+            layers[f"conv{number}_pool"] = nn.MaxPool2d(2)
         if dropout:
             layers[f"conv{number}_dropout"] = nn.Dropout(dropout)
     layers["flat"] = nn.Flatten()
@@ -88,6 +100,15 @@ def layers_of(data: Dataset, widths: Iterable[int], channels: Sequence[int] = ()
     if not channels:
         return f"{data.train_x.shape[1]}-{dense}"
     return f"{'×'.join(map(str, data.shape))}, 3×3 convolutions {'-'.join(map(str, channels))}, {dense}"
+
+
+def between(activation: str) -> str:
+    """For people: what is ±1.
+
+    >>> between("sign")
+    'every weight and activation ±1, with batch norm'
+    """
+    return f"every weight{' and activation' if activation == 'sign' else ''} ±1, with batch norm"
 
 
 def image_shape(data: Dataset, poolings: int = 0) -> tuple[int, int, int]:

@@ -22,6 +22,7 @@ class Recipe:
         threads: of torch, or None for its own choice. More than one gain little for networks this small and lose a
             factor of ten where the cores are shared; one also makes the result the same on any number of cores.
         channels: of 3×3 convolutions in front of the fully connected layers, each with a 2×2 pooling.
+        activation: between the layers, see `varbnn.demo.network`.
     """
 
     widths: tuple[int, ...]
@@ -31,6 +32,7 @@ class Recipe:
     refresh: int = 10_000
     threads: int | None = 1
     channels: tuple[int, ...] = ()
+    activation: str = "relu"
 
 
 DIGITS: dict[str, Settings] = {

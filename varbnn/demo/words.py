@@ -14,7 +14,7 @@ import torch
 import varbnn as vb
 from varbnn.data import Dataset
 from varbnn.demo.methods import METHODS, Outcome
-from varbnn.demo.networks import layers_of
+from varbnn.demo.networks import between, layers_of
 from varbnn.demo.recipes import Recipe
 
 COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {
@@ -39,7 +39,7 @@ def opening(data: Dataset, recipe: Recipe) -> str:
         f"data      {data.name}: {len(data.train_x):,} training and {len(data.test_x):,} test {kind}, "
         f"{data.num_classes} classes\n"
         f"foreign   {foreign}\n"
-        f"network   {layers_of(data, recipe.widths, recipe.channels)}, every weight ±1, with batch norm\n"
+        f"network   {layers_of(data, recipe.widths, recipe.channels)}, {between(recipe.activation)}\n"
         f"budget    {recipe.epochs} epoch{'s' * (recipe.epochs > 1)} in batches of {recipe.batch_size} for each method"
     )
 

@@ -55,13 +55,14 @@ def fit(
         loader: yields (inputs, targets), every epoch anew.
         epochs: passes over the loader, in all (a resumed run counts the earlier ones).
         loss: (outputs, targets) → mean loss per example.
-        scheduler: a torch scheduler, stepped after every epoch; ``ReduceLROnPlateau`` gets the epoch's mean loss.
+        scheduler: a torch scheduler, stepped after every epoch; ``ReduceLROnPlateau`` gets ``val_loss`` where there is
+            `validation`, else the epoch's mean loss, averaged over the ranks that train one model.
         num_samples: draws per step, whose gradients are averaged.
         antithetic: make the draws of a step opposite pairs (`varbnn.antithetic`); `num_samples` is then even.
         validation: yields (inputs, targets), every epoch anew; ``[(x, y)]`` will do. Adds ``val_loss`` and
             ``val_accuracy``: those of the most probable network (eval mode), which one pass gives without a draw. Its
             batch-norm statistics are re-estimated from the epoch's first 1000 training inputs or more, and put back.
-            Training ends in the same weights, bit for bit, as without.
+            Training ends in the same weights, bit for bit, as without, unless a ``ReduceLROnPlateau`` looks at it.
         after_epoch: called with the history so far after every epoch; True ends the training, on all ranks (one may
             have it alone). Numbers that it writes into the rows are kept.
         progress: show a bar with loss, accuracy, posterior entropy and flips, where there is a terminal or a notebook.
@@ -111,7 +112,8 @@ def fit(
     run = Run(model, optimizer, scheduler, loader)
     if path is not None and path.exists():
         run.load(path)
-    together = several_ranks() and (after_epoch is not None or _of_all_ranks(model))
+    shared = several_ranks() and _of_all_ranks(model)
+    together = shared or (several_ranks() and after_epoch is not None)
     asked = _any_rank(after_epoch is not None, model) if together else after_epoch is not None
     if run.ended and asked:
         return run.history
@@ -127,7 +129,8 @@ def fit(
             if judge is not None:
                 row |= judge.row()
             if scheduler is not None:
-                advance(scheduler, row["loss"])
+                watched = row.get("val_loss", row["loss"])
+                advance(scheduler, _mean_over_ranks(watched, model) if shared else watched)
             run.history.append(row | beliefs.row())
             run.ended = after_epoch is not None and _ends(after_epoch, run.history)
             if together and asked:
@@ -173,9 +176,18 @@ def _of_all_ranks(model: nn.Module) -> bool:
 
 def _any_rank(said: bool, model: nn.Module) -> bool:
     """Whether one rank says so; all must ask."""
-    answer = torch.tensor(float(said), device=device_of(model))
-    dist.all_reduce(answer, dist.ReduceOp.MAX)
-    return bool(answer)
+    return _over_ranks(float(said), model) > 0
+
+
+def _mean_over_ranks(value: float, model: nn.Module) -> float:
+    return _over_ranks(value, model) / dist.get_world_size()
+
+
+def _over_ranks(value: float, model: nn.Module) -> float:
+    """The sum of every rank's value; all must ask."""
+    total = torch.tensor(value, device=device_of(model))
+    dist.all_reduce(total)
+    return total.item()
 
 
 def _ends(after_epoch: AfterEpoch, history: list[Row]) -> bool:
