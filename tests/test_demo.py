@@ -359,7 +359,9 @@ def test_packed_networks_of_signs_pass_bits_from_layer_to_layer():
     model = network(data, (70, 40), vb.posteriors.Bernoulli(), activation="sign").eval()
     packed = vb.pack(model, 3, refresh_bn=data.train_x)
     for s in range(3):
-        torch.testing.assert_close(packed(data.test_x[:20])[s], packed.member(s)(data.test_x[:20]), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(
+            packed(data.test_x[:20])[s], packed.member(s)(data.test_x[:20]), atol=1e-4, rtol=1e-4
+        )
     assert [f"{s}, sign)" in str(packed) for s in ("64 → 70", "70 → 40")] == [True, True]
 
 

@@ -261,6 +261,13 @@ class ObjectContract:
         np.testing.assert_array_equal(case.posterior.mode(*belief), np.sign(VALUES.numpy()))
         np.testing.assert_allclose(case.coordinate(*belief).square().mean().sqrt(), 0.25, rtol=1e-12)
 
+    @pytest.mark.parametrize("size", [1e-38, 1e-20, 1e20, 1e38])
+    def test_a_belief_from_weights_of_any_size_has_their_sign_and_the_strength_asked_for(self, case, size):
+        weights = size * VALUES.float()
+        belief = case.posterior.from_weight(weights, strength=0.25, generator=torch.Generator())
+        np.testing.assert_array_equal(case.posterior.mode(*belief), np.sign(VALUES.numpy()))
+        np.testing.assert_allclose(case.coordinate(*belief).square().mean().sqrt(), 0.25, rtol=1e-6)
+
     def test_a_belief_from_zero_weights_is_finite(self, case):
         assert all(bool(torch.isfinite(t).all()) for t in case.posterior.from_weight(torch.zeros(3), strength=1.0))
 

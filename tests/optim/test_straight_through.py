@@ -84,6 +84,7 @@ BAD = [
     ("momentum", 1.0, "momentum must be in"),
     ("weight_decay", -0.1, "weight_decay must be"),
     ("weight_decay", math.nan, "weight_decay must be"),
+    ("weight_decay", math.inf, "weight_decay must be finite and ≥ 0"),
     ("clip", 0.0, "clip must be positive or None"),
     ("clip", math.nan, "clip must be positive or None"),
 ]

@@ -1,11 +1,14 @@
 """The estimators of Bernoulli that draw a weight: what they draw, and which gradient they hand back."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
+import varbnn as vb
 from tests.oracles import coins, concrete
 from tests.tolerance import assert_within_standard_errors, standard_error
 from varbnn.errors import InputError
@@ -212,3 +215,38 @@ def test_first_beliefs_have_the_size_asked_for():
 def test_a_bad_option_is_refused_by_name(options, named):
     with pytest.raises(InputError, match=named):
         Bernoulli(**options)
+
+
+# --- as a prior ---
+
+
+def test_a_prior_of_another_strength_is_the_posterior_to_that_power():
+    model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    vb.binarize(model[0], posterior=vb.posteriors.Gaussian("learned", init_precision=2.0))
+    vb.binarize(model[2], posterior=Bernoulli())
+    location, precision, natural = vb.as_prior(model, strength=3.0)
+    assert torch.equal(location, model[0].location)
+    assert torch.equal(precision, 3 * model[0].precision)
+    # p(w)³ / (p(+1)³ + p(-1)³), by counting
+    plus = torch.sigmoid(2 * model[2].natural.detach().double())
+    expected = plus**3 / (plus**3 + (1 - plus) ** 3)
+    torch.testing.assert_close(torch.sigmoid(2 * natural.double()), expected, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("strength, word", [(0.0, "> 0"), (math.nan, "> 0"), ("a", "finite number")])
+def test_a_strength_that_is_no_positive_number_is_refused(strength, word):
+    with pytest.raises(InputError, match=word):
+        vb.as_prior(vb.binarize(nn.Linear(2, 2)), strength)
+
+
+def test_laws_that_hang_together_have_no_powers():
+    model = vb.binarize(nn.Linear(3, 2), posterior=vb.posteriors.LowRankGaussian(rank=2))
+    with pytest.raises(InputError, match="LowRankGaussian cannot be raised to a power, got 2; leave it at 1"):
+        vb.as_prior(model, 2.0)
+    assert len(vb.as_prior(model)) == 2
+
+
+@pytest.mark.parametrize("make", [lambda: Bernoulli(relaxation=None), lambda: vb.posteriors.Point(clip="a")])
+def test_options_that_are_no_numbers_are_refused(make):
+    with pytest.raises(InputError, match="must be a finite number > 0"):
+        make()

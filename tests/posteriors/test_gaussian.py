@@ -10,7 +10,7 @@ from tests.oracles import coins
 from tests.tolerance import assert_within_standard_errors
 from varbnn.errors import InputError
 from varbnn.posteriors import Gaussian, pull_back
-from varbnn.posteriors.gaussian import bell, log_odds, natural_window
+from varbnn.posteriors.gaussian import bell, log_odds, natural_window, standardised_of
 
 LOCATIONS = [-2.3, -1.0, -0.4, 0.0, 0.1, 0.8, 1.9]
 
@@ -225,3 +225,27 @@ def test_a_broken_precision_is_not_hidden_by_the_mode():
 def test_a_bad_option_is_refused_by_name(options, named):
     with pytest.raises(InputError, match=named):
         Gaussian(**options)
+
+
+# --- powers ---
+
+
+@pytest.mark.parametrize("power", [0.3, 2.0, 40.0])
+def test_a_power_of_a_coin_multiplies_its_natural_parameter(power):
+    locations = torch.tensor([-30.0, *LOCATIONS, 1e-3], dtype=torch.float64)
+    for form in ("fixed", "natural"):
+        posterior = Gaussian(form)
+        (raised,) = posterior.raised(locations, power=power)
+        np.testing.assert_allclose(posterior.natural(raised), power * posterior.natural(locations), rtol=1e-12)
+
+
+def test_a_power_of_a_normal_latent_multiplies_its_precision():
+    location, precision = torch.tensor([0.5, -1.0]), torch.tensor([1.0, 4.0])
+    # N(m, 1/S) to the power of 3 is proportional to exp(-3 S (z - m)² / 2)
+    found = Gaussian("learned").raised(location, precision, power=3.0)
+    assert [t.tolist() for t in found] == [[0.5, -1.0], [3.0, 12.0]]
+
+
+def test_standardised_of_is_the_inverse_of_log_odds_out_to_the_tails():
+    a = torch.tensor([0.0, 1e-12, -0.2, 1.0, -6.0, 40.0, 1e6], dtype=torch.float64)
+    np.testing.assert_allclose(standardised_of(log_odds(a)), a, rtol=1e-12)

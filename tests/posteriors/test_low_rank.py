@@ -97,6 +97,27 @@ def test_equal_latents_and_opposite_ones_draw_equal_and_opposite_weights():
     torch.testing.assert_close(chosen, torch.tensor([[1.0, -1.0], [-1.0, 1.0]]))
 
 
+@pytest.mark.parametrize(
+    "pair", [(0.3, 0.5), (7.0, 7.0), (7.5, 7.5), (8.0, 8.0), (7.0, 8.4), (-1.0, 2.0), (30.0, 30.0)]
+)
+@pytest.mark.parametrize("factor", [1.0, 3.7, -1.0])
+def test_signs_of_one_latent_hang_together_as_its_two_thresholds_say(pair, factor):
+    a = np.array(pair)
+    b = a * [1, np.sign(factor)]  # the second sign is that of ±(b + g)
+    low, high = stats.norm.logcdf(-b).min(), stats.norm.logcdf(-b).max()
+    up, down = stats.norm.logcdf(b).min(), stats.norm.logcdf(b).max()
+    expected = np.sign(factor) * np.exp((low + up - high - down) / 2)
+    location = torch.tensor(a * [1, abs(factor)])
+    found = LowRankGaussian(rank=1, scale=1.0).correlation(location, torch.tensor([[1.0, factor]], dtype=torch.float64))
+    np.testing.assert_allclose(found[0, 1], expected, rtol=1e-9, atol=1e-150)
+
+
+def test_without_a_rank_every_weight_is_certain_and_goes_with_itself_alone():
+    posterior = LowRankGaussian(rank=0)
+    assert torch.equal(posterior.correlation(torch.ones(3), torch.zeros(0, 3)), torch.eye(3))
+    assert torch.equal(posterior.correlation(torch.ones(3), torch.zeros(0, 3), [0, 2]), torch.eye(2))
+
+
 def test_a_positive_factor_for_each_weight_changes_no_draw_and_no_law():
     location, factors = belief()
     stretch = torch.rand(2, 3, dtype=torch.float64) + 0.1

@@ -194,3 +194,9 @@ def test_the_entropy_of_a_point_mass_has_gradient_zero():
     SignedBernoulli(natural=natural).entropy().sum().backward()
     assert natural.grad[:2].tolist() == [0.0, 0.0]
     assert natural.grad[2] == pytest.approx(-(1 - torch.tanh(torch.tensor(1.0)) ** 2).item(), rel=1e-5)
+
+
+def test_log_probabilities_keep_their_digits_where_the_coin_is_sure():
+    natural = torch.tensor([-10.3, 10.3, 12.0], dtype=torch.float64)
+    expected = -np.logaddexp(0, -2 * natural.numpy())
+    np.testing.assert_allclose(SignedBernoulli(natural).log_prob(torch.ones(3).double()), expected, rtol=1e-15)

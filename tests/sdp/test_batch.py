@@ -141,6 +141,7 @@ def test_interrupted_finished_neurons_keep_their_certificates(monkeypatch):
         (np.ones((3, 2)), np.ones((3, 1)), {"tolerance": 0.0}, "positive"),
         (np.ones((3, 2)), np.ones((3, 1)), {"starts": np.zeros((1, 2))}, r"\+1 or -1"),
         (np.full((3, 2), 1e200), np.ones((3, 1)), {}, "out of range"),
+        ([[1e-90], [2e-90]], [[1.0], [2.0]], {"scale": 1.0}, "out of range"),
     ],
 )
 def test_what_does_not_fit_is_refused(x, y, options, words):

@@ -201,6 +201,25 @@ def test_with_sign_layers_a_layer_used_at_two_places_keeps_its_scales_at_both():
     torch.testing.assert_close(signed(x), binary(x))
 
 
+class Noted(nn.ReLU):
+    """A module with a state that is no tensor."""
+
+    def get_extra_state(self):
+        return {"note": "mine"}
+
+    def set_extra_state(self, state):
+        pass
+
+
+def test_numbers_of_numpy_and_states_that_are_no_tensors_are_taken():
+    torch.manual_seed(0)
+    net, options = nn.Sequential(nn.Linear(4, 2), Noted()), dict(max_rows=20, num_roundings=7, seed=3)
+    kinds = dict(max_rows=np.int64, num_roundings=np.int32, seed=np.uint8)
+    plain, _ = binarize_layerwise(net, X[:, 0, 0, :4], **options, **QUIET)
+    found, _ = binarize_layerwise(net, X[:, 0, 0, :4], **{k: kinds[k](v) for k, v in options.items()}, **QUIET)
+    assert torch.equal(found[0].weight, plain[0].weight)
+
+
 def test_max_rows_is_a_whole_number():
     with pytest.raises(InputError, match="max_rows must be a whole number"):
         binarize_layerwise(nn.Linear(3, 2), torch.ones(4, 3), max_rows=2.5, **QUIET)

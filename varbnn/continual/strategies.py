@@ -179,8 +179,8 @@ class PosteriorAsPrior(Strategy):
         optimizer: (model, task, prior) → optimizer, such as ``BayesBiNN(model.parameters(), lr,
             dataset_size=len(task), prior=prior)``. The prior is 0, fair coins, for the first task and
             `varbnn.as_prior(model)` for the others.
-        strength: the posterior is raised to this power before it becomes a prior, which multiplies its natural
-            parameters: above 1 remembers more, below 1 forgets; 1 is Bayes.
+        strength: the posterior is raised to this power before it becomes a prior (`Posterior.raised`), which multiplies
+            the λ of a coin: above 1 remembers more, below 1 forgets; 1 is Bayes.
         bits: what is carried from one task to the next is rounded to so many per weight (see `varbnn.continual.store`):
             where a task ends, the model's beliefs become those rounded ones, and so the prior. 1 … 16; when absent, the
             32 of float32.
@@ -207,7 +207,7 @@ class PosteriorAsPrior(Strategy):
         if number == 0:
             self._size = 0
             return self.optimizer(model, task, 0.0)
-        prior = [self.strength * belief for belief in as_prior(model)]
+        prior = as_prior(model, self.strength)
         own = sum(tensor.numel() * tensor.element_size() for tensor in prior)
         self._size = own if self.bits is None else store(model, self.bits).nbytes
         optimizer = self.optimizer(model, task, prior)

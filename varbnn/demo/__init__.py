@@ -3,6 +3,18 @@
 from varbnn.demo.comparison import run
 from varbnn.demo.methods import METHODS, Method, Outcome, train
 from varbnn.demo.networks import ACTIVATIONS, network
-from varbnn.demo.recipes import CONVOLUTIONAL, RECIPES, Recipe
+from varbnn.demo.recipes import CONVOLUTIONAL, RECIPES, SIGNS, Recipe
 
-__all__ = ["ACTIVATIONS", "CONVOLUTIONAL", "METHODS", "RECIPES", "Method", "Outcome", "Recipe", "network", "run", "train"]
+__all__ = [
+    "ACTIVATIONS",
+    "CONVOLUTIONAL",
+    "METHODS",
+    "RECIPES",
+    "SIGNS",
+    "Method",
+    "Outcome",
+    "Recipe",
+    "network",
+    "run",
+    "train",
+]

@@ -70,15 +70,29 @@ FASHION_CONVOLUTIONS = MNIST | {
     "vispa": dict(lr=3.0, weight_decay=1e-5, real_lr=1e-2),
     "posterior": PRESETS["fashion-conv"].settings,
 }
+MNIST_SIGNS = MNIST | {
+    "ste": dict(lr=3e-3, real_lr=3e-3),
+    "bop": dict(gamma=1e-3, threshold=1e-8, real_lr=1e-2),
+    "posterior": PRESETS["mnist-signs"].settings,
+}
+FASHION_SIGNS = MNIST | {
+    "ste": dict(lr=3e-3, real_lr=3e-3),
+    "bop": dict(gamma=3e-3, threshold=1e-8, real_lr=1e-2),
+    "vispa": dict(lr=10.0, weight_decay=1e-5, real_lr=3e-2),
+    "posterior": PRESETS["fashion-signs"].settings,
+}
 BY_PRESET = {
     "digits": DIGITS,
     "digits-conv": CONVOLUTIONS,
     "mnist": MNIST,
+    "mnist-signs": MNIST_SIGNS,
     "fashion": MNIST | {"posterior": PRESETS["fashion"].settings},
+    "fashion-signs": FASHION_SIGNS,
     "fashion-conv": FASHION_CONVOLUTIONS,
 }
 """Settings of every method by the name of a preset. With convolutions straight-through, the posterior and, for
-fashion-conv, Bop and VISPA were tuned; the others have the settings of the multilayer perceptron."""
+fashion-conv, Bop and VISPA were tuned, with signs Bop too and, for fashion-signs, VISPA; the others have the settings
+of the multilayer perceptron with ReLU."""
 
 RECIPES = {
     "digits": Recipe((256, 256), 100, 100, DIGITS),
@@ -94,3 +108,6 @@ CONVOLUTIONAL = {
     "digits": replace(RECIPES["digits"], widths=_LAYERS.widths, settings=CONVOLUTIONS, channels=_LAYERS.channels)
 }
 """With convolutions in front: straight-through and posterior as `benchmarks/accuracy.py --convolutions` chose them."""
+
+SIGNS = {"mnist": replace(RECIPES["mnist"], settings=MNIST_SIGNS, activation="sign")}
+"""With signs between the layers, as `benchmarks/accuracy.py --activation sign` chose them."""

@@ -70,4 +70,4 @@ class Metaplastic(Rule):
         must_be(group, "metaplasticity", 0 <= group["metaplasticity"] < math.inf, "finite and ≥ 0")
         must_be(group, "betas", are_betas(group["betas"]), "two numbers in [0, 1)")
         must_be(group, "eps", group["eps"] > 0, "positive")
-        must_be(group, "weight_decay", group["weight_decay"] >= 0, "≥ 0")
+        must_be(group, "weight_decay", 0 <= group["weight_decay"] < math.inf, "finite and ≥ 0")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from varbnn.optim.decisions import DescendInBox
 from varbnn.optim.filters import AdamDirection, HeavyBall
 from varbnn.optim.forgetting import WeightDecay
@@ -74,5 +76,5 @@ class StraightThrough(Rule):
         must_be(group, "eps", group["eps"] > 0, "positive")
         must_be(group, "momentum", 0 <= group["momentum"] < 1, "in [0, 1)")
         must_be(group, "dampening", 0 <= group["dampening"] < 1, "in [0, 1)")
-        must_be(group, "weight_decay", group["weight_decay"] >= 0, "≥ 0")
+        must_be(group, "weight_decay", 0 <= group["weight_decay"] < math.inf, "finite and ≥ 0")
         must_be(group, "clip", group["clip"] is None or group["clip"] > 0, "positive or None")

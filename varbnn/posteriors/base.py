@@ -117,24 +117,6 @@ def mark_belief(parameter: nn.Parameter, posterior: Posterior, name: str) -> Non
     parameter.belief = Belief(posterior, name)  # type: ignore[attr-defined]
 
 
-def as_prior(model: nn.Module) -> list[Tensor]:
-    """Copies of the beliefs of `model`, in the order of its parameters: what today believed, as tomorrow's prior.
-
-    Give it to the next optimizer, and to `varbnn.health` to measure divergence from it. An optimizer with parameter
-    groups takes the beliefs in the order of its groups: ``prior=[*as_prior(head), *as_prior(body)]``.
-
-    Raises:
-        InputError: `model` holds no belief.
-
-    >>> import varbnn as vb
-    >>> model = vb.binarize(nn.Linear(3, 2))
-    >>> optimizer = vb.optim.BayesBiNN(model.parameters(), lr=0.1, dataset_size=10, prior=as_prior(model))
-    """
-    beliefs = [p.detach().clone() for p in model.parameters() if belief_of(p) is not None]
-    require(len(beliefs) > 0, f"{type(model).__name__} holds no belief to make a prior of; call varbnn.binarize first")
-    return beliefs
-
-
 class Posterior(ABC):
     """How ±1 weights are drawn from a belief, and how a gradient is pulled back onto it.
 
@@ -261,6 +243,14 @@ class Posterior(ABC):
         """Log-probability of each ±1 weight, in nats."""
         return self.distribution(*belief).log_prob(weight)
 
+    def raised(self, *belief: Tensor, power: float) -> tuple[Tensor, ...]:
+        """The belief whose law is that of `belief` to this power, normalised.
+
+        Raises:
+            InputError: this posterior's laws have no powers that are beliefs.
+        """
+        raise InputError(f"a {type(self).__name__} cannot be raised to a power, got {power:g}; leave it at 1")
+
     def __repr__(self) -> str:
         """Only what differs from the default, as one would type it."""
         changed = [
@@ -278,7 +268,11 @@ def _in_forward_mode() -> bool:
 def in_units_of_strength(weight: Tensor, strength: float) -> Tensor:
     """`weight` scaled such that its root mean square is `strength`; zeros stay zeros."""
     weight = weight.detach()
-    return strength * weight / weight.square().mean().sqrt().clamp_min(1e-12)
+    if not weight.count_nonzero():
+        return weight * strength
+    wide = weight.double()  # in which no square of a float32 is out of range
+    wide = wide / wide.abs().max()
+    return (strength * wide / wide.square().mean().sqrt()).to(weight.dtype)
 
 
 def require(condition: bool, message: str) -> None:

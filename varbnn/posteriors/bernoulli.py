@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from varbnn.checks import finite_number
 from varbnn.kernels import draw_relaxed, draw_signs
 from varbnn.kernels.reference import fresh, log_sech2, sech2
 from varbnn.posteriors import published
@@ -76,11 +76,8 @@ class Bernoulli(Posterior):
 
     def __post_init__(self) -> None:
         require(self.estimator in ESTIMATORS, f"estimator must be one of {ESTIMATORS}, got {self.estimator!r}")
-        require(
-            0 < self.relaxation < math.inf,
-            f"relaxation must be positive and finite, got {self.relaxation}; for exact ±1 draws use "
-            "estimator='straight-through'",
-        )
+        note = "; for exact ±1 draws use estimator='straight-through'"
+        object.__setattr__(self, "relaxation", finite_number("relaxation", self.relaxation, above=0, note=note))
         require(
             self.numerics in ("exact", "reference"), f"numerics must be 'exact' or 'reference', got {self.numerics!r}"
         )
@@ -89,7 +86,7 @@ class Bernoulli(Posterior):
             "numerics='reference' repeats the published concrete estimator; give estimator='concrete' with it",
         )
         require(self.init in ("normal", "sign"), f"init must be 'normal' or 'sign', got {self.init!r}")
-        require(0 <= self.init_scale < math.inf, f"init_scale must be finite and ≥ 0, got {self.init_scale}")
+        object.__setattr__(self, "init_scale", finite_number("init_scale", self.init_scale, least=0))
         require(self.gradient in GRADIENTS, f"gradient must be one of {GRADIENTS}, got {self.gradient!r}")
         require(
             self.gradient == "natural" or self.numerics == "exact",
@@ -112,6 +109,9 @@ class Bernoulli(Posterior):
     ) -> tuple[Tensor, ...]:
         natural = in_units_of_strength(weight, strength)
         return natural, *self._buffers(natural)
+
+    def raised(self, *belief: Tensor, power: float) -> tuple[Tensor, ...]:
+        return (power * belief[0],)
 
     def _buffers(self, natural: Tensor) -> tuple[Tensor, ...]:
         return published.initial(natural) if self.numerics == "reference" else ()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from varbnn.bits import sign
+from varbnn.checks import finite_number
 from varbnn.kernels import signs_from
 from varbnn.posteriors.base import Posterior, in_units_of_strength, pull_back, require
 
@@ -53,10 +54,8 @@ class Gaussian(Posterior):
 
     def __post_init__(self) -> None:
         require(self.form in FORMS, f"form must be one of {FORMS}, got {self.form!r}")
-        require(0 <= self.init_scale < math.inf, f"init_scale must be finite and ≥ 0, got {self.init_scale}")
-        require(
-            0 < self.init_precision < math.inf, f"init_precision must be positive and finite, got {self.init_precision}"
-        )
+        object.__setattr__(self, "init_scale", finite_number("init_scale", self.init_scale, least=0))
+        object.__setattr__(self, "init_precision", finite_number("init_precision", self.init_precision, above=0))
         require(
             self.form == "learned" or self.init_precision == 1,
             f"init_precision is of form='learned', got {self.init_precision} with form={self.form!r}, where σ = 1",
@@ -98,6 +97,12 @@ class Gaussian(Posterior):
     def natural(self, *belief: Tensor) -> Tensor:
         return log_odds(self.standardised(*belief)) / 2
 
+    def raised(self, *belief: Tensor, power: float) -> tuple[Tensor, ...]:
+        """Of the latent where its precision is learned, N(m, 1/S) to N(m, 1/(power S)); else of the coin."""
+        if self.form == "learned":
+            return belief[0], power * belief[1]
+        return (standardised_of(power * log_odds(belief[0])),)
+
     def standardised(self, *belief: Tensor) -> Tensor:
         """a = m / σ, on which alone the law of the weight depends."""
         return belief[0] * belief[1].sqrt() if self.form == "learned" else belief[0]
@@ -133,6 +138,20 @@ def log_odds(a: Tensor) -> Tensor:
     scaled = torch.special.erfcx(size / math.sqrt(2)) / 2  # Φ(-|a|) exp(a²/2); two log_ndtr take twice as long
     outer = torch.log1p(-scaled * torch.exp(-half_square)) - torch.log(scaled) + half_square
     return torch.where(size < 1, inner, torch.copysign(outer, a)).to(kind)
+
+
+def standardised_of(odds: Tensor) -> Tensor:
+    """a with `log_odds` (a) = odds.
+
+    >>> standardised_of(log_odds(torch.tensor([0.0, -0.3, 5.0, 1e4])))
+    tensor([ 0.0000e+00, -3.0000e-01,  5.0000e+00,  1.0000e+04])
+    """
+    size = odds.double().abs()
+    # log_odds is convex for a ≥ 0 and above both its tangent at 0 and a²/2: Newton's steps only go down from here
+    a = torch.minimum(size / (2 * math.sqrt(2 / math.pi)), (2 * size).sqrt())
+    for _ in range(12):
+        a = (a - (log_odds(a) - size) * natural_window(a) / 2).clamp_min(0)
+    return torch.copysign(a, odds.double()).to(odds.dtype)
 
 
 def natural_window(u: Tensor) -> Tensor:

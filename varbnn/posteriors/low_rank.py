@@ -174,7 +174,8 @@ class LowRankGaussian(Posterior):
         """Correlation of the ±1 weights among themselves, by their law and not by draws.
 
         At m = 0 it is (2/π) arcsin of the latents' correlation; elsewhere an integral over one angle, by quadrature:
-        to 1e-10 where latents correlate up to 0.99, and to 3e-4 where they are nearly parallel, as at rank 1.
+        to 1e-10 where latents correlate up to 0.99, and to 3e-4 where they are nearly parallel. Where they are
+        parallel, as at rank 1, it is exact.
 
         Args:
             location, factors: the belief of one layer.
@@ -189,9 +190,10 @@ class LowRankGaussian(Posterior):
                 [0.5000, 1.0000, 0.5000],
                 [0.0000, 0.5000, 1.0000]])
         """
-        chosen = torch.arange(location.numel()) if weights is None else weights
+        chosen = torch.arange(location.numel()) if weights is None else torch.as_tensor(weights)
         chosen = chosen.to(location.device)
-        m, z = location.reshape(-1)[chosen], factors.reshape(self.rank, -1)[:, chosen] / math.sqrt(self.scale)
+        flat = factors.reshape(self.rank, location.numel())
+        m, z = location.reshape(-1)[chosen], flat[:, chosen] / math.sqrt(self.scale)
         joint = None
         if self.scope == "neuron" and location.dim() > 0:
             neuron = torch.div(chosen, max(location[:1].numel(), 1), rounding_mode="floor")

@@ -8,6 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+PARALLEL = 1 - 1e-14
+"""Correlation of latents, up to sign, from which they are one: rounding leaves it a little below 1."""
+
 NODES = 64
 """Of the Gauss-Legendre rule; 1e-10 of the truth for correlations of the latents up to 0.99."""
 
@@ -42,14 +45,16 @@ def correlation_of_signs(m: Tensor, z: Tensor, *, homogeneous: bool, joint: Tens
     latent = torch.where(sure, 0.0, inner / torch.outer(size, size)).clamp(-1, 1)
     if homogeneous:
         mean = 2 / math.pi * torch.atan2(m, deviation)
+        rarer = 2 / math.pi * torch.atan2(deviation, m.abs())
         covariance = 2 / math.pi * torch.asin(latent) - torch.outer(mean, mean)
     else:
         a = torch.where(deviation == 0, 0.0, m / deviation)
-        mean, covariance = torch.erf(a / math.sqrt(2)), covariance_of_signs(a, latent)
-    spread = torch.sqrt(1 - mean.square())
+        rarer, covariance = torch.erfc(a.abs() / math.sqrt(2)), covariance_of_signs(a, latent)
+    spread = torch.sqrt(rarer * (2 - rarer))  # 1 - mean² of a sure weight has lost its digits
     correlation = torch.where(sure | (spread.unsqueeze(1) * spread == 0), 0.0, covariance / torch.outer(spread, spread))
     if joint is not None:
         correlation = torch.where(joint, correlation, 0.0)
+    correlation = correlation.clamp(-1, 1)
     return correlation.fill_diagonal_(1.0).to(kind)
 
 
@@ -60,7 +65,7 @@ def covariance_of_signs(a: Tensor, correlation: Tensor) -> Tensor:
 
         (2/π) ∫₀^{arcsin ρ} exp(-(aᵢ² + aⱼ² - 2 aᵢ aⱼ sin θ) / (2 cos² θ)) dθ
 
-    and (2/π) arcsin ρ at a = 0.
+    and (2/π) arcsin ρ at a = 0. At ρ = ±1, where quadrature sees little, it is a product of probabilities.
     """
     nodes, weights = np.polynomial.legendre.leggauss(NODES)
     end, squares, product = torch.asin(correlation), a.square(), torch.outer(a, a)
@@ -70,4 +75,13 @@ def covariance_of_signs(a: Tensor, correlation: Tensor) -> Tensor:
         angle = end * (1 + node) / 2
         exponent = (both - 2 * product * torch.sin(angle)) / (2 * torch.cos(angle).square())
         total += weight * torch.exp(-exponent)
-    return total * end / math.pi
+    return torch.where(correlation.abs() > PARALLEL, _of_one_latent(a, correlation), total * end / math.pi)
+
+
+def _of_one_latent(a: Tensor, correlation: Tensor) -> Tensor:
+    """Covariance of the signs of aᵢ + g and aⱼ ± g, with the sign of their correlation."""
+    # erfc, as ndtr has no digits left at -8
+    minus, plus = (torch.special.erfc(side / math.sqrt(2)).unsqueeze(1) / 2 for side in (a, -a))
+    same = torch.minimum(minus, minus.T) * torch.minimum(plus, plus.T)
+    opposite = torch.minimum(minus, plus.T) * torch.minimum(plus, minus.T)
+    return 4 * torch.where(correlation > 0, same, -opposite)

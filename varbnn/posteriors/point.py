@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from varbnn.bits import sign
-from varbnn.posteriors.base import Posterior, in_units_of_strength, pull_back, require
+from varbnn.checks import finite_number
+from varbnn.posteriors.base import Posterior, in_units_of_strength, pull_back
 
 
 @dataclass(frozen=True, repr=False)
@@ -32,7 +33,8 @@ class Point(Posterior):
     clip: float | None = None
 
     def __post_init__(self) -> None:
-        require(self.clip is None or self.clip > 0, f"clip must be positive or None, got {self.clip}")
+        if self.clip is not None:
+            object.__setattr__(self, "clip", finite_number("clip", self.clip, above=0, note=", or None"))
 
     @property
     def certain(self) -> bool:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, constraints, register_kl
 from torch.distributions.utils import broadcast_all
-from torch.nn.functional import logsigmoid, softplus
+from torch.nn.functional import logsigmoid
 
 from varbnn.bits import sign
 from varbnn.errors import InputError
@@ -96,7 +96,7 @@ class SignedBernoulli(Distribution):
         if self._validate_args:
             self._validate_sample(value)
         # a certain face has log-probability 0 even though λ is infinite
-        return torch.where(value * self.natural == math.inf, 0.0, -softplus(-2 * value * self.natural))
+        return torch.where(value * self.natural == math.inf, 0.0, logsigmoid(2 * value * self.natural))
 
     def entropy(self) -> Tensor:
         magnitude = self.natural.abs()

@@ -112,8 +112,11 @@ def least(what: str, value: Any, bound: float) -> float:
     return number
 
 
-def require_draws(num_roundings: Any, seed: Any, tolerance: Any) -> None:
-    """Raise InputError unless these are options of a relaxation that is rounded."""
-    whole_number("num_roundings", num_roundings)
-    whole_number("seed", seed, 0)
+def require_draws(num_roundings: Any, seed: Any, tolerance: Any) -> tuple[int, int, float]:
+    """The options of a relaxation that is rounded, in plain values.
+
+    Raises:
+        InputError: one out of range.
+    """
     positive("tolerance", tolerance, sys.float_info.max)
+    return whole_number("num_roundings", num_roundings), whole_number("seed", seed, 0), float(tolerance)

@@ -22,6 +22,7 @@ from varbnn.nn.batchnorm import Data, as_data, batchnorms, real_dtype, refresh_b
 from varbnn.nn.binarize import TWINS, Skip, parameter_owners, reason_to_stay_real, skipper
 from varbnn.progress import progress_bar
 from varbnn.sdp import state as states
+from varbnn.sdp.arguments import require_draws
 from varbnn.sdp.batch import least_squares_batch
 from varbnn.sdp.captured import Calibration, inputs_of, order_of_use
 from varbnn.sdp.refit import refitted
@@ -93,7 +94,8 @@ def binarize_layerwise(
     """
     if inputs not in ("binary", "float"):
         raise InputError(f"inputs must be 'binary' or 'float', got {inputs!r}")
-    whole_number("max_rows", max_rows)
+    max_rows = whole_number("max_rows", max_rows)
+    num_roundings, seed, tolerance = require_draws(num_roundings, seed, tolerance)
     data = _repeatable(model, calibration)
     layers, skipped, left_real = _layers(model, skip)
     counts = order_of_use(model, layers | skipped, data)
@@ -250,7 +252,10 @@ def _repeatable(model: nn.Module, calibration: Data) -> Calibration:
 
 def _fingerprint(model: nn.Module, names: list[str], data: str, options: tuple[object, ...]) -> str:
     digest = hashlib.sha256(json.dumps([names, data, options]).encode())
-    for key, tensor in model.state_dict().items():
+    for key, value in model.state_dict().items():
         digest.update(key.encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        if isinstance(value, Tensor):
+            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        else:  # of a module's get_extra_state
+            digest.update(repr(value).encode())
     return digest.hexdigest()

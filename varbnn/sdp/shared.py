@@ -102,10 +102,10 @@ class Neuron:
         """`scale` is α, or about what it will be; positive.
 
         Raises:
-            InputError: squares of y are out of range.
+            InputError: fourth powers of y are out of range.
         """
         exponent = _power(scale) + design.exponent
-        if abs(exponent) > RANGE or exponent_of(target) - exponent > RANGE:
+        if abs(exponent) > RANGE or 2 * (exponent_of(target) - exponent) > RANGE:
             raise InputError(
                 f"y of size 2**{exponent_of(target)} and scale · X of size 2**{exponent} are out of range; rescale them"
             )

@@ -112,8 +112,7 @@ def fit(
     run = Run(model, optimizer, scheduler, loader)
     if path is not None and path.exists():
         run.load(path)
-    shared = several_ranks() and _of_all_ranks(model)
-    together = shared or (several_ranks() and after_epoch is not None)
+    together = several_ranks() and (after_epoch is not None or _of_all_ranks(model))
     asked = _any_rank(after_epoch is not None, model) if together else after_epoch is not None
     if run.ended and asked:
         return run.history
@@ -129,8 +128,7 @@ def fit(
             if judge is not None:
                 row |= judge.row()
             if scheduler is not None:
-                watched = row.get("val_loss", row["loss"])
-                advance(scheduler, _mean_over_ranks(watched, model) if shared else watched)
+                advance(scheduler, _watched(row, model))
             run.history.append(row | beliefs.row())
             run.ended = after_epoch is not None and _ends(after_epoch, run.history)
             if together and asked:
@@ -179,8 +177,11 @@ def _any_rank(said: bool, model: nn.Module) -> bool:
     return _over_ranks(float(said), model) > 0
 
 
-def _mean_over_ranks(value: float, model: nn.Module) -> float:
-    return _over_ranks(value, model) / dist.get_world_size()
+def _watched(row: Row, model: nn.Module) -> float:
+    """The loss in which a plateau is looked for; where the ranks share a model, their mean."""
+    loss = row.get("val_loss", row["loss"])
+    shared = several_ranks() and _of_all_ranks(model)
+    return _over_ranks(loss, model) / dist.get_world_size() if shared else loss
 
 
 def _over_ranks(value: float, model: nn.Module) -> float:
