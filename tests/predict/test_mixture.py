@@ -10,7 +10,7 @@ from scipy import stats
 from scipy.optimize import brentq
 
 from varbnn.errors import InputError, VarbnnWarning
-from varbnn.predict import NoiseScaling, RegressionPrediction, evaluate
+from varbnn.predict import NoiseScaling, Prediction, RegressionPrediction, evaluate
 
 
 @pytest.fixture
@@ -107,6 +107,8 @@ def test_scaling_refuses_what_it_cannot_do():
     for factor in (0.0, -1.0, float("inf")):
         with pytest.raises(InputError, match="factor must be"):
             NoiseScaling(factor)
+    with pytest.raises(InputError, match=r"noise is of regression.*got Prediction"):
+        NoiseScaling(2.0)(Prediction([[[0.5, 0.5]]]))
     assert repr(NoiseScaling(0.5)) == "NoiseScaling(0.5)"
     assert repr(NoiseScaling()) == "NoiseScaling()"
 

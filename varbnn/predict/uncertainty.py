@@ -212,7 +212,7 @@ def require_classes(prediction: object, *, each: bool = False) -> None:
     """Raise InputError unless `prediction` is of class probabilities, with `each` those of each network."""
     if not isinstance(prediction, Prediction if each else Averaged):
         kind = type(prediction).__name__
-        advice = INSTEAD.get(kind, "wrap S×N×C: Prediction(probs)")
+        advice = INSTEAD.get(kind, "wrap S×N×C: Prediction(probs), of logits Prediction(logits.softmax(-1))")
         raise InputError(f"prediction must be a Prediction, of class probabilities, got {kind}; {advice}")
 
 
