@@ -15,6 +15,7 @@ import torch
 from varbnn import data
 from varbnn.data import NAMES, Dataset, batches, load
 from varbnn.data.files import read_idx
+from varbnn.data.openml import SOURCES
 from varbnn.errors import InputError, MissingExtraError
 
 IDX = {"train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", 40)}
@@ -462,6 +463,45 @@ def test_only_who_asks_gets_a_download_and_only_once(tmp_path, openml):
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["mnist.npz"]
     assert torch.equal(load("mnist", tmp_path / "new", download=True).train_x, first.train_x)
     assert source.asked == ["mnist_784"]
+
+
+def publish(monkeypatch, name: str, arrays: dict[str, np.ndarray]) -> None:
+    for key, array in arrays.items():
+        monkeypatch.setitem(SOURCES[name].sums, key, hashlib.md5(idx_bytes(array)).hexdigest())
+
+
+@pytest.mark.parametrize("name", ["fashion", "notmnist"])
+@pytest.mark.parametrize("gz", [False, True])
+def test_what_was_published_as_one_set_is_not_taken_for_another_of_the_same_file_names(name, gz, tmp_path, monkeypatch):
+    publish(monkeypatch, "mnist", write_idx(tmp_path, gz=gz))
+    with pytest.raises(InputError, match=r"does not hold .*; what lies there itself is MNIST$"):
+        load(name, tmp_path)
+    assert load("mnist", tmp_path).name == "mnist"
+    own = write_idx(tmp_path / name, seed=3)
+    found = load(name, tmp_path)
+    assert torch.equal(found.undo(found.test_x).round().byte(), torch.from_numpy(own["x_test"]))
+
+
+def test_files_of_another_set_do_not_stop_a_download(tmp_path, openml, monkeypatch):
+    arrays = write_idx(tmp_path, seed=3)
+    arrays["y_train"] = arrays["y_train"][::-1]
+    (tmp_path / IDX["train"][1]).write_bytes(idx_bytes(arrays["y_train"]))
+    publish(monkeypatch, "fashion", arrays)
+    source = openml(image_arrays())
+    first = load("mnist", tmp_path, download=True)
+    assert source.asked == ["mnist_784"]
+    assert torch.equal(first.undo(first.test_x).round().byte(), torch.from_numpy(image_arrays()["x_test"]))
+
+
+@pytest.mark.parametrize("seed, asked", [(0, []), (4, ["mnist_784"])])
+def test_files_without_a_folder_are_downloaded_again_unless_they_are_the_published_ones(seed, asked, tmp_path, openml):
+    source = openml(image_arrays())
+    labels = write_idx(tmp_path, seed)["y_train"]
+    if asked:  # another set
+        (tmp_path / IDX["train"][1]).write_bytes(idx_bytes(labels[::-1]))
+    found = load("mnist", tmp_path, download=True)
+    assert source.asked == asked
+    assert torch.equal(found.undo(found.test_x).round().byte(), torch.from_numpy(image_arrays()["x_test"]))
 
 
 def test_other_data_than_published_are_not_kept(tmp_path, openml):

@@ -326,3 +326,25 @@ def test_a_query_with_numpys_numbers_can_be_saved_and_read(tmp_path):
     query.ask(vb.Prediction(torch.full((2, 5, 3), 1 / 3)))
     torch.save(query.state_dict(), tmp_path / "query.pt")
     assert torch.load(tmp_path / "query.pt", weights_only=True) == query.state_dict()
+
+
+@pytest.mark.parametrize("acquisition", ["bald", "variation_ratio"])
+def test_one_network_disagrees_with_nobody_and_nothing_is_counted_or_trained(acquisition):
+    query = active.StreamQuery(budget=0.5, acquisition=acquisition)
+    with pytest.raises(InputError, match="nobody to disagree with"):
+        query.ask(Prediction(torch.full((1, 5, 3), 1 / 3)))
+    model = network().insert(2, nn.BatchNorm1d(20))
+    before, optimizer = copy.deepcopy(model.state_dict()), windowed(model)
+    model(X).sum().backward()
+    model.load_state_dict(before)
+    with pytest.raises(InputError, match="nobody to disagree with"):
+        active.learn(model, optimizer, query, X, lambda asked: Y[asked], num_samples=1)
+    assert query.state_dict()["seen"] == 0
+    assert model[0].natural.grad is not None
+    torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
+
+
+def test_one_network_is_asked_by_its_entropy():
+    model, query = network(), active.StreamQuery(threshold=0.0, acquisition="entropy")
+    asked = active.learn(model, windowed(model), query, X, lambda asked: Y[asked], num_samples=1)
+    assert asked.all()

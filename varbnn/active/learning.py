@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from varbnn.active.scores import require_several
 from varbnn.active.stream import StreamQuery
 from varbnn.checks import whole_number
 from varbnn.errors import InputError
@@ -40,7 +41,7 @@ def learn(
         query: decides and counts.
         inputs: N inputs, as the model takes them.
         labels: called with the mask of what is asked, bool N, if anything is; returns that many labels, int64.
-        num_samples: S, networks drawn.
+        num_samples: S, networks drawn; at least 2 for a score of how they disagree.
         forget_skipped: let the step count all inputs, those that were not asked with no gradient: what a rule forgets
             per example then goes on through what is skipped, also where nothing is asked.
 
@@ -48,7 +49,7 @@ def learn(
         bool N: what was asked.
 
     Raises:
-        InputError: the model is in eval mode or gives no N×C, `num_samples` < 1, or labels of another number.
+        InputError: the model is in eval mode or gives no N×C, too few networks, or labels of another number.
 
     >>> import varbnn as vb
     >>> model = vb.binarize(nn.Linear(4, 3))
@@ -60,6 +61,7 @@ def learn(
     if not model.training:
         raise InputError("learn takes a model in train mode, whose forward draws; call model.train() first")
     num_samples = whole_number("num_samples", num_samples)
+    require_several(query.acquisition, num_samples)
     optimizer.zero_grad()
     logits = torch.stack(list(_asked(model, inputs, num_samples)))
     if logits.dim() != 3 or logits.shape[1] != len(inputs):

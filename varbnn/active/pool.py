@@ -91,8 +91,9 @@ class Pool:
             Their indices in the pool, the most informative first, or in the order in which they were drawn.
 
         Raises:
-            InputError: a prediction for another number of inputs, too large a count, an unknown acquisition or one that
-                does not give N finite numbers, a power that is not positive or that the scores do not admit.
+            InputError: a prediction for another number of inputs, too large a count, an unknown acquisition, one that
+                does not give N finite numbers, or one of how networks disagree for one network, a power that is not
+                positive or that the scores do not admit.
 
         >>> from varbnn import Prediction
         >>> pool, prediction = Pool(3, start=[1]), Prediction([[[0.9, 0.1], [0.5, 0.5]]])

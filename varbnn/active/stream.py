@@ -92,7 +92,8 @@ class StreamQuery:
             bool N, on the device of the prediction: label these, now.
 
         Raises:
-            InputError: no prediction, or an averaged one for the variation ratio. Nothing is counted then.
+            InputError: no prediction, an averaged one for the variation ratio, or one network for a score of how
+                networks disagree. Nothing is counted then.
         """
         require_classes(prediction)
         scores: list[float] = ACQUISITIONS[self.acquisition](prediction, self.generator).tolist()

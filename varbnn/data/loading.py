@@ -91,7 +91,8 @@ def load(
             cifar10 a tenth; with real targets a fifth of all.
         ood: which foreign inputs to bring.
         download: fetch mnist or fashion from openml.org if `data_dir` lacks them, check them against the published MD5
-            sums and keep them there as an ``.npz``. Needs scikit-learn.
+            sums and keep them there as an ``.npz``. Needs scikit-learn. The four files have the same names for both: in
+            a folder of the set's name they are taken for it, in `data_dir` itself only if they were published as it.
         split: of the UCI data, 0 … 19 (protein 0 … 4), and of the digits, 0 … 4.
 
     Raises:
