@@ -242,3 +242,16 @@ def test_the_average_of_one_network_disagrees_with_nobody_either():
     average = vb.AveragePrediction(PREDICTION_OF_ONE.mean, PREDICTION_OF_ONE.aleatoric, 1)
     with pytest.raises(InputError, match="nobody to disagree with"):
         active.Pool(50, range(10)).query(average, 5)
+
+
+def test_a_start_is_copied_and_may_run_backwards():
+    start = torch.tensor([4, 1])
+    pool = active.Pool(6, start)
+    start[0] = 5
+    assert pool.labelled.tolist() == [4, 1]
+    assert active.Pool(6, np.arange(6)[::-2]).labelled.tolist() == [5, 3, 1]
+
+
+def test_scores_may_run_backwards():
+    pool = active.Pool(50, range(10))
+    assert pool.query(PREDICTION, 2, lambda p: np.arange(40.0)[::-1]).tolist() == [10, 11]

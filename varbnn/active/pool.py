@@ -15,7 +15,7 @@ from torch import Tensor
 from varbnn.active.scores import Acquisition, Asked, drawn, require_count, scores_of, top
 from varbnn.checks import whole_number
 from varbnn.errors import InputError
-from varbnn.predict.checks import Values
+from varbnn.predict.checks import Values, as_tensor
 
 
 class Pool:
@@ -52,12 +52,9 @@ class Pool:
             device = generator.device if generator is not None else torch.device("cpu")
             chosen = torch.randperm(size, generator=generator, device=device)[:number].cpu()
         else:
-            try:
-                chosen = torch.as_tensor(start)
-            except (TypeError, ValueError) as error:
-                raise InputError(f"start must be a number or a list of indices: {error}") from None
+            chosen = as_tensor(start, "start")
             whole = not (chosen.is_floating_point() or chosen.is_complex() or chosen.dtype == torch.bool)
-            chosen = chosen.to("cpu", torch.int64)
+            chosen = chosen.to("cpu", torch.int64, copy=True)
             inside = (
                 whole and chosen.ndim == 1 and len(chosen) > 0 and 0 <= int(chosen.min()) <= int(chosen.max()) < size
             )

@@ -12,7 +12,7 @@ from varbnn.checks import finite_number, whole_number
 from varbnn.errors import InputError
 from varbnn.packed import AveragePrediction
 from varbnn.predict import Prediction, RegressionPrediction
-from varbnn.predict.checks import Values
+from varbnn.predict.checks import Values, as_tensor
 from varbnn.predict.uncertainty import require_classes
 
 Acquisition = Literal["bald", "entropy", "margin", "variation_ratio", "random"]
@@ -102,13 +102,7 @@ def scores_of(
             give one number per input.
     """
     if callable(acquisition):
-        found = acquisition(prediction)
-        try:
-            scores = torch.as_tensor(found)
-        except (TypeError, ValueError, RuntimeError):
-            raise InputError(
-                f"the acquisition must give numbers, one per input, got a {type(found).__name__}"
-            ) from None
+        scores = as_tensor(acquisition(prediction), "the scores of the acquisition")
         if scores.shape != (len(prediction),):
             raise InputError(
                 f"the acquisition must give one score for each of {len(prediction)} inputs, got shape "

@@ -38,7 +38,9 @@ def as_tensor(values: Values | float, name: str) -> Tensor:
 
 
 def _usable(array: np.ndarray) -> np.ndarray:
-    """`array`, or a copy where torch could not share its memory: read-only, or with a negative stride."""
+    """`array`, or a copy where torch could not share its memory: read-only, a negative stride, swapped bytes."""
+    if not array.dtype.isnative:
+        return array.astype(array.dtype.newbyteorder("="))
     return array if array.flags.writeable and min(array.strides, default=0) >= 0 else array.copy()
 
 
