@@ -70,6 +70,20 @@ def finite_number(
     return float(number)
 
 
+def optional_generator(generator: object) -> None:
+    """Raise InputError unless `generator` is one of torch's, or None.
+
+    >>> optional_generator(0)
+    Traceback (most recent call last):
+    varbnn.errors.InputError: generator must be a torch.Generator or None, got 0; a seed makes one: torch.Generator()...
+    """
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise InputError(
+            f"generator must be a torch.Generator or None, got {generator!r}; a seed makes one: "
+            "torch.Generator().manual_seed(0)"
+        )
+
+
 def _plain(value: object) -> int | float | None:
     """A number out of numpy's or torch's hands; None for what is no number, or a bool."""
     if isinstance(value, np.generic | np.ndarray | torch.Tensor) and value.ndim == 0:
