@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import os
 import sys
+from http.client import IncompleteRead
 from urllib.error import URLError
 
 import numpy as np
@@ -702,3 +703,32 @@ def test_labels_that_no_integer_holds_are_refused_with_their_number(tmp_path, la
     np.savez(tmp_path / "a.npz", x_train=x, y_train=wrong)
     with pytest.raises(InputError, match=f"classes from 0 on, got {int(label)}"):
         data.from_files(tmp_path / "a.npz")
+
+
+def test_a_download_that_broke_off_says_what_to_copy(tmp_path, openml):
+    openml(error=IncompleteRead(b"abc", 5))
+    with pytest.raises(InputError, match=r"cannot fetch mnist_784 from openml\.org: incompleteread\(3 bytes read"):
+        load("mnist", tmp_path, download=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_data_set_takes_arrays_and_lists_in_its_own_units():
+    moons = load("moons")
+    own = moons.undo(moons.test_x[:5].numpy())
+    assert torch.equal(own, moons.undo(moons.test_x[:5]))
+    for images in (own.numpy(), own.numpy()[::-1][::-1], own.tolist()):
+        torch.testing.assert_close(moons.standardise(images), moons.standardise(own))
+    with pytest.raises(InputError, match="images must be a tensor, an array"):
+        moons.standardise("mine.npz")
+
+
+def test_batches_are_of_tensors():
+    with pytest.raises(InputError, match=r"x and y must be tensors, got ndarray and Tensor; .* torch\.as_tensor"):
+        batches(np.zeros((3, 2)), torch.arange(3), 2)
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, "0"])
+def test_a_seed_of_ones_own_files_is_a_whole_number(tmp_path, seed):
+    np.savez(tmp_path / "own.npz", x_train=np.random.default_rng(0).normal(size=(40, 3)), y_train=np.arange(40) % 2)
+    with pytest.raises(InputError, match="seed must be a whole number ≥ 0"):
+        data.from_files(tmp_path / "own.npz", seed, validation=True)

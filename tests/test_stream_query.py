@@ -348,3 +348,26 @@ def test_one_network_is_asked_by_its_entropy():
     model, query = network(), active.StreamQuery(threshold=0.0, acquisition="entropy")
     asked = active.learn(model, windowed(model), query, X, lambda asked: Y[asked], num_samples=1)
     assert asked.all()
+
+
+@pytest.mark.parametrize("broken", [torch.zeros(3, dtype=torch.uint8), "mt19937", torch.zeros(5056)])
+def test_a_broken_generator_is_a_checkpoint_error_and_changes_nothing(broken):
+    query = active.StreamQuery(budget=0.1, acquisition="random", generator=seeded())
+    query.ask(votes([0.5] * 50))
+    before = copy.deepcopy(query.state_dict())
+    with pytest.raises(CheckpointError, match="the generator's state"):
+        query.load_state_dict({**before, "seen": 60, "generator": broken})
+    after = query.state_dict()
+    assert torch.equal(after.pop("generator"), before.pop("generator"))
+    assert after == before
+
+
+def test_an_array_is_learned_from_as_its_tensor():
+    one, other = network(), network()
+    for model, inputs in ((one, X), (other, X.double().numpy())):
+        torch.manual_seed(7)
+        active.learn(model, windowed(model), Mask([True] * 5), inputs, lambda asked: Y[asked])
+    for a, b in zip(beliefs(one), beliefs(other), strict=True):
+        assert torch.equal(a, b)
+    with pytest.raises(InputError, match="one batch, a tensor or an array, got list"):
+        active.learn(one, windowed(one), Mask([True] * 5), [X], lambda asked: Y[asked])

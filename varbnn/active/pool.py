@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 
 from varbnn.active.scores import Acquisition, Asked, drawn, require_count, scores_of, top
-from varbnn.checks import whole_number
+from varbnn.checks import Values, as_tensor, whole_number
 from varbnn.errors import InputError
-from varbnn.predict.checks import Values, as_tensor
 
 
 class Pool:

@@ -8,11 +8,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from varbnn.checks import finite_number, whole_number
+from varbnn.checks import Values, as_tensor, finite_number, whole_number
 from varbnn.errors import InputError
 from varbnn.packed import AveragePrediction
 from varbnn.predict import Prediction, RegressionPrediction
-from varbnn.predict.checks import Values, as_tensor
 from varbnn.predict.uncertainty import require_classes
 
 Acquisition = Literal["bald", "entropy", "margin", "variation_ratio", "random"]

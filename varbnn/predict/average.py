@@ -10,7 +10,7 @@ from typing import Literal, overload
 import torch
 from torch import Tensor, nn
 
-from varbnn.checks import optional_generator, whole_number
+from varbnn.checks import Values, optional_generator, whole_number
 from varbnn.errors import InputError, VarbnnWarning
 from varbnn.nn.batchnorm import (
     Data,
@@ -25,7 +25,6 @@ from varbnn.nn.batchnorm import (
 from varbnn.nn.draws import at_mode, binary_layers, evaluating, sampled
 from varbnn.nn.noise import LearnedNoise
 from varbnn.packed import PackedEnsemble, Predictor
-from varbnn.predict.checks import Values
 from varbnn.predict.inputs import RepeatedInputs, require_passes
 from varbnn.predict.outputs import READ, Reader
 from varbnn.predict.regression import RegressionPrediction

@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from varbnn.checks import finite_number
+from varbnn.checks import Values, as_tensor, finite_number
 from varbnn.errors import InputError, VarbnnWarning
-from varbnn.predict.checks import Values, are_probabilities, as_labels, as_tensor
+from varbnn.predict.checks import are_probabilities, as_labels
 from varbnn.predict.uncertainty import INSTEAD, Prediction, require_classes
 
 LOWEST, HIGHEST = 1e-2, 1e2  # beyond these the probabilities are one-hot or uniform to every digit that matters

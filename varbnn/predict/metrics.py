@@ -15,9 +15,9 @@ from torchmetrics import Metric
 from torchmetrics.classification import BinaryAUROC
 from torchmetrics.utilities import dim_zero_cat
 
-from varbnn.checks import whole_number
+from varbnn.checks import Values, as_tensor, whole_number
 from varbnn.errors import InputError
-from varbnn.predict.checks import Values, as_labels, as_probability_rows, as_tensor
+from varbnn.predict.checks import as_labels, as_probability_rows
 
 __all__ = ["NegativeLogLikelihood", "Brier", "ExpectedCalibrationError", "FPR95", "ood_auroc"]
 

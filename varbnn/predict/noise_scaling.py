@@ -7,10 +7,10 @@ import warnings
 
 import torch
 
-from varbnn.checks import finite_number
+from varbnn.checks import Values, finite_number
 from varbnn.errors import InputError, VarbnnWarning
 from varbnn.predict.calibration import lowest_point
-from varbnn.predict.checks import Values, as_real_targets
+from varbnn.predict.checks import as_real_targets
 from varbnn.predict.mixture import log_density
 from varbnn.predict.regression import RegressionPrediction
 

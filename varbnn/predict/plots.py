@@ -15,11 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from varbnn.checks import Values, as_tensor, finite_number, whole_number
 from varbnn.errors import InputError
 from varbnn.nn.batchnorm import device_of
 from varbnn.packed import AveragePrediction, PackedEnsemble, Predictor
 from varbnn.predict.average import predict
-from varbnn.predict.checks import Values, as_labels, as_tensor
+from varbnn.predict.checks import as_labels
 from varbnn.predict.evaluation import UNCERTAINTY, Score, require_same_classes, require_score
 from varbnn.predict.shift_plots import risk_coverage, severity_curves
 from varbnn.predict.style import BLUE, COLOURS, INK, MARKERS, PALE, VERMILION, greys, legend_above, new_panels
@@ -226,6 +227,7 @@ def uncertainty_map(
     >>> [panel.get_title() for panel in figure.axes[:2]]
     ['total uncertainty', 'epistemic uncertainty']
     """
+    resolution, margin = whole_number("resolution", resolution, 2), finite_number("margin", margin, least=0)
     points = as_tensor(x, "x").float().cpu()
     if points.ndim != 2 or points.shape[1] != 2 or len(points) == 0:
         raise InputError(f"x must be N×2, a map has two axes, got shape {tuple(points.shape)}")

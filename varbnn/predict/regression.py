@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from varbnn.checks import finite_number
+from varbnn.checks import Values, as_tensor, finite_number
 from varbnn.errors import InputError
-from varbnn.predict.checks import Values, as_tensor, at_least_float32
+from varbnn.predict.checks import at_least_float32
 from varbnn.predict.mixture import quantile
 from varbnn.predict.uncertainty import count, input_index, mean64
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from itertools import cycle
 from typing import TYPE_CHECKING
 
+from varbnn.checks import Values
 from varbnn.errors import InputError
 from varbnn.packed import AveragePrediction
-from varbnn.predict.checks import Values
 from varbnn.predict.evaluation import Score
 from varbnn.predict.selective import risk_coverage as curve_of
 from varbnn.predict.shift import SeverityCurves
@@ -37,8 +37,8 @@ def severity_curves(
         ax: draw here, one for every panel, row by row.
 
     Raises:
-        InputError: nothing to draw, models measured under different corruptions, an unknown measure, another number
-            of axes than panels.
+        InputError: nothing to draw, models measured under different corruptions, an unknown measure or one that was
+            not measured, another number of axes than panels.
 
     >>> from varbnn.predict import Evaluation
     >>> steps = [Evaluation(accuracy=1 - severity / 10) for severity in range(6)]
@@ -55,6 +55,11 @@ def severity_curves(
     unknown = [measure for measure in measures if measure not in MEASURES]
     if unknown:
         raise InputError(f"measures must be of {', '.join(MEASURES)}, got {', '.join(unknown)}")
+    for name, own in named.items():
+        lacking = [measure for measure in measures if any(measure not in step for kind in kinds for step in own[kind])]
+        if lacking:
+            whose = f"the curves of {name!r}" if name else "these curves"
+            raise InputError(f"{whose} lack {', '.join(lacking)}; choose measures= among what was measured")
     size = (0.7 + 2.3 * len(kinds), 0.7 + 2.0 * len(measures))
     figure, panels = new_panels(
         ax, len(kinds) * len(measures), columns=len(kinds), figsize=size, sharex=True, sharey="row"

@@ -163,5 +163,8 @@ def _scale(panel: Axes, key: str, values: Sequence[float]) -> None:
         panel.set_yscale("log")
 
 
-def _is_number(value: float | None) -> bool:
-    return value is not None and math.isfinite(value)
+def _is_number(value: object) -> bool:
+    try:
+        return math.isfinite(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):  # None, a word, a tensor of several
+        return False

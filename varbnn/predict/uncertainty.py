@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from varbnn.checks import Values, as_tensor
 from varbnn.errors import InputError
 from varbnn.packed import AveragePrediction
-from varbnn.predict.checks import Values, as_tensor, at_least_float32, check_probability_rows, tolerance_of
+from varbnn.predict.checks import at_least_float32, check_probability_rows, tolerance_of
 
 
 @dataclass(frozen=True, init=False, eq=False, repr=False)
