@@ -718,6 +718,8 @@ def test_a_data_set_takes_arrays_and_lists_in_its_own_units():
     assert torch.equal(own, moons.undo(moons.test_x[:5]))
     for images in (own.numpy(), own.numpy()[::-1][::-1], own.tolist()):
         torch.testing.assert_close(moons.standardise(images), moons.standardise(own))
+    with pytest.raises(InputError, match="moons has inputs of 2, got a number for each"):
+        moons.standardise([3.0, 4.0])
     with pytest.raises(InputError, match="images must be a tensor, an array"):
         moons.standardise("mine.npz")
 

@@ -80,7 +80,7 @@ class Dataset:
         """
         images, size = as_tensor(images, "images"), math.prod(self.shape)
         if images.ndim < 2 or tuple(images.shape[1:]) not in (self.shape, (size,)):
-            own, given = ("×".join(map(str, shape)) for shape in (self.shape, images.shape[1:]))
+            own, given = ("×".join(map(str, shape)) or "a number" for shape in (self.shape, images.shape[1:]))
             raise InputError(
                 f"{self.name} has inputs of {own}, got {given} for each; resize them, or take a set of this shape"
             )
