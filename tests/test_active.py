@@ -17,6 +17,7 @@ from varbnn.predict import Prediction
 
 PROBS = torch.rand(6, 40, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).mul(4).softmax(-1)
 PREDICTION = Prediction(PROBS)
+PREDICTION_OF_ONE = Prediction(PROBS[:1])
 
 
 def test_scores_are_what_they_are_called():
@@ -225,3 +226,32 @@ def test_a_count_that_is_refused_leaves_the_generator():
     with pytest.raises(InputError, match="count must be"):
         pool.query(Prediction(torch.full((1, 5, 2), 0.5)), 9, "random")
     assert torch.equal(generator.get_state(), before)
+
+
+@pytest.mark.parametrize("acquisition", ["bald", "variation_ratio", active.bald, active.variation_ratio])
+def test_one_network_disagrees_with_nobody_and_moves_nothing(acquisition):
+    pool = active.Pool(50, range(10))
+    with pytest.raises(InputError, match="one has nobody to disagree with; predict with num_samples ≥ 2"):
+        pool.query(PREDICTION_OF_ONE, 5, acquisition)
+    assert len(pool.unlabelled) == 40
+    expected = metrics.total(PREDICTION_OF_ONE.numpy()).argsort()[::-1][:5] + 10
+    assert pool.query(PREDICTION_OF_ONE, 5, "entropy").tolist() == expected.tolist()
+
+
+def test_the_average_of_one_network_disagrees_with_nobody_either():
+    average = vb.AveragePrediction(PREDICTION_OF_ONE.mean, PREDICTION_OF_ONE.aleatoric, 1)
+    with pytest.raises(InputError, match="nobody to disagree with"):
+        active.Pool(50, range(10)).query(average, 5)
+
+
+def test_a_start_is_copied_and_may_run_backwards():
+    start = torch.tensor([4, 1])
+    pool = active.Pool(6, start)
+    start[0] = 5
+    assert pool.labelled.tolist() == [4, 1]
+    assert active.Pool(6, np.arange(6)[::-2]).labelled.tolist() == [5, 3, 1]
+
+
+def test_scores_may_run_backwards():
+    pool = active.Pool(50, range(10))
+    assert pool.query(PREDICTION, 2, lambda p: np.arange(40.0)[::-1]).tolist() == [10, 11]

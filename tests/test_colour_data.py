@@ -314,3 +314,25 @@ def test_own_images_of_another_kind_are_refused(tmp_path, array, message):
         load_images(tmp_path / "mine.npz")
     with pytest.raises(InputError, match=r"no array images; it has x_test"):
         load_images(tmp_path / "mine.npz", "images")
+
+
+@pytest.mark.parametrize("shape", [(1,), (1, 1)])
+def test_an_archive_may_hold_one_image(tmp_path, shape):
+    images = GENERATOR.integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
+    one = dict(x_test=images[:1], y_test=np.full(shape, 7, dtype=np.uint8))
+    np.savez(tmp_path / "cifar10.npz", x_train=images, y_train=np.arange(4, dtype=np.uint8), **one)
+    assert load("cifar10", tmp_path).test_y.tolist() == [7]
+
+
+@pytest.mark.parametrize("shape", [(2, 8, 8, 4), (2, 2, 8, 8), (2, 4, 8, 8)])
+def test_own_images_have_one_channel_or_three(tmp_path, shape):
+    np.savez(tmp_path / "mine.npz", x_test=np.zeros(shape))
+    with pytest.raises(InputError, match="should have 1 or 3 channels"):
+        load_images(tmp_path / "mine.npz")
+
+
+@pytest.mark.filterwarnings("error")
+def test_own_images_too_large_for_single_precision_are_called_so(tmp_path):
+    np.savez(tmp_path / "mine.npz", x_test=np.full((1, 2, 2), -1e300))
+    with pytest.raises(InputError, match=r"goes up to 1e\+300, more than float32 holds"):
+        load_images(tmp_path / "mine.npz")

@@ -12,7 +12,7 @@ from scipy import ndimage
 from scipy.stats import norm
 
 from tests.tolerance import assert_within_standard_errors
-from varbnn.data.corruptions import ANGLES, BLUR, CONTRAST, KINDS, NOISE, SEVERITIES, corrupt, noise
+from varbnn.data.corruptions import ANGLES, BLUR, CONTRAST, KINDS, NOISE, SEVERITIES, corrupt, noise, turn
 from varbnn.errors import InputError
 
 SHAPES = [(5, 28, 28), (3, 2, 17, 24), (2, 3, 9, 8), (1, 1, 1)]
@@ -163,3 +163,19 @@ def test_an_unknown_kind_is_refused():
     for kind in ("fog", ["blur"]):
         with pytest.raises(InputError, match=re.escape(f"noise, blur, rotation, contrast, got {kind!r}")):
             corrupt(torch.zeros(1, 2, 2), kind, 1)
+
+
+@pytest.mark.parametrize(
+    "images, degrees, fill, message",
+    [
+        (torch.rand(2, 5, 5), math.nan, 0.0, "degrees must be a finite number, got nan"),
+        (torch.rand(2, 5, 5), math.inf, 0.0, "degrees must be a finite number, got inf"),
+        (torch.rand(2, 5, 5), 3.0, math.nan, "fill must be a finite number"),
+        (np.zeros((2, 5, 5)), 3.0, 0.0, "images must be a tensor N×H×W .* got ndarray"),
+        (torch.zeros(2, 5, 5, dtype=torch.uint8), 3.0, 0.0, "images must be float32 or float64"),
+        (torch.zeros(5, 5), 3.0, 0.0, r"got \(5, 5\); one image"),
+    ],
+)
+def test_what_cannot_be_turned_is_refused_with_a_reason(images, degrees, fill, message):
+    with pytest.raises(InputError, match=message):
+        turn(images, degrees, fill=fill)

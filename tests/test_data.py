@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import os
 import sys
+from http.client import IncompleteRead
 from urllib.error import URLError
 
 import numpy as np
@@ -15,6 +16,7 @@ import torch
 from varbnn import data
 from varbnn.data import NAMES, Dataset, batches, load
 from varbnn.data.files import read_idx
+from varbnn.data.openml import SOURCES
 from varbnn.errors import InputError, MissingExtraError
 
 IDX = {"train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", 40)}
@@ -464,6 +466,45 @@ def test_only_who_asks_gets_a_download_and_only_once(tmp_path, openml):
     assert source.asked == ["mnist_784"]
 
 
+def publish(monkeypatch, name: str, arrays: dict[str, np.ndarray]) -> None:
+    for key, array in arrays.items():
+        monkeypatch.setitem(SOURCES[name].sums, key, hashlib.md5(idx_bytes(array)).hexdigest())
+
+
+@pytest.mark.parametrize("name", ["fashion", "notmnist"])
+@pytest.mark.parametrize("gz", [False, True])
+def test_what_was_published_as_one_set_is_not_taken_for_another_of_the_same_file_names(name, gz, tmp_path, monkeypatch):
+    publish(monkeypatch, "mnist", write_idx(tmp_path, gz=gz))
+    with pytest.raises(InputError, match=r"does not hold .*; what lies there itself is MNIST$"):
+        load(name, tmp_path)
+    assert load("mnist", tmp_path).name == "mnist"
+    own = write_idx(tmp_path / name, seed=3)
+    found = load(name, tmp_path)
+    assert torch.equal(found.undo(found.test_x).round().byte(), torch.from_numpy(own["x_test"]))
+
+
+def test_files_of_another_set_do_not_stop_a_download(tmp_path, openml, monkeypatch):
+    arrays = write_idx(tmp_path, seed=3)
+    arrays["y_train"] = arrays["y_train"][::-1]
+    (tmp_path / IDX["train"][1]).write_bytes(idx_bytes(arrays["y_train"]))
+    publish(monkeypatch, "fashion", arrays)
+    source = openml(image_arrays())
+    first = load("mnist", tmp_path, download=True)
+    assert source.asked == ["mnist_784"]
+    assert torch.equal(first.undo(first.test_x).round().byte(), torch.from_numpy(image_arrays()["x_test"]))
+
+
+@pytest.mark.parametrize("seed, asked", [(0, []), (4, ["mnist_784"])])
+def test_files_without_a_folder_are_downloaded_again_unless_they_are_the_published_ones(seed, asked, tmp_path, openml):
+    source = openml(image_arrays())
+    labels = write_idx(tmp_path, seed)["y_train"]
+    if asked:  # another set
+        (tmp_path / IDX["train"][1]).write_bytes(idx_bytes(labels[::-1]))
+    found = load("mnist", tmp_path, download=True)
+    assert source.asked == asked
+    assert torch.equal(found.undo(found.test_x).round().byte(), torch.from_numpy(image_arrays()["x_test"]))
+
+
 def test_other_data_than_published_are_not_kept(tmp_path, openml):
     openml(image_arrays(1), published=image_arrays(0))
     with pytest.raises(InputError, match="not what was published: x_train, x_test differ; nothing is kept"):
@@ -662,3 +703,34 @@ def test_labels_that_no_integer_holds_are_refused_with_their_number(tmp_path, la
     np.savez(tmp_path / "a.npz", x_train=x, y_train=wrong)
     with pytest.raises(InputError, match=f"classes from 0 on, got {int(label)}"):
         data.from_files(tmp_path / "a.npz")
+
+
+def test_a_download_that_broke_off_says_what_to_copy(tmp_path, openml):
+    openml(error=IncompleteRead(b"abc", 5))
+    with pytest.raises(InputError, match=r"cannot fetch mnist_784 from openml\.org: incompleteread\(3 bytes read"):
+        load("mnist", tmp_path, download=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_data_set_takes_arrays_and_lists_in_its_own_units():
+    moons = load("moons")
+    own = moons.undo(moons.test_x[:5].numpy())
+    assert torch.equal(own, moons.undo(moons.test_x[:5]))
+    for images in (own.numpy(), own.numpy()[::-1][::-1], own.tolist()):
+        torch.testing.assert_close(moons.standardise(images), moons.standardise(own))
+    with pytest.raises(InputError, match="moons has inputs of 2, got a number for each"):
+        moons.standardise([3.0, 4.0])
+    with pytest.raises(InputError, match="images must be a tensor, an array"):
+        moons.standardise("mine.npz")
+
+
+def test_batches_are_of_tensors():
+    with pytest.raises(InputError, match=r"x and y must be tensors, got ndarray and Tensor; .* torch\.as_tensor"):
+        batches(np.zeros((3, 2)), torch.arange(3), 2)
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, "0"])
+def test_a_seed_of_ones_own_files_is_a_whole_number(tmp_path, seed):
+    np.savez(tmp_path / "own.npz", x_train=np.random.default_rng(0).normal(size=(40, 3)), y_train=np.arange(40) % 2)
+    with pytest.raises(InputError, match="seed must be a whole number ≥ 0"):
+        data.from_files(tmp_path / "own.npz", seed, validation=True)

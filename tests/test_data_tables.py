@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from varbnn.data import REGRESSION_NAMES, load
+from varbnn.data.real_targets import RawTable, prepare_table
 from varbnn.data.tables import UCI, read_table
 from varbnn.errors import InputError
 
@@ -212,3 +213,10 @@ def test_real_files_hold_what_is_expected():
                 expected = archive["x"][archive["test_idx"][0]]
             np.testing.assert_allclose(data.undo(data.test_x), expected, rtol=1e-3, atol=1e-3 * abs(expected).max())
     assert len(load("snelson", folder).train_x) == 200
+
+
+def test_targets_far_from_zero_keep_their_digits():
+    rng = np.random.default_rng(0)
+    y = 2_451_545.0 + rng.normal(size=200)  # Julian dates
+    table = prepare_table(RawTable("dates", rng.normal(size=(200, 2)), y, np.zeros((1, 2)), None), False, 0)
+    assert np.abs(table.undo_targets(table.train_y).numpy()[:, 0] - y).max() < 1e-6

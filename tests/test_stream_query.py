@@ -326,3 +326,48 @@ def test_a_query_with_numpys_numbers_can_be_saved_and_read(tmp_path):
     query.ask(vb.Prediction(torch.full((2, 5, 3), 1 / 3)))
     torch.save(query.state_dict(), tmp_path / "query.pt")
     assert torch.load(tmp_path / "query.pt", weights_only=True) == query.state_dict()
+
+
+@pytest.mark.parametrize("acquisition", ["bald", "variation_ratio"])
+def test_one_network_disagrees_with_nobody_and_nothing_is_counted_or_trained(acquisition):
+    query = active.StreamQuery(budget=0.5, acquisition=acquisition)
+    with pytest.raises(InputError, match="nobody to disagree with"):
+        query.ask(Prediction(torch.full((1, 5, 3), 1 / 3)))
+    model = network().insert(2, nn.BatchNorm1d(20))
+    before, optimizer = copy.deepcopy(model.state_dict()), windowed(model)
+    model(X).sum().backward()
+    model.load_state_dict(before)
+    with pytest.raises(InputError, match="nobody to disagree with"):
+        active.learn(model, optimizer, query, X, lambda asked: Y[asked], num_samples=1)
+    assert query.state_dict()["seen"] == 0
+    assert model[0].natural.grad is not None
+    torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
+
+
+def test_one_network_is_asked_by_its_entropy():
+    model, query = network(), active.StreamQuery(threshold=0.0, acquisition="entropy")
+    asked = active.learn(model, windowed(model), query, X, lambda asked: Y[asked], num_samples=1)
+    assert asked.all()
+
+
+@pytest.mark.parametrize("broken", [torch.zeros(3, dtype=torch.uint8), "mt19937", torch.zeros(5056)])
+def test_a_broken_generator_is_a_checkpoint_error_and_changes_nothing(broken):
+    query = active.StreamQuery(budget=0.1, acquisition="random", generator=seeded())
+    query.ask(votes([0.5] * 50))
+    before = copy.deepcopy(query.state_dict())
+    with pytest.raises(CheckpointError, match="the generator's state"):
+        query.load_state_dict({**before, "seen": 60, "generator": broken})
+    after = query.state_dict()
+    assert torch.equal(after.pop("generator"), before.pop("generator"))
+    assert after == before
+
+
+def test_an_array_is_learned_from_as_its_tensor():
+    one, other = network(), network()
+    for model, inputs in ((one, X), (other, X.double().numpy())):
+        torch.manual_seed(7)
+        active.learn(model, windowed(model), Mask([True] * 5), inputs, lambda asked: Y[asked])
+    for a, b in zip(beliefs(one), beliefs(other), strict=True):
+        assert torch.equal(a, b)
+    with pytest.raises(InputError, match="one batch, a tensor or an array, got list"):
+        active.learn(one, windowed(one), Mask([True] * 5), [X], lambda asked: Y[asked])

@@ -1,15 +1,20 @@
-"""What a count, a seed or a strength has to be: one rule and one wording for all of them."""
+"""What a count, a seed, a strength or an array has to be: one rule and one wording for all of them."""
 
 from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Sequence
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from varbnn.errors import InputError
+
+Values = Tensor | np.ndarray | Sequence[Any]  # what can be given wherever a tensor of numbers is asked for
 
 
 def whole_number(name: str, value: object, least: int = 1, most: int | None = None, *, note: str = "") -> int:
@@ -68,6 +73,50 @@ def finite_number(
         bounds = " and ".join(f"{sign} {bound:.16g}" for sign, bound in signs if math.isfinite(bound))
         raise InputError(f"{name} must be {f'a finite number {bounds}'.rstrip()}{note}, got {value!r}")
     return float(number)
+
+
+def as_tensor(values: Values | float, name: str) -> Tensor:
+    """`values` as a detached tensor that shares the memory of a tensor or an array.
+
+    Python numbers become float64 or int64, whatever torch's default; a list of tensors is stacked.
+
+    >>> as_tensor([[0.25, 0.75]], "probs")
+    tensor([[0.2500, 0.7500]], dtype=torch.float64)
+    """
+    try:
+        if isinstance(values, (list, tuple)) and len(values) > 0 and all(isinstance(v, Tensor) for v in values):
+            tensor = torch.stack(list(values)).detach()
+        else:
+            tensor = torch.as_tensor(values if isinstance(values, Tensor) else _usable(np.asarray(values))).detach()
+    except (TypeError, ValueError, RuntimeError) as error:
+        kind = type(values).__name__
+        raise InputError(f"{name} must be a tensor, an array or nested lists of numbers, got {kind}: {error}") from None
+    if tensor.is_sparse or tensor.is_complex():
+        raise InputError(
+            f"{name} must be dense and real, got {tensor.layout} {tensor.dtype}; call .to_dense() or take .real"
+        )
+    return tensor
+
+
+def _usable(array: np.ndarray) -> np.ndarray:
+    """`array`, or a copy where torch could not share its memory: read-only, a negative stride, swapped bytes."""
+    if not array.dtype.isnative:
+        return array.astype(array.dtype.newbyteorder("="))
+    return array if array.flags.writeable and min(array.strides, default=0) >= 0 else array.copy()
+
+
+def optional_generator(generator: object) -> None:
+    """Raise InputError unless `generator` is one of torch's, or None.
+
+    >>> optional_generator(0)
+    Traceback (most recent call last):
+    varbnn.errors.InputError: generator must be a torch.Generator or None, got 0; a seed makes one: torch.Generator()...
+    """
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise InputError(
+            f"generator must be a torch.Generator or None, got {generator!r}; a seed makes one: "
+            "torch.Generator().manual_seed(0)"
+        )
 
 
 def _plain(value: object) -> int | float | None:

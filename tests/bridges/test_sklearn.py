@@ -25,6 +25,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator, estimator_checks_generator
 
+from varbnn.bridges import estimator as bridge_estimator
 from varbnn.bridges.sklearn import VariationalBNNClassifier, VariationalBNNRegressor
 from varbnn.errors import VarbnnWarning
 
@@ -387,3 +388,22 @@ def test_defaults_do_well_on_small_data():
         assert VariationalBNNClassifier(random_state=0).fit(X, y).score(test, truth) >= least
     X, test, y, truth = train_test_split(*load_diabetes(return_X_y=True), random_state=0)
     assert VariationalBNNRegressor(random_state=0).fit(X, y).score(test, truth) > 0.3
+
+
+@pytest.mark.parametrize("kind", BOTH)
+def test_many_rows_are_asked_in_parts_and_answered_as_together(kind, monkeypatch):
+    generator = np.random.default_rng(0)
+    X = generator.normal(size=(2500, 3))
+    estimator = kind((20,), max_iter=2, num_samples=5, random_state=0).fit(X[:100], np.sign(X[:100, 0]))
+    together, asked, predict = estimator.prediction(X), [], vb.predict
+    monkeypatch.setattr(bridge_estimator, "NUMBERS_AT_ONCE", 1)
+    monkeypatch.setattr(vb, "predict", lambda *a, **k: asked.append(len(k["inputs"])) or predict(*a, **k))
+    for name, found in estimator.predict_uncertainty(X).items():
+        expected = getattr(together, name).numpy()
+        np.testing.assert_array_equal(found, expected if expected.ndim == 1 else expected[:, 0])
+    if kind is VariationalBNNClassifier:
+        mean = together.mean.numpy()
+        np.testing.assert_array_equal(estimator.predict_proba(X), mean / mean.sum(1, keepdims=True))
+    else:
+        np.testing.assert_array_equal(estimator.predict(X), together.mean[:, 0].numpy())
+    assert asked == [1000, 1000, 500] * 2

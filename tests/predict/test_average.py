@@ -615,3 +615,40 @@ def test_an_average_is_measured_as_the_samples_it_is_of():
     assert found.ece == pytest.approx(expected.ece, abs=1e-6)
     with pytest.raises(InputError, match="one network has nobody"):
         vb.evaluate(vb.pack(model, 1)(x, reduce="mean"), y, far_average, score="epistemic")
+
+
+@pytest.mark.parametrize(
+    "inputs, options, message",
+    [
+        (torch.tensor(1.0), {}, "inputs along the first axis, got a single number"),
+        (np.array(1.0), {}, "inputs along the first axis, got a single number"),
+        ([torch.tensor(1.0)], {}, "batch 0 must have its inputs along the first axis"),
+        (torch.ones(5, 4, device="meta"), {}, "inputs must be dense numbers, got a tensor that is on the meta device"),
+        (torch.ones(5, 4).to_sparse(), {}, "inputs must be dense .* torch.sparse_coo; give it .to_dense()"),
+        ([torch.ones(5, 4).to_sparse()], {}, "batch 0 must be dense .* torch.sparse_coo"),
+        (torch.ones(5, 4), {"refresh_bn": torch.tensor(1.0)}, "refresh_bn must have its inputs along the first axis"),
+        (torch.ones(5, 4), {"refresh_bn": torch.ones(5, 4).to_sparse()}, "refresh_bn must be dense"),
+        (torch.ones(5, 4), {"generator": 0}, "generator must be a torch.Generator or None, got 0"),
+        (torch.ones(5, 4), {"task": ["x"]}, r"task must be .*, got \['x'\]"),
+        (torch.ones(5, 4, dtype=torch.int64), {}, r"fails on inputs of torch.int64; .* call .float\(\)"),
+        ([np.ones((5, 4), dtype=np.uint8)], {}, r"fails on inputs of torch.uint8; .* call .float\(\)"),
+        (torch.ones(5, 4), {"refresh_bn": torch.ones(5, 4, dtype=torch.bool)}, r"fails on inputs of torch.bool"),
+    ],
+)
+@pytest.mark.parametrize("num_samples", [0, 3])
+def test_what_torch_would_stumble_over_is_refused_by_name(inputs, options, message, num_samples):
+    model = vb.binarize(nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 3)))
+    with pytest.raises(InputError, match=message):
+        predict(model, inputs, num_samples, **{"refresh_bn": torch.randn(9, 4), **options})
+
+
+def test_a_model_without_numbers_is_refused():
+    model = vb.binarize(nn.Linear(4, 3)).to("meta")
+    with pytest.raises(InputError, match="the model is on the meta device"):
+        predict(model, torch.ones(5, 4), 3)
+
+
+def test_a_models_own_error_is_not_explained_away():
+    model = vb.binarize(nn.Sequential(nn.Linear(4, 3)))
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        predict(model, torch.ones(5, 7), 3)

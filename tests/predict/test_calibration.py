@@ -172,3 +172,27 @@ def test_without_an_error_there_is_no_temperature_to_find(size):
     sure = Prediction((size * torch.nn.functional.one_hot(labels, 3).float()).softmax(-1)[None])
     with pytest.warns(VarbnnWarning, match="every label is right"):
         assert TemperatureScaling().fit(sure, labels).temperature == 1.0
+
+
+def test_wrong_labels_are_not_called_right_where_the_coldest_is_likeliest():
+    """The networks cancel out on two wrong inputs, which costs log 2 however cold it gets."""
+    first = torch.tensor([[0.9, 0.1]] * 10 + [[0.3, 0.7]] * 2)
+    second = torch.tensor([[0.9, 0.1]] * 10 + [[0.6, 0.4]] * 2)
+    prediction = Prediction(torch.stack([first, second]))
+    with pytest.warns(VarbnnWarning, match=r"lies at the end of \[0.01, 100\]") as caught:
+        found = TemperatureScaling().fit(prediction, [0] * 12).temperature
+    assert "right" not in str(caught[0].message)
+    samples = prediction.probs.double().numpy()
+
+    def nll(temperature):
+        return oracle.negative_log_likelihood(oracle.scaled(samples, temperature).mean(axis=0), np.zeros(12, int))
+
+    assert nll(found) <= min(nll(t) for t in np.geomspace(0.01, 100, 400)) + 1e-9
+    with pytest.warns(VarbnnWarning, match="lies at the end"):
+        by_logits = TemperatureScaling().fit(prediction.probs.log(), [0] * 12).temperature
+    assert nll(by_logits) <= nll(found) + 1e-9
+
+
+def test_logits_are_not_scaled_but_refused_with_the_way_to_a_prediction():
+    with pytest.raises(InputError, match=r"got Tensor; .*Prediction\(logits.softmax\(-1\)\)"):
+        TemperatureScaling(2.0)(torch.randn(4, 3))

@@ -111,3 +111,8 @@ def test_what_does_not_fit_is_refused_and_nothing_is_drawn(change, message):
 def test_what_is_no_prediction_is_refused():
     with pytest.raises(InputError, match="must be a Prediction, of class probabilities, got Tensor; wrap S×N×C"):
         calibration_test(torch.rand(3, 2), [0, 0, 0])
+
+
+def test_a_seed_is_no_generator():
+    with pytest.raises(InputError, match=r"generator must be a torch.Generator or None, got 0"):
+        calibration_test(Prediction([[[0.9, 0.1]]]), [0], generator=0)

@@ -285,3 +285,24 @@ def test_a_collection_keeps_two_floors_apart():
         "low": pytest.approx(-math.log(0.5 * 0.01) / 2),
         "high": pytest.approx(-math.log(0.5 * 0.1) / 2),
     }
+
+
+@pytest.mark.parametrize(
+    "familiar, foreign, message",
+    [
+        (torch.tensor([torch.nan, 1.0]), torch.tensor([2.0]), "familiar holds NaN"),
+        ([0.1], [float("nan")], "foreign holds NaN"),
+        (torch.zeros(0), torch.ones(3), r"familiar must be .* N ≥ 1 inputs, got shape \(0,\)"),
+        (torch.ones(3), [], r"foreign must be .* N ≥ 1 inputs"),
+        (torch.ones(2, 3), torch.ones(3), r"familiar must be .* got shape \(2, 3\)"),
+        (torch.ones(3), torch.tensor(1.0), r"foreign must be .* got shape \(\)"),
+    ],
+)
+def test_no_auroc_of_what_has_no_order(familiar, foreign, message):
+    with pytest.raises(InputError, match=message):
+        ood_auroc(familiar, foreign)
+
+
+def test_an_auroc_of_lists_and_arrays_is_that_of_tensors():
+    familiar, foreign = [1.0, 2.0, float("inf")], [2.0, 3.0]
+    assert ood_auroc(familiar, np.array(foreign)[::-1]) == pytest.approx(oracle.auroc(familiar, foreign), abs=1e-6)

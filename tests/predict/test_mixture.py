@@ -10,7 +10,7 @@ from scipy import stats
 from scipy.optimize import brentq
 
 from varbnn.errors import InputError, VarbnnWarning
-from varbnn.predict import NoiseScaling, RegressionPrediction, evaluate
+from varbnn.predict import NoiseScaling, Prediction, RegressionPrediction, evaluate
 
 
 @pytest.fixture
@@ -54,6 +54,15 @@ def test_coverage_of_what_the_mixture_draws_is_its_level():
     assert evaluate(wide, drawn)["coverage"] == pytest.approx(0.95, abs=4 * (0.95 * 0.05 / count) ** 0.5)
 
 
+@pytest.mark.parametrize("level", [0.3, 0.95])
+def test_noise_of_one_input_does_not_blur_the_interval_of_another(level):
+    deviations = [1e5, 1e-18, 3.0]
+    prediction = RegressionPrediction([[0.0, 0.0, 7.0]], [[deviation**2 for deviation in deviations]])
+    expected = stats.norm.interval(level, [0.0, 0.0, 7.0], deviations)
+    for found, end in zip(prediction.interval(level), expected, strict=True):
+        assert_allclose(found, end, rtol=1e-9)
+
+
 @pytest.mark.parametrize("level", [0, 1, -0.1, float("nan")])
 def test_a_level_is_a_probability(prediction, level):
     with pytest.raises(InputError, match="level must be a finite number > 0"):
@@ -63,6 +72,13 @@ def test_a_level_is_a_probability(prediction, level):
 def test_without_noise_there_is_no_interval():
     with pytest.raises(InputError, match="needs a noise variance"):
         RegressionPrediction([[0.0], [1.0]]).interval()
+
+
+def test_a_large_shift_leaves_the_disagreement_of_single_precision():
+    means = torch.randn(8, 5, generator=torch.Generator().manual_seed(0))
+    prediction = RegressionPrediction(means, 0.01)
+    assert_allclose(prediction.in_units(1.0, 1e8).epistemic, prediction.epistemic, rtol=1e-6)
+    assert_allclose(prediction.in_units(1e-3, 1e5).total, 1e-6 * prediction.total, rtol=1e-6)
 
 
 def test_other_units_scale_means_and_variances(prediction):
@@ -107,6 +123,8 @@ def test_scaling_refuses_what_it_cannot_do():
     for factor in (0.0, -1.0, float("inf")):
         with pytest.raises(InputError, match="factor must be"):
             NoiseScaling(factor)
+    with pytest.raises(InputError, match=r"noise is of regression.*got Prediction"):
+        NoiseScaling(2.0)(Prediction([[[0.5, 0.5]]]))
     assert repr(NoiseScaling(0.5)) == "NoiseScaling(0.5)"
     assert repr(NoiseScaling()) == "NoiseScaling()"
 

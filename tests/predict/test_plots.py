@@ -320,3 +320,110 @@ def test_one_epoch_is_a_whole_number():
 def test_foreign_predictions_of_other_classes_are_refused():
     with pytest.raises(InputError, match=f"the same {PREDICTION.num_classes} classes"):
         plots.entropy_histogram(PREDICTION, Prediction(random_probs(2, 3, PREDICTION.num_classes + 1)))
+
+
+LONG = [f"method number {i}, sixteen draws of it as published" for i in range(8)]
+LONGER = {"the posterior of a network whose name is longer than any picture is wide, as published": 0.3, "other": 0.5}
+
+
+def steps(slope: float) -> list[dict[str, float]]:
+    return [{"accuracy": 1 - slope * severity / 10, "nll": slope * severity} for severity in range(6)]
+
+
+def test_long_names_leave_the_curves_their_room():
+    names = dict.fromkeys(LONG, 0.3)
+    kinds = ["noise", "blur", "rotation", "contrast"]
+    figures = [
+        plots.severity_curves({name: dict.fromkeys(kinds, steps(slope)) for name, slope in names.items()}, ("nll",)),
+        *(
+            plots.severity_curves({name: {"blur": steps(slope)} for name, slope in named.items()}, ("accuracy",))
+            for named in (names, LONGER)
+        ),
+        *(plots.risk_coverage(dict.fromkeys(named, PREDICTION), LABELS) for named in (names, LONGER)),
+        plots.training_curves({name: [{"loss": 1.0}, {"loss": 0.5}] for name in LONGER}),
+    ]
+    for figure in figures:
+        figure.draw_without_rendering()
+        whole = figure.bbox
+        for panel in figure.axes:
+            inner, outer = panel.get_window_extent(), panel.get_tightbbox()
+            assert inner.height > 1.1 * figure.dpi
+            assert inner.width > 1.0 * figure.dpi
+            assert whole.x0 - 1 <= outer.x0
+            assert outer.x1 <= whole.x1 + 1
+            assert whole.y0 - 1 <= outer.y0
+            assert outer.y1 <= whole.y1 + 1
+        for legend in figure.legends:
+            assert legend.get_window_extent().x1 <= whole.x1
+            assert all(legend.get_window_extent().y0 >= panel.bbox.y1 for panel in figure.axes)
+
+
+def test_the_legend_keeps_a_measure_on_one_line():
+    figure = plots.risk_coverage(dict.fromkeys(LONG, PREDICTION), LABELS)
+    for text, name in zip(texts(figure.axes[0].get_legend()), LONG, strict=True):
+        assert text.replace("\n", " ").startswith(name)
+        assert "AURC 0." in text
+
+
+def test_long_names_of_layers_leave_the_bars_their_room():
+    names = ["features.encoder.stage3.block2.convolution1.projection", "decoder." * 20, "head"]
+    figure = plots.layer_entropy(dict(zip(names, [0.84, 0.93, 0.41], strict=True)))
+    figure.draw_without_rendering()
+    (panel,) = figure.axes
+    inner, outer = panel.get_window_extent(), panel.get_tightbbox()
+    assert inner.width > 3 * figure.dpi
+    assert figure.bbox.x0 <= outer.x0
+    assert figure.bbox.y0 <= outer.y0
+    assert all(text.get_window_extent().x1 <= inner.x1 for text in panel.texts)
+    first, second, third = [label.get_text() for label in panel.get_yticklabels()]
+    assert (first, third) == (names[0], "head")
+    assert len(second) <= 61
+    assert second.startswith("decoder.decoder")
+
+
+def test_points_that_no_line_reaches_are_marked():
+    values = [1.0, math.nan, 0.5, math.nan, math.nan, 0.3, 0.2, math.nan, 0.1]
+    (line,) = plots.training_curves([{"loss": value} for value in values]).axes[0].lines
+    assert line.get_marker() == "o"
+    assert line.get_markevery() == [0, 2, 8]
+    (line,) = plots.training_curves([{"loss": 0.1}, {"loss": 0.2}, {"loss": 0.3}]).axes[0].lines
+    assert line.get_marker() == "None"
+
+
+def test_words_in_a_history_are_left_out():
+    history = [{"loss": 0.3, "note": "warm-up"}, {"loss": "diverged", "note": ""}, {"loss": 0.1}]
+    (panel,) = plots.training_curves(history).axes
+    np.testing.assert_array_equal(panel.lines[0].get_ydata(), [0.3, math.nan, 0.1])
+    with pytest.raises(InputError, match=r"among the recorded quantities \['loss'\], got \['note'\]"):
+        plots.training_curves(history, ["note"])
+
+
+def test_disagreement_is_shown_up_to_the_largest_there_is():
+    (panel,) = plots.entropy_histogram(PREDICTION, FOREIGN, score="epistemic").axes
+    assert panel.get_xlim()[1] == pytest.approx(float(max(PREDICTION.epistemic.max(), FOREIGN.epistemic.max())))
+    for stairs in panel.patches[1::2]:
+        assert stairs.get_data().values.sum() == pytest.approx(1)
+    agreeing = Prediction(np.full((2, 3, 4), 0.25))
+    assert plots.entropy_histogram(agreeing, score="epistemic").axes[0].get_xlim()[1] == pytest.approx(math.log(4))
+
+
+@pytest.mark.parametrize("count, labels", [(1, ["1"]), (2, ["1", "2"]), (7, ["1", "7"])])
+def test_few_inputs_in_a_bin_are_counted_legibly(count, labels):
+    figure = plots.reliability_diagram(Prediction(np.full((1, count, 2), 0.5)), [0] * count)
+    figure.draw_without_rendering()
+    spread = figure.axes[1]
+    assert [label.get_text() for label in spread.get_yticklabels()] == labels
+    assert not any(label.get_visible() and label.get_text() for label in spread.get_yticklabels(minor=True))
+
+
+def test_a_map_of_a_constant_column_reaches_around_it():
+    points = np.array([[-1.0, 1000.0], [1.0, 1000.0]])
+    figure = plots.uncertainty_map(split_by_angle, points, [0, 1], resolution=10)
+    low, high = figure.axes[0].get_ylim()
+    assert (low, high) == pytest.approx((999.65, 1000.35), abs=1e-3)
+
+
+@pytest.mark.parametrize("options", [{"resolution": 10.0}, {"resolution": 1}, {"margin": -1.0}, {"margin": math.nan}])
+def test_a_map_of_no_size_is_refused(options):
+    with pytest.raises(InputError, match=r"resolution must be a whole number ≥ 2|margin must be a finite number ≥ 0"):
+        plots.uncertainty_map(split_by_angle, [[0.0, 0.0], [1.0, 1.0]], [0, 1], **options)

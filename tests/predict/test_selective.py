@@ -89,11 +89,16 @@ def test_the_picture_shows_the_curve_and_names_its_area():
     [
         (lambda: risk_coverage(binary_prediction([0.9]), [0, 1]), "one label per input"),
         (lambda: risk_coverage(binary_prediction([0.9]), [0], score="entropy"), "score must be one of"),
-        (lambda: risk_coverage(binary_prediction([0.9]), [0]).accuracy_at(0), r"coverage must lie in \(0, 1\], got 0"),
-        (lambda: risk_coverage(binary_prediction([0.9]), [0]).accuracy_at(1.2), "coverage must lie in"),
         (lambda: plots.risk_coverage({}, [0]), "at least one prediction"),
     ],
 )
 def test_what_has_no_curve_is_refused_with_a_reason(call, message):
     with pytest.raises(InputError, match=message):
         call()
+
+
+@pytest.mark.parametrize("coverage", ["0.5", 0, 1.5, float("nan"), None])
+def test_a_coverage_is_a_share(coverage):
+    curve = risk_coverage(Prediction([[[0.9, 0.1], [0.6, 0.4]]]), [0, 1])
+    with pytest.raises(InputError, match="coverage must be a finite number > 0 and ≤ 1"):
+        curve.accuracy_at(coverage)

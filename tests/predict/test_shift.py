@@ -119,3 +119,29 @@ def test_the_picture_has_a_panel_per_kind_and_measure_and_a_line_per_model():
 def test_what_has_no_severity_curve_is_refused_with_a_reason(call, message):
     with pytest.raises(InputError, match=message):
         call()
+
+
+def test_bytes_are_images_as_their_numbers_are(model):
+    options = dict(value_range=(0, 255), kinds=["blur"], num_samples=2, refresh_bn=IMAGES)
+    whole = IMAGES.round().byte()
+    expected = severity_curves(model, whole.float(), LABELS, **options)
+    assert severity_curves(model, whole, LABELS, **options) == expected
+    assert severity_curves(model, whole.numpy(), LABELS, **options) == expected
+
+
+def test_a_wrong_range_is_refused_before_any_network_is_asked():
+    def ask(batch):
+        raise AssertionError
+
+    with pytest.raises(InputError, match="images must lie in value_range 0 … 1"):
+        severity_curves(ask, IMAGES, LABELS, value_range=(0, 1))
+    with pytest.raises(InputError, match="value_range must be"):
+        severity_curves(ask, IMAGES, LABELS, value_range=(16, 0))
+
+
+def test_a_measure_that_was_not_measured_is_named_before_anything_is_drawn():
+    curves = {"a": {"blur": [{"nll": 1.0, "ece": 0.1}]}, "b": {"blur": [{"nll": 1.0}]}}
+    with pytest.raises(InputError, match="the curves of 'b' lack ece"):
+        plots.severity_curves(curves, ("nll", "ece"))
+    with pytest.raises(InputError, match="these curves lack accuracy"):
+        plots.severity_curves({"blur": [{"nll": 1.0}]})

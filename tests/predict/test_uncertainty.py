@@ -147,6 +147,12 @@ def test_nothing_of_the_size_of_the_probabilities_is_made(name):
         (torch.tensor([0, 0]), [0, 0]),
         (torch.arange(10) > 7, [8, 9]),
         (np.arange(10) < 2, [0, 1]),
+        (torch.tensor([1, 0, 3], dtype=torch.uint8), [1, 0, 3]),
+        (torch.tensor([1, 0, -1], dtype=torch.int8), [1, 0, 9]),
+        (slice(None, None, -1), list(range(9, -1, -1))),
+        (slice(8, 1, -3), [8, 5, 2]),
+        (np.arange(10)[::-1] > 7, [0, 1]),
+        ([True] + [False] * 8 + [True], [0, 9]),
     ],
 )
 def test_an_index_selects_inputs_and_keeps_all_samples(index, kept):
@@ -164,9 +170,47 @@ def test_an_index_into_more_than_the_inputs_is_refused(index):
         Prediction(random_probs(4, 10, 3))[index]
 
 
-def test_selecting_no_input_is_refused():
-    with pytest.raises(InputError, match="N ≥ 1"):
-        Prediction(random_probs(4, 10, 3))[5:5]
+@pytest.mark.parametrize("index", [slice(5, 5), [], torch.zeros(0, dtype=torch.int64), np.zeros(10, bool)])
+@pytest.mark.parametrize("prediction", [Prediction(random_probs(4, 10, 3)), vb.RegressionPrediction(np.ones((4, 10)))])
+def test_selecting_no_input_is_refused(prediction, index):
+    with pytest.raises(InputError, match=r"N ≥ 1|at least one of the 10 inputs"):
+        prediction[index]
+
+
+@pytest.mark.parametrize(
+    "index, message",
+    [
+        (1.5, "integers or a mask, got float64"),
+        (True, "integers or a mask, got bool"),
+        (np.True_, "integers or a mask, got bool"),
+        (torch.tensor(True), "integers or a mask, got bool"),
+        (torch.ones(10), "integers or a mask, got float32"),
+        ("all", "must be a tensor, an array"),
+        (slice(0.5, 3), "slice of integers"),
+        (slice(None, None, 0), "slice of integers"),
+        (torch.ones(9, dtype=torch.bool), "one of the 10 inputs, got 9 values"),
+        (np.ones(11, bool), "one of the 10 inputs, got 11 values"),
+        ([[0, 1], [2, 3]], r"one axis .* got shape \(2, 2\)"),
+    ],
+)
+@pytest.mark.parametrize("prediction", [Prediction(random_probs(4, 10, 3)), vb.RegressionPrediction(np.ones((4, 10)))])
+def test_what_is_no_index_is_refused(prediction, index, message):
+    with pytest.raises(InputError, match=message):
+        prediction[index]
+
+
+@pytest.mark.parametrize("index", [10, -11, [3, 10], torch.tensor([200], dtype=torch.uint8)])
+def test_an_index_outside_the_inputs_is_an_index_error(index):
+    with pytest.raises(IndexError):
+        Prediction(random_probs(4, 10, 3))[index]
+
+
+def test_regression_is_indexed_alike_with_its_noise():
+    means, noise = torch.randn(3, 6), torch.rand(3, 6) + 0.1
+    prediction = vb.RegressionPrediction(means, noise)
+    for index, kept in ((slice(None, None, -2), [5, 3, 1]), (torch.tensor([1, 0], dtype=torch.uint8), [1, 0])):
+        assert torch.equal(prediction[index].means, means[:, kept])
+        assert torch.equal(prediction[index].noise_variance, noise[:, kept])
 
 
 def test_it_prints_its_shape_and_its_uncertainty():
@@ -253,5 +297,5 @@ def test_any_integers_pick_inputs(dtype):
 
 
 def test_other_arrays_pick_nothing():
-    with pytest.raises(InputError, match="integers or a mask"):
+    with pytest.raises(InputError, match="an index of inputs must be"):
         Prediction(torch.rand(2, 5, 3).softmax(-1))[np.array(["a"])]

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from varbnn.active.scores import require_several
 from varbnn.active.stream import StreamQuery
 from varbnn.checks import whole_number
 from varbnn.errors import InputError
+from varbnn.nn.batchnorm import as_data
 from varbnn.predict import Prediction
 
 Labels = Callable[[Tensor], Tensor]
@@ -20,7 +24,7 @@ def learn(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     query: StreamQuery,
-    inputs: Tensor,
+    inputs: Tensor | np.ndarray[Any, Any],
     labels: Labels,
     *,
     num_samples: int = 5,
@@ -38,9 +42,9 @@ def learn(
         model: a classifier, in train mode; its forward draws.
         optimizer: its gradients are cleared first.
         query: decides and counts.
-        inputs: N inputs, as the model takes them.
+        inputs: N inputs, as the model takes them, a tensor or an array.
         labels: called with the mask of what is asked, bool N, if anything is; returns that many labels, int64.
-        num_samples: S, networks drawn.
+        num_samples: S, networks drawn; at least 2 for a score of how they disagree.
         forget_skipped: let the step count all inputs, those that were not asked with no gradient: what a rule forgets
             per example then goes on through what is skipped, also where nothing is asked.
 
@@ -48,7 +52,7 @@ def learn(
         bool N: what was asked.
 
     Raises:
-        InputError: the model is in eval mode or gives no N×C, `num_samples` < 1, or labels of another number.
+        InputError: the model is in eval mode or gives no N×C, too few networks, or labels of another number.
 
     >>> import varbnn as vb
     >>> model = vb.binarize(nn.Linear(4, 3))
@@ -60,15 +64,19 @@ def learn(
     if not model.training:
         raise InputError("learn takes a model in train mode, whose forward draws; call model.train() first")
     num_samples = whole_number("num_samples", num_samples)
+    require_several(query.acquisition, num_samples)
+    batch = as_data(inputs, "inputs", model)
+    if not isinstance(batch, Tensor):
+        raise InputError(f"inputs must be one batch, a tensor or an array, got {type(inputs).__name__}")
     optimizer.zero_grad()
-    logits = torch.stack(list(_asked(model, inputs, num_samples)))
-    if logits.dim() != 3 or logits.shape[1] != len(inputs):
-        raise InputError(f"the model must give N×C for N inputs, got {tuple(logits.shape[1:])} for {len(inputs)}")
+    logits = torch.stack(list(_asked(model, batch, num_samples)))
+    if logits.dim() != 3 or logits.shape[1] != len(batch):
+        raise InputError(f"the model must give N×C for N inputs, got {tuple(logits.shape[1:])} for {len(batch)}")
     asked = query.ask(Prediction(logits.detach().float().softmax(-1)))
     count = int(asked.sum())
     if not count and not forget_skipped:
         return asked
-    counted = len(inputs) if forget_skipped else count
+    counted = len(batch) if forget_skipped else count
     if count:
         _loss(logits[:, asked], labels(asked), counted).backward()
     else:

@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 
 from varbnn.active.scores import Acquisition, Asked, drawn, require_count, scores_of, top
-from varbnn.checks import whole_number
+from varbnn.checks import Values, as_tensor, whole_number
 from varbnn.errors import InputError
-from varbnn.predict.checks import Values
 
 
 class Pool:
@@ -52,12 +51,9 @@ class Pool:
             device = generator.device if generator is not None else torch.device("cpu")
             chosen = torch.randperm(size, generator=generator, device=device)[:number].cpu()
         else:
-            try:
-                chosen = torch.as_tensor(start)
-            except (TypeError, ValueError) as error:
-                raise InputError(f"start must be a number or a list of indices: {error}") from None
+            chosen = as_tensor(start, "start")
             whole = not (chosen.is_floating_point() or chosen.is_complex() or chosen.dtype == torch.bool)
-            chosen = chosen.to("cpu", torch.int64)
+            chosen = chosen.to("cpu", torch.int64, copy=True)
             inside = (
                 whole and chosen.ndim == 1 and len(chosen) > 0 and 0 <= int(chosen.min()) <= int(chosen.max()) < size
             )
@@ -91,8 +87,9 @@ class Pool:
             Their indices in the pool, the most informative first, or in the order in which they were drawn.
 
         Raises:
-            InputError: a prediction for another number of inputs, too large a count, an unknown acquisition or one that
-                does not give N finite numbers, a power that is not positive or that the scores do not admit.
+            InputError: a prediction for another number of inputs, too large a count, an unknown acquisition, one that
+                does not give N finite numbers, or one of how networks disagree for one network, a power that is not
+                positive or that the scores do not admit.
 
         >>> from varbnn import Prediction
         >>> pool, prediction = Pool(3, start=[1]), Prediction([[[0.9, 0.1], [0.5, 0.5]]])

@@ -8,16 +8,17 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from varbnn.checks import finite_number, whole_number
+from varbnn.checks import Values, as_tensor, finite_number, whole_number
 from varbnn.errors import InputError
 from varbnn.packed import AveragePrediction
 from varbnn.predict import Prediction, RegressionPrediction
-from varbnn.predict.checks import Values
 from varbnn.predict.uncertainty import require_classes
 
 Acquisition = Literal["bald", "entropy", "margin", "variation_ratio", "random"]
 Asked = Prediction | AveragePrediction | RegressionPrediction
 """What can be scored: by name predictions of classes, by a function of one's own all."""
+DISAGREEMENT = ("bald", "variation_ratio")
+"""Scores of at least two networks."""
 LARGEST_POWER = 1e300
 """Times the logarithm of the smallest number it is still finite."""
 
@@ -25,12 +26,16 @@ LARGEST_POWER = 1e300
 def bald(prediction: Prediction | AveragePrediction, generator: torch.Generator | None = None) -> Tensor:
     """Mutual information of label and network, N, nats: what the networks disagree about (`Prediction.epistemic`).
 
+    Raises:
+        InputError: one network, which has nobody to disagree with.
+
     Source: Houlsby et al. 2011; Gal, Islam & Ghahramani 2017, section 4.
 
     >>> agree_to_doubt, disagree = [[0.5, 0.5], [1.0, 0.0]], [[0.5, 0.5], [0.0, 1.0]]
     >>> bald(Prediction([agree_to_doubt, disagree])).round(decimals=2).tolist()
     [0.0, 0.69]
     """
+    require_several("bald", prediction.num_samples)
     return prediction.epistemic
 
 
@@ -56,12 +61,16 @@ def variation_ratio(prediction: Prediction, generator: torch.Generator | None = 
 
     With S networks it has S + 1 values, so it can say that all agree, and that exactly. float64: 3 of 10 are 0.3.
 
+    Raises:
+        InputError: an averaged prediction, or one network.
+
     Source: Freeman 1965; as used for streams by Cottart et al. 2026.
 
     >>> variation_ratio(Prediction([[[0.9, 0.1]], [[0.6, 0.4]], [[0.2, 0.8]], [[0.7, 0.3]]])).tolist()
     [0.25]
     """
     require_classes(prediction, each=True)
+    require_several("variation_ratio", prediction.num_samples)
     votes = prediction.probs.argmax(-1)
     return (votes != prediction.labels).sum(0).double() / len(votes)
 
@@ -88,16 +97,11 @@ def scores_of(
     """Scores by name or by a function of one's own, N, on the CPU.
 
     Raises:
-        InputError: an unknown name, or a function that does not give one number per input.
+        InputError: an unknown name, one that asks how networks disagree where there is one, or a function that does not
+            give one number per input.
     """
     if callable(acquisition):
-        found = acquisition(prediction)
-        try:
-            scores = torch.as_tensor(found)
-        except (TypeError, ValueError, RuntimeError):
-            raise InputError(
-                f"the acquisition must give numbers, one per input, got a {type(found).__name__}"
-            ) from None
+        scores = as_tensor(acquisition(prediction), "the scores of the acquisition")
         if scores.shape != (len(prediction),):
             raise InputError(
                 f"the acquisition must give one score for each of {len(prediction)} inputs, got shape "
@@ -111,6 +115,15 @@ def scores_of(
         known = ", ".join(ACQUISITIONS)
         raise InputError(f"acquisition must be one of {known}, or a function of the prediction, got {acquisition!r}")
     return scores.detach().cpu()
+
+
+def require_several(acquisition: str, num_samples: int) -> None:
+    """Raise InputError where one network shall be scored by how networks disagree: all scores would be 0."""
+    if acquisition in DISAGREEMENT and num_samples == 1:
+        raise InputError(
+            f"{acquisition!r} is how much networks disagree, and one has nobody to disagree with; predict with "
+            "num_samples ≥ 2, or take 'entropy' or 'margin'"
+        )
 
 
 def top(scores: Tensor, count: int) -> Tensor:

@@ -92,7 +92,8 @@ class StreamQuery:
             bool N, on the device of the prediction: label these, now.
 
         Raises:
-            InputError: no prediction, or an averaged one for the variation ratio. Nothing is counted then.
+            InputError: no prediction, an averaged one for the variation ratio, or one network for a score of how
+                networks disagree. Nothing is counted then.
         """
         require_classes(prediction)
         scores: list[float] = ACQUISITIONS[self.acquisition](prediction, self.generator).tolist()
@@ -145,7 +146,10 @@ class StreamQuery:
         if (state["generator"] is None) != (self.generator is None):
             raise CheckpointError("one of query and state has a random generator of its own, the other has none")
         if self.generator is not None:
-            self.generator.set_state(state["generator"])
+            try:
+                self.generator.set_state(state["generator"])
+            except (TypeError, RuntimeError) as error:
+                raise CheckpointError(f"the generator's state of this query cannot be taken: {error}") from None
         self.seen, self.labels_used, self.saved = seen, used, float(saved)
 
     def _settings(self) -> dict[str, Any]:

@@ -20,6 +20,10 @@ validation: Any = import_extra("sklearn.utils.validation", "sklearn")
 
 Array = np.ndarray[Any, Any]
 
+BATCH_SIZE = 1000
+NUMBERS_AT_ONCE = 4_000_000
+"""Of all networks' outputs, so that memory stays at some 100 MB; in whole batches, so that no answer depends on it."""
+
 
 class Network(base.BaseEstimator):
     """The estimator without a task; see `varbnn.bridges.sklearn.VariationalBNNClassifier` for its options."""
@@ -122,11 +126,30 @@ class Network(base.BaseEstimator):
         self.model_ = model.eval().double()  # in which a row's answer does not depend on the rows beside it
         self.scaler_, self.seed_, self._shape = scaler, seed, shape
 
-    def _question(self, X: Any) -> dict[str, Any]:
-        """What `_asked` says of rows that a user gives, in which nothing is checked yet."""
+    def prediction(self, X: Any) -> Any:
+        """What each network says, S×n×…, for `varbnn.evaluate`."""
+        return self._answer(self._asked(self._checked(X)))
+
+    def _answer(self, question: dict[str, Any]) -> Any:
+        """The prediction for what `_asked` gives."""
+        raise NotImplementedError
+
+    def _measured(self, X: Any, *names: str) -> dict[str, Array]:
+        """Properties of `prediction`, n×…, without holding what each network says of more than some rows."""
+        X = self._checked(X)
+        rows_at_once = BATCH_SIZE * max(1, NUMBERS_AT_ONCE // (BATCH_SIZE * int(self.num_samples) * self._shape[-1]))
+        parts = []
+        for start in range(0, len(X), rows_at_once):
+            found = self._answer(self._asked(X[start : start + rows_at_once]))
+            parts.append([getattr(found, name).numpy() for name in names])
+        return {name: np.concatenate(part) for name, *part in zip(names, *parts, strict=True)}
+
+    def _checked(self, X: Any) -> Array:
+        """Rows that a user gives, once `fit` was called."""
         validation.check_is_fitted(self)
         whole_number("num_samples", self.num_samples)  # the one option that may change between fit and here
-        return self._asked(validation.validate_data(self, X, dtype=np.float64, reset=False))
+        rows: Array = validation.validate_data(self, X, dtype=np.float64, reset=False)
+        return rows
 
     def _asked(self, X: Array) -> dict[str, Any]:
         """Arguments of `varbnn.predict` for these rows: the same draws in every call."""
@@ -135,6 +158,7 @@ class Network(base.BaseEstimator):
             model=self.model_,
             inputs=standardised(self.scaler_, X),
             num_samples=int(self.num_samples) if KINDS[posterior].draws else 0,
+            batch_size=BATCH_SIZE,
             generator=torch.Generator().manual_seed(self.seed_),
         )
 

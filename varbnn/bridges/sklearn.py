@@ -84,12 +84,19 @@ class VariationalBNNClassifier(base.ClassifierMixin, Network):
         return self
 
     def prediction(self, X: Any) -> vb.Prediction:
-        """What each network says, for `varbnn.evaluate` and `varbnn.plots`; classes are numbered as in `classes_`."""
-        return vb.predict(**self._question(X))
+        """What each network says, S×n×C float64, for `varbnn.evaluate` and `varbnn.plots`.
+
+        Classes are numbered as in `classes_`. The other methods never hold all of it.
+        """
+        found: vb.Prediction = super().prediction(X)
+        return found
+
+    def _answer(self, question: dict[str, Any]) -> vb.Prediction:
+        return vb.predict(**question)
 
     def predict_proba(self, X: Any) -> Array:
         """Class probabilities averaged over the networks, n×C float64, in the order of `classes_`."""
-        mean = self.prediction(X).mean.numpy()
+        mean = self._measured(X, "mean")["mean"]
         return mean / mean.sum(1, keepdims=True)
 
     def predict_log_proba(self, X: Any) -> Array:
@@ -108,9 +115,7 @@ class VariationalBNNClassifier(base.ClassifierMixin, Network):
         The total is the entropy of `predict_proba`; epistemic is the part by which the networks disagree, which more
         data of this kind would settle, and aleatoric the rest.
         """
-        prediction = self.prediction(X)
-        names = ("total", "aleatoric", "epistemic")
-        return utils.Bunch(**{name: getattr(prediction, name).numpy() for name in names})
+        return utils.Bunch(**self._measured(X, "total", "aleatoric", "epistemic"))
 
 
 class VariationalBNNRegressor(base.RegressorMixin, Network):
@@ -173,13 +178,17 @@ class VariationalBNNRegressor(base.RegressorMixin, Network):
 
     def prediction(self, X: Any) -> vb.RegressionPrediction:
         """What each network says, S×n×1 in units of the target, for `varbnn.evaluate` and its `interval`."""
-        return self._standard_prediction(self._question(X)).in_units(self.target_scale_, self.target_mean_)
+        found: vb.RegressionPrediction = super().prediction(X)
+        return found
+
+    def _answer(self, question: dict[str, Any]) -> vb.RegressionPrediction:
+        return self._standard_prediction(question).in_units(self.target_scale_, self.target_mean_)
 
     def predict(self, X: Any, return_std: bool = False) -> Any:
         """The mean of the networks, n; with `return_std` also the standard deviation of an observation, n."""
-        found = self.prediction(X)
-        mean = found.mean[:, 0].numpy()
-        return (mean, found.std[:, 0].numpy()) if return_std else mean
+        found = self._measured(X, "mean", "std")
+        mean = found["mean"][:, 0]
+        return (mean, found["std"][:, 0]) if return_std else mean
 
     def predict_uncertainty(self, X: Any) -> Any:
         """How unsure each answer is: a `Bunch` of `mean`, `std` and the variances `total`, `aleatoric`, `epistemic`.
@@ -188,6 +197,5 @@ class VariationalBNNRegressor(base.RegressorMixin, Network):
         The others are as in `varbnn.RegressionPrediction`, in its squared units: total = std² = aleatoric, the noise,
         + epistemic, what the networks disagree about.
         """
-        found = self.prediction(X)
-        names = ("mean", "std", "total", "aleatoric", "epistemic")
-        return utils.Bunch(**{name: getattr(found, name)[:, 0].numpy() for name in names})
+        found = self._measured(X, "mean", "std", "total", "aleatoric", "epistemic")
+        return utils.Bunch(**{name: column[:, 0] for name, column in found.items()})

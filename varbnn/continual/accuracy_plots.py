@@ -16,7 +16,6 @@ from varbnn.continual.panels import (
     blues,
     columns_of,
     label_outer,
-    legend,
     line,
     looks,
     named_runs,
@@ -28,7 +27,7 @@ from varbnn.continual.panels import (
 )
 from varbnn.continual.scores import average_accuracy
 from varbnn.errors import InputError, import_extra
-from varbnn.predict.style import new_panels
+from varbnn.predict.style import fitted_legend, new_panels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -140,7 +139,7 @@ def forgetting_curves(
     panel.set_ylabel("accuracy on tasks so far, %" if show == "mean" else "accuracy at the end, %")
     panel.set_xlabel("tasks learned" if show == "mean" else "tasks learned since")
     tidy(panel)
-    legend(figure, panel, whole=ax is None)
+    fitted_legend(panel, own=ax is None)
     return figure
 
 
@@ -172,7 +171,7 @@ def _each_task(named: Mapping[str, Tensor], tasks: Sequence[str] | None, ax: Any
         bar.outline.set_visible(False)
         bar.locator.set_params(integer=True)
     else:
-        legend(figure, panels[0], whole=ax is None)
+        fitted_legend(panels[0], own=ax is None)
     return figure
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import cycle
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,11 +13,8 @@ from torch import Tensor
 
 from varbnn.continual.scores import Matrix, as_matrix
 from varbnn.errors import InputError, import_extra
-from varbnn.predict.style import BLUE, COLOURS, INK, MARKERS, ORANGE, PINK, VERMILION, legend_above
+from varbnn.predict.style import BLUE, COLOURS, INK, MARKERS, ORANGE, PINK, VERMILION
 from varbnn.predict.training_plots import LINES
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 Runs = Matrix | Sequence[Matrix]  # T×T, or S×T×T: several runs of one method
 
@@ -83,22 +80,6 @@ def tidy(panel: Any) -> None:
         panel.xaxis.get_major_locator().set_params(integer=True)
     panel.grid(axis="y", color="#E5E5E5", linewidth=0.8)
     panel.set_axisbelow(True)
-
-
-def legend(figure: Figure, panel: Any, whole: bool, title: str | None = None) -> None:
-    """The names of the lines above, in as many columns as fit; none where there is but one line without a name."""
-    names = panel.get_legend_handles_labels()[1]
-    if not names:
-        return
-    fit = 1
-    for columns in range(min(len(names), 6), 1, -1):
-        rows = math.ceil(len(names) / columns)
-        widths = [max(map(len, names[first : first + rows])) for first in range(0, len(names), rows)]
-        # 12 letters to the inch; the line beside a name and the gap behind it take the room of 7
-        if sum(widths) + 7 * columns <= 12 * figure.get_figwidth():
-            fit = columns
-            break
-    legend_above(panel, columns=fit, title=title, whole=figure if whole else None)
 
 
 def columns_of(number: int, most: int) -> int:

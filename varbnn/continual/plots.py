@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from varbnn.continual.accuracy_plots import forgetting_curves, heat_map
-from varbnn.continual.panels import Runs, as_runs, legend, line, looks, tidy
+from varbnn.continual.panels import Runs, as_runs, line, looks, tidy
 from varbnn.continual.scores import average_accuracy, learning_accuracy
 from varbnn.errors import InputError
-from varbnn.predict.style import PALE, new_panels
+from varbnn.predict.style import PALE, fitted_legend, new_panels
 from varbnn.predict.training_plots import AXIS_LABELS
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def entropy_over_tasks(
     tidy(panel)
     top = 1.0 if key in ("entropy_bits", "saturated") else None
     panel.set_ylim(0, top)
-    legend(figure, panel, whole=ax is None)
+    fitted_legend(panel, own=ax is None)
     return figure
 
 
@@ -114,7 +114,7 @@ def trade_off(
     panel.set(xlabel="accuracy on new tasks, %", ylabel="accuracy on all tasks at the end, %")
     panel.grid(color="#E5E5E5", linewidth=0.8)
     panel.set_axisbelow(True)
-    legend(figure, panel, whole=ax is None, title=f"along {parameter}" if parameter else None)
+    fitted_legend(panel, own=ax is None, title=f"along {parameter}" if parameter else None)
     return figure
 
 

@@ -14,9 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from varbnn.checks import whole_number
+from varbnn.checks import as_tensor, whole_number
 from varbnn.errors import InputError
-from varbnn.predict.checks import as_tensor
 
 Matrix = Tensor | np.ndarray | Sequence[Sequence[float | None]]  # None, as in JSON, is NaN
 

@@ -55,7 +55,9 @@ def _part(directory: Path, part: str) -> tuple[Array, Array]:
     archive = next((directory / name for name in ARCHIVES if (directory / name).exists()), None)
     if archive is not None:
         images = flat_colours(from_archive(archive, f"x_{part}"), f"{archive}: x_{part}")
-        labels = from_archive(archive, f"y_{part}").squeeze()  # Keras keeps them as N×1
+        labels = from_archive(archive, f"y_{part}")
+        if labels.ndim == 2 and labels.shape[1] == 1:  # Keras keeps them so
+            labels = labels[:, 0]
         return images, _checked_labels(labels, len(images), archive)
     batches = [_batch(_find(directory, name)) for name in BATCHES[part]]
     images, labels = (np.concatenate(arrays) for arrays in zip(*batches, strict=True))

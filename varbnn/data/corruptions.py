@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from varbnn.checks import whole_number
+from varbnn.checks import finite_number, whole_number
 from varbnn.errors import InputError
 
 __all__ = ["KINDS", "SEVERITIES", "Kind", "blur", "contrast", "corrupt", "noise", "rotation", "turn"]
@@ -108,11 +108,15 @@ def turn(images: Tensor, degrees: float, *, fill: float = 0.0) -> Tensor:
         degrees: finite; negative turns clockwise.
         fill: the value outside the images.
 
+    Raises:
+        InputError: images of another shape or not floating, an angle or a value that is not finite.
+
     >>> turn(torch.tensor([[[0.0, 1.0], [2.0, 3.0]]]), 90).round().abs()
     tensor([[[1., 3.],
              [0., 2.]]])
     """
-    angle = math.radians(degrees)
+    _require_planes(images)
+    angle, fill = math.radians(finite_number("degrees", degrees)), finite_number("fill", fill)
     height, width = images.shape[-2:]
     planes = images.reshape(-1, 1, height, width) - fill  # zero is then what comes in
     down, right = (
@@ -179,12 +183,17 @@ def corrupt(
 
 def _checked(images: Tensor, severity: int, value_range: Range) -> Range:
     """The range as two floats."""
-    if not isinstance(images, Tensor) or images.ndim not in (3, 4) or 0 in images.shape:
-        shape = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
-        raise InputError(f"images must be a tensor N×H×W or N×C×H×W with N ≥ 1, got {shape}; one image is image[None]")
-    if images.dtype not in (torch.float32, torch.float64):
-        raise InputError(f"images must be float32 or float64, got {images.dtype}; call .float()")
     whole_number("severity", severity, SEVERITIES[0], SEVERITIES[-1])
+    return require_images(images, value_range)
+
+
+def require_images(images: Tensor, value_range: Range) -> Range:
+    """The range as two floats.
+
+    Raises:
+        InputError: images of another shape, not floating, outside the range; an empty range.
+    """
+    _require_planes(images)
     try:
         low, high = (float(end) for end in value_range)
     except (TypeError, ValueError, OverflowError):
@@ -199,3 +208,11 @@ def _checked(images: Tensor, severity: int, value_range: Range) -> Range:
             "undo a standardisation first, or declare the range of their units"
         )
     return low, high
+
+
+def _require_planes(images: Tensor) -> None:
+    if not isinstance(images, Tensor) or images.ndim not in (3, 4) or 0 in images.shape:
+        shape = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
+        raise InputError(f"images must be a tensor N×H×W or N×C×H×W with N ≥ 1, got {shape}; one image is image[None]")
+    if images.dtype not in (torch.float32, torch.float64):
+        raise InputError(f"images must be float32 or float64, got {images.dtype}; call .float()")

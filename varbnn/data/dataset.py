@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from varbnn.checks import Values, as_tensor
 from varbnn.errors import InputError
 
 Array = np.ndarray[Any, Any]
@@ -54,7 +55,7 @@ class Dataset:
     note: str = ""
     value_range: tuple[float, float] | None = None
 
-    def undo(self, x: Tensor) -> Tensor:
+    def undo(self, x: Values) -> Tensor:
         """Standardised inputs back in their own units (grey levels, coordinates), N×shape.
 
         >>> from varbnn import data
@@ -62,9 +63,9 @@ class Dataset:
         >>> moons.undo(moons.test_x).shape
         torch.Size([1000, 2])
         """
-        return (x * self.std + self.mean).reshape(-1, *self.shape)
+        return (as_tensor(x, "x") * self.std + self.mean).reshape(-1, *self.shape)
 
-    def standardise(self, images: Tensor) -> Tensor:
+    def standardise(self, images: Values) -> Tensor:
         """Inputs in their own units, N×shape or N×D, as the models know them: float32 N×D. The inverse of `undo`.
 
         This is how images of another source, or corrupted ones, become inputs.
@@ -77,9 +78,9 @@ class Dataset:
         >>> torch.allclose(moons.standardise(moons.undo(moons.test_x)), moons.test_x, atol=1e-6)
         True
         """
-        size = math.prod(self.shape)
+        images, size = as_tensor(images, "images"), math.prod(self.shape)
         if images.ndim < 2 or tuple(images.shape[1:]) not in (self.shape, (size,)):
-            own, given = ("×".join(map(str, shape)) for shape in (self.shape, images.shape[1:]))
+            own, given = ("×".join(map(str, shape)) or "a number" for shape in (self.shape, images.shape[1:]))
             raise InputError(
                 f"{self.name} has inputs of {own}, got {given} for each; resize them, or take a set of this shape"
             )

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from varbnn.data.dataset import Array, Raw
-from varbnn.data.files import find, labels_of, list_directory, pixels_of
+from varbnn.data.files import find, labels_of, list_directory, pixels_of, read_idx
+from varbnn.data.openml import SOURCES, idx_sum
 from varbnn.errors import InputError
 
 SIDE = 28
@@ -83,8 +84,8 @@ def read(name: str, directory: Path, ood: str | None = None) -> Raw:
             are asked for and not there.
     """
     list_directory(directory)
-    train_x, train_y = _part(SETS[name], directory, "train")
-    test_x, test_y = _part(SETS[name], directory, "test")
+    train_x, train_y = _part(name, directory, "train")
+    test_x, test_y = _part(name, directory, "test")
     others = [other for other in SETS if other != name and (name, other) not in RELATIVES]
     ood_x, ood_name = _foreign(others if ood is None else [ood], directory)
     note = ""
@@ -112,8 +113,21 @@ def read(name: str, directory: Path, ood: str | None = None) -> Raw:
 
 
 def is_there(name: str, directory: Path) -> bool:
-    """Whether there is a file that may hold the training images of `name`."""
-    return _find(SETS[name], directory, "x_train", anywhere=True) is not None
+    """Whether there is an archive or a folder of the set `name`, or what was published of it without a folder."""
+    return _find(SETS[name], directory, "x_train", anywhere=_published(directory) == name) is not None
+
+
+def _published(directory: Path) -> str | None:
+    """Which set was published with the labels that lie in `directory` itself, under the names that sets share."""
+    for key in ("y_train", "y_test"):
+        path = find([], [directory], MNIST_FILES[key])
+        if path is not None:
+            try:
+                found = idx_sum(read_idx(path, 1))
+            except InputError:  # said where it is read, if it is
+                return None
+            return next((name for name, source in SOURCES.items() if source.sums[key] == found), None)
+    return None
 
 
 def _find(kind: ImageSet, directory: Path, key: str, anywhere: bool) -> Path | None:
@@ -123,13 +137,15 @@ def _find(kind: ImageSet, directory: Path, key: str, anywhere: bool) -> Path | N
     return find([directory / archive for archive in kind.archives], folders, kind.idx_files[key])
 
 
-def _part(kind: ImageSet, directory: Path, part: str) -> tuple[Array, Array]:
-    x, y = (_find(kind, directory, f"{axis}_{part}", anywhere=True) for axis in "xy")
+def _part(name: str, directory: Path, part: str) -> tuple[Array, Array]:
+    kind, published = SETS[name], _published(directory)
+    x, y = (_find(kind, directory, f"{axis}_{part}", anywhere=published in (None, name)) for axis in "xy")
     if x is None or y is None:
         *names, last = [names[0] for names in kind.idx_files.values()]
         raise InputError(
             f"{directory} does not hold {kind.title}: expected {kind.archives[0]} with x_train, y_train, x_test and "
             f"y_test, or {', '.join(names)} and {last}, with or without .gz, also in a folder {kind.folders[0]}/"
+            + (f"; what lies there itself is {SETS[published].title}" if published not in (None, name) else "")
         )
     pixels = _upright(kind, x, f"x_{part}")
     labels = labels_of(y, f"y_{part}", kind.classes, kind.first_label)
@@ -160,7 +176,7 @@ def _foreign(names: Iterable[str], directory: Path) -> tuple[Array | None, str]:
         if name != UNLIKE_DIGITS:
             like = f", of which {' '.join(DIGIT_LIKE)} can look like digits" if name == "emnist-letters" else " images"
             return _upright(kind, found, "x_test"), f"{kind.title}{like}"
-        pixels, labels = _part(kind, directory, "test")
+        pixels, labels = _part(_set_of(name), directory, "test")
         likes = [ord(letter) - ord("a") for letter in DIGIT_LIKE]
         return pixels[~np.isin(labels, likes)], f"{kind.title} but {' '.join(DIGIT_LIKE)}"
     return None, ""

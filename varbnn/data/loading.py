@@ -91,7 +91,8 @@ def load(
             cifar10 a tenth; with real targets a fifth of all.
         ood: which foreign inputs to bring.
         download: fetch mnist or fashion from openml.org if `data_dir` lacks them, check them against the published MD5
-            sums and keep them there as an ``.npz``. Needs scikit-learn.
+            sums and keep them there as an ``.npz``. Needs scikit-learn. The four files have the same names for both: in
+            a folder of the set's name they are taken for it, in `data_dir` itself only if they were published as it.
         split: of the UCI data, 0 … 19 (protein 0 … 4), and of the digits, 0 … 4.
 
     Raises:
@@ -159,7 +160,7 @@ def load_images(path: str | os.PathLike[str], key: str = "x_test") -> Tensor:
 
     Args:
         path: the archive; it may not hold pickled objects.
-        key: which of its arrays: numbers, N×H×W, N×C×H×W, or N×H×W×C with 1 or 3 channels, which go first then.
+        key: which of its arrays: numbers, N×H×W, or with C = 1 or 3 channels N×C×H×W or N×H×W×C, which go first then.
 
     Raises:
         InputError: the file cannot be read, has no such array, or that is of another shape, empty or not finite.
@@ -171,7 +172,11 @@ def load_images(path: str | os.PathLike[str], key: str = "x_test") -> Tensor:
         array = np.moveaxis(array, 3, 1)
     if array.ndim == 4 and array.shape[1] == 1:
         array = array[:, 0]
-    result = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
-    if not bool(result.isfinite().all()):
+    if array.ndim == 4 and array.shape[1] != 3:
+        raise InputError(f"{path}: {key} should have 1 or 3 channels, N×C×H×W or N×H×W×C, got {shape_of(array)}")
+    if not np.isfinite(array).all():
         raise InputError(f"{path}: {key} holds NaN or inf; clean the images first")
-    return result
+    largest = max(abs(float(array.min())), abs(float(array.max())))
+    if largest > float(np.finfo(np.float32).max):
+        raise InputError(f"{path}: {key} goes up to {largest:.3g}, more than float32 holds; give it in larger units")
+    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))

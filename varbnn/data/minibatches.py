@@ -18,6 +18,11 @@ class Batches:
         self, x: Tensor, y: Tensor, batch_size: int, generator: torch.Generator | None = None, shuffle: bool = True
     ) -> None:
         batch_size = whole_number("batch_size", batch_size)
+        if not (isinstance(x, Tensor) and isinstance(y, Tensor)):
+            raise InputError(
+                f"x and y must be tensors, got {type(x).__name__} and {type(y).__name__}; of arrays "
+                "torch.as_tensor(x, dtype=torch.float32) and torch.as_tensor(y) make some"
+            )
         if x.ndim == 0 or y.ndim == 0 or len(x) != len(y):
             raise InputError(f"x and y need one row per example, got shapes {tuple(x.shape)} and {tuple(y.shape)}")
         if len(x) == 0:
@@ -55,7 +60,7 @@ def batches(
         shuffle: False keeps the order of the rows.
 
     Raises:
-        InputError: no example, x and y of different length, or a batch size below 1.
+        InputError: no tensors, no example, x and y of different length, or a batch size below 1.
 
     >>> loader = batches(torch.arange(7.0), torch.arange(7), batch_size=3, shuffle=False)
     >>> len(loader), [len(y) for _, y in loader]

@@ -6,6 +6,7 @@ import hashlib
 import os
 import tempfile
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 
 import numpy as np
@@ -64,7 +65,7 @@ def fetch(name: str, directory: Path) -> Path:
             bunch = fetch_openml(
                 source.name, version=1, as_frame=False, parser="liac-arff", data_home=cache, cache=False
             )
-        except (OSError, ValueError) as error:  # no network or no such set; scikit-learn has no narrower ones
+        except (OSError, ValueError, EOFError, HTTPException) as error:  # no network, one that broke off, no such set
             raise InputError(
                 f"cannot fetch {source.name} from openml.org: {reason_of(error)}; copy {source.archive} to {directory}"
             ) from None

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from varbnn.checks import whole_number
 from varbnn.data.dataset import Array, Dataset, set_aside, standardised
 from varbnn.data.files import find, list_directory, opened, read_idx
 from varbnn.data.images import MNIST_FILES
@@ -36,10 +37,10 @@ def from_files(path: str | os.PathLike[str], seed: int = 0, *, validation: bool 
         inputs.
 
     Raises:
-        InputError: files that are missing or damaged, arrays that do not fit each other, inputs that are not finite
-            numbers, labels that are no classes, one class only, or a class without a validation example.
+        InputError: a negative seed, files that are missing or damaged, arrays that do not fit each other, inputs that
+            are not finite numbers, labels that are no classes, one class only, or a class without a validation example.
     """
-    path = Path(path)
+    path, seed = Path(path), whole_number("seed", seed, 0)
     arrays = _arrays(path)
     x = {part: _inputs(arrays[f"x_{part}"], f"{path}: x_{part}") for part in PARTS if f"x_{part}" in arrays}
     y = {part: labels(arrays[f"y_{part}"], len(x[part]), f"{path}: y_{part}") for part in x}

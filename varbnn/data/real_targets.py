@@ -49,14 +49,14 @@ class RegressionDataset:
         return x * self.scale + self.mean
 
     def undo_targets(self, y: Tensor) -> Tensor:
-        """Standardised targets back in their own units.
+        """Standardised targets back in their own units, float64.
 
         >>> from varbnn import data
         >>> curve = data.load("curve")
         >>> bool((curve.undo_targets(curve.train_y).mean() - curve.target_mean).abs() < 1e-6)
         True
         """
-        return y * self.target_scale + self.target_mean
+        return y.double() * self.target_scale + self.target_mean
 
     def __repr__(self) -> str:
         validation = "" if self.val_x is None else f"{len(self.val_x)} validation, "

@@ -65,7 +65,7 @@ def input_batches(data: Data, batch_size: int, dtype: torch.dtype | None = None)
     """The inputs in `data`, batch by batch: a tensor is cut up, a loader's (x, ...) gives x, floating ones in `dtype`.
 
     Raises:
-        InputError: a batch is empty, not a tensor, or has NaN or infinite entries.
+        InputError: a batch is empty, no dense tensor with an axis of inputs, or has NaN or infinite entries.
     """
     batches: Iterable[Any] = data.split(batch_size) if isinstance(data, Tensor) else data
     for number, batch in enumerate(batches):
@@ -76,6 +76,7 @@ def input_batches(data: Data, batch_size: int, dtype: torch.dtype | None = None)
             raise InputError(
                 f"batch {number} is a {type(x).__name__}; give tensors, or tuples that start with the inputs"
             )
+        _require_dense(x, f"batch {number}")
         if x.numel() == 0:
             raise InputError(f"batch {number} is empty, shape {tuple(x.shape)}")
         if x.is_floating_point() and not bool(torch.isfinite(x).all()):
@@ -103,6 +104,14 @@ def device_of(model: nn.Module) -> torch.device:
     return torch.device("cpu") if first is None else first.device
 
 
+def require_numbers(model: nn.Module) -> None:
+    """Raise InputError where `model` is on the meta device."""
+    if device_of(model).type == "meta":
+        raise InputError(
+            "the model is on the meta device, where it has no numbers; call .to_empty(device='cpu') and load a state"
+        )
+
+
 def real_dtype(model: nn.Module) -> torch.dtype:
     """Precision `model` computes in: that of its real parameters, since beliefs never drop below float32."""
     floating = [p for p in model.parameters() if p.is_floating_point()]
@@ -114,11 +123,12 @@ def as_data(data: Data, name: str, model: nn.Module) -> Data:
     """`data` with a floating array or tensor in the precision that `model` computes in.
 
     Raises:
-        InputError: neither tensor, array nor loader.
+        InputError: neither tensor, array nor loader; a tensor that is not dense or has no axis of inputs.
     """
     if isinstance(data, np.ndarray):
         data = tensor_of(data)
     if isinstance(data, Tensor):
+        _require_dense(data, name)
         return data.to(real_dtype(model)) if data.is_floating_point() else data
     if isinstance(data, Dataset) and not isinstance(data, IterableDataset):
         raise InputError(
@@ -127,6 +137,16 @@ def as_data(data: Data, name: str, model: nn.Module) -> Data:
     if isinstance(data, (tuple, dict, str)) or not hasattr(data, "__iter__"):
         raise InputError(f"{name} must be a tensor, an array or a loader of batches, got {type(data).__name__}")
     return data
+
+
+def _require_dense(x: Tensor, name: str) -> None:
+    if x.layout != torch.strided or x.is_meta:
+        kind = "on the meta device" if x.is_meta else str(x.layout)
+        raise InputError(
+            f"{name} must be dense numbers, got a tensor that is {kind}; give it .to_dense() or with values"
+        )
+    if x.ndim == 0:
+        raise InputError(f"{name} must have its inputs along the first axis, got a single number")
 
 
 def refresh_batchnorm(model: nn.Module, data: Data) -> int:
@@ -187,6 +207,7 @@ def mixed_batches(model: nn.Module, data: Data) -> Iterator[Tensor]:
     Raises:
         InputError: no batch, an empty one, or NaN or infinite inputs.
     """
+    require_numbers(model)
     device, empty = device_of(model), True
     for x in input_batches(_even_parts(as_data(data, "data", model)), BATCH_SIZE, real_dtype(model)):
         empty = False
@@ -245,13 +266,29 @@ def forward_with_variance(model: nn.Module, x: Tensor) -> None:
     """One batch through `model`, some batch norms of which take its statistics.
 
     Raises:
-        InputError: the batch is too small to have a variance.
+        InputError: the batch is too small to have a variance, or the model takes no such numbers.
     """
     try:
-        model(x)
+        answer(model, x)
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise
         raise InputError(
             f"a batch of {len(x)} has no variance to estimate; use larger batches, or drop_last=True"
+        ) from error
+
+
+def answer(model: nn.Module, x: Tensor) -> Any:
+    """What `model` says to one batch.
+
+    Raises:
+        InputError: torch refuses whole numbers, which only a model of tokens takes.
+    """
+    try:
+        return model(x)
+    except RuntimeError as error:
+        if x.is_floating_point() or type(error) is not RuntimeError:
+            raise
+        raise InputError(
+            f"the model fails on inputs of {x.dtype}; if they are no tokens, call .float() ({error})"
         ) from error

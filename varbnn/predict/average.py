@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal, overload
 
 import torch
 from torch import Tensor, nn
 
-from varbnn.checks import whole_number
+from varbnn.checks import Values, optional_generator, whole_number
 from varbnn.errors import InputError, VarbnnWarning
-from varbnn.nn.batchnorm import Data, as_data, batchnorm_preserved, batchnorms, refresh_batchnorm, warn_of_batchnorm
+from varbnn.nn.batchnorm import (
+    Data,
+    answer,
+    as_data,
+    batchnorm_preserved,
+    batchnorms,
+    refresh_batchnorm,
+    require_numbers,
+    warn_of_batchnorm,
+)
 from varbnn.nn.draws import at_mode, binary_layers, evaluating, sampled
-from varbnn.nn.noise import LearnedNoise, gaussian_parts
+from varbnn.nn.noise import LearnedNoise
 from varbnn.packed import PackedEnsemble, Predictor
-from varbnn.predict.checks import Values, are_probabilities, at_least_float32
 from varbnn.predict.inputs import RepeatedInputs, require_passes
+from varbnn.predict.outputs import READ, Reader
 from varbnn.predict.regression import RegressionPrediction
 from varbnn.predict.route import outputs_of, packed_outputs, reason_for_loop
 from varbnn.predict.uncertainty import Prediction
@@ -72,9 +81,8 @@ def predict(
     memory holds one batch and one N×C.
 
     Where that is faster, the networks are packed instead (`varbnn.pack`) and asked all at once: on the CPU with AVX2 or
-    AVX-512, from 8 networks and 2^20 binary weights of all networks together on, for a float32 model that can be packed
-    and float32 inputs. Memory then holds the packed networks and what all of them make of one batch.
-    ``VARBNN_BACKEND=reference`` asks for the loop.
+    AVX-512, from 8 networks and 2^20 binary weights of all together on, for a float32 model that can be packed and
+    float32 inputs. Memory then holds the packed networks and one batch. ``VARBNN_BACKEND=reference`` asks for the loop.
 
     Args:
         model: gives logits n×C for a batch of n inputs, or for regression means n or n×D. A `PackedEnsemble` or
@@ -90,8 +98,8 @@ def predict(
         task: what the outputs are: logits, ``"regression"`` means, or ``"gaussian"`` n×2D means and then log noise
             variances, as `varbnn.nn.gaussian_nll` takes them. Decides between `Prediction` and `RegressionPrediction`.
         generator: source of the draws, on the model's device. The same state gives the same prediction bit for bit on
-            the same backend (packed networks are drawn by another stream), also with a shuffled
-            `refresh_bn`, and torch's global generator is left alone. Absent: the global generator.
+            the same backend (packed networks are drawn by another stream), also where `refresh_bn` shuffles by torch's
+            global generator (not by one of its own), which is left alone. Absent: the global generator.
         progress: show a bar, where there is a terminal or a notebook.
         noise_variance: for regression, see `RegressionPrediction`.
         device: where to send inputs, instead of where the model's first parameter lies.
@@ -101,10 +109,10 @@ def predict(
 
     Raises:
         InputError: no inputs, NaN or inf in them or in the outputs, outputs of another shape, data that cannot be gone
-            through S times or differ between passes, nothing in `refresh_bn`, a model without binary layers (S > 0).
+            through S times or differ between passes, nothing in `refresh_bn`, no binary layers (S > 0) or no numbers.
 
     Warns:
-        VarbnnWarning: the model has batch norm and `refresh_bn` is absent (S > 0).
+        VarbnnWarning: the model has batch norm and `refresh_bn` is absent.
 
     >>> import varbnn as vb
     >>> model = vb.binarize(nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3)))
@@ -115,12 +123,14 @@ def predict(
         model = model.ensemble
     num_samples = whole_number("num_samples", num_samples, 0, note=" (0 is the mode)")
     _require_sensible(model, num_samples, task, noise_variance)
+    optional_generator(generator)
+    require_numbers(model)
     if isinstance(model, PackedEnsemble):
         if num_samples == 0:
             raise InputError("packed networks are asked all together; for the mode pack it: varbnn.pack(model, 0)")
         if refresh_bn is not None:
             raise InputError("packed networks have their batch-norm statistics already; give refresh_bn to varbnn.pack")
-    read = _Reader(task)
+    read = Reader(task)
     num_passes = 1 if isinstance(model, PackedEnsemble) else max(num_samples, 1)
     repeated = RepeatedInputs(inputs, model, batch_size, num_passes, device)
     if isinstance(model, PackedEnsemble):
@@ -148,7 +158,7 @@ def _drawn(
     num_samples: int,
     refresh_bn: Data | None,
     generator: torch.Generator | None,
-    read: _Reader,
+    read: Reader,
     progress: bool,
 ) -> Tensor:
     """What networks drawn now, or their mode, say about the inputs."""
@@ -172,7 +182,7 @@ def _drawn(
 def _require_sensible(model: nn.Module, num_samples: int, task: str, noise_variance: Values | float | None) -> None:
     if not isinstance(model, nn.Module):
         raise InputError(f"predict takes a model, a packed ensemble or a Predictor, got a {type(model).__name__}")
-    if task not in READ:
+    if not isinstance(task, str) or task not in READ:
         raise InputError(f"task must be 'classification', 'regression' or 'gaussian', got {task!r}")
     if task == "classification" and any(isinstance(module, LearnedNoise) for module in model.modules()):
         raise InputError("the model has a LearnedNoise, so it says means and variances: pass task='gaussian'")
@@ -191,7 +201,7 @@ def _require_sensible(model: nn.Module, num_samples: int, task: str, noise_varia
 def _one_network(
     model: nn.Module,
     inputs: RepeatedInputs,
-    read: _Reader,
+    read: Reader,
     index: int,
     num_passes: int,
     outputs: Tensor | None,
@@ -199,7 +209,7 @@ def _one_network(
     """Outputs of the network held now, written to outputs[index]; the first pass finds out N and makes room for all."""
     first, seen = [], 0
     for x in inputs.one_pass():
-        values = read(model(x), len(x))
+        values = read(answer(model, x), len(x))
         if outputs is None:
             first.append(values)
         else:
@@ -210,69 +220,6 @@ def _one_network(
         outputs = rows.new_empty(num_passes, *rows.shape)
         outputs[index] = rows
     return outputs
-
-
-class _Reader:
-    """Makes of outputs what is kept of them.
-
-    Attributes:
-        normalised: whether the first logits were probabilities already.
-    """
-
-    def __init__(self, task: str) -> None:
-        self.task, self.normalised = task, False
-        self._first = True
-
-    def __call__(self, outputs: object, num_inputs: int) -> Tensor:
-        values = _require_outputs(outputs, num_inputs)
-        result = READ[self.task](values).cpu()
-        if self._first and self.task == "classification":
-            self.normalised = are_probabilities(values)
-        self._first = False
-        return result
-
-
-def _require_outputs(outputs: object, num_inputs: int) -> Tensor:
-    if not isinstance(outputs, Tensor) or outputs.ndim == 0 or len(outputs) != num_inputs:
-        shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
-        raise InputError(f"the model must return one row per input, {num_inputs} here, got {shape}")
-    if not bool(outputs.isfinite().all()):
-        raise InputError(
-            "the model's outputs hold NaN or inf; look at varbnn.health(model) and at the batch-norm statistics"
-        )
-    return at_least_float32(outputs)
-
-
-def _probabilities(logits: Tensor) -> Tensor:
-    if logits.ndim > 2:
-        raise InputError(
-            f"predict takes one label for each input, logits n×C, got {tuple(logits.shape)}; for several labels per "
-            "input ask held draws yourself, with varbnn.sampled(model)"
-        )
-    if logits.ndim != 2 or logits.shape[1] < 2:
-        raise InputError(
-            f"a classifier must return logits n×C with C ≥ 2, got {tuple(logits.shape)}; give a single logit z as the "
-            "two columns 0, z, and pass task='regression' for real outputs"
-        )
-    return logits.softmax(-1)
-
-
-def _real_outputs(means: Tensor) -> Tensor:
-    if means.ndim > 2:
-        raise InputError(f"a regression model must return means n or n×D, got {tuple(means.shape)}; flatten them")
-    return means
-
-
-def _gaussian_outputs(outputs: Tensor) -> Tensor:
-    return torch.cat(gaussian_parts(outputs), 1)
-
-
-READ: dict[str, Callable[[Tensor], Tensor]] = {
-    "classification": _probabilities,
-    "regression": _real_outputs,
-    "gaussian": _gaussian_outputs,
-}
-"""By task: outputs of one network, checked, and what is kept of them."""
 
 
 @contextmanager

@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from varbnn.checks import finite_number
+from varbnn.checks import Values, as_tensor, finite_number
 from varbnn.errors import InputError, VarbnnWarning
-from varbnn.predict.checks import Values, are_probabilities, as_labels, as_tensor
+from varbnn.predict.checks import are_probabilities, as_labels
 from varbnn.predict.uncertainty import INSTEAD, Prediction, require_classes
 
 LOWEST, HIGHEST = 1e-2, 1e2  # beyond these the probabilities are one-hot or uniform to every digit that matters
@@ -83,7 +83,9 @@ class TemperatureScaling:
 
         grid = torch.linspace(math.log(LOWEST), math.log(HIGHEST), 33, dtype=torch.float64).tolist()
         self._temperature = math.exp(lowest_point(loss, grid))
-        if loss(grid[0]) <= loss(math.log(self._temperature)) + FLAT < loss(0.0):
+        least = loss(math.log(self._temperature))
+        at_the_end = loss(grid[0]) <= least + FLAT < loss(0.0)
+        if at_the_end and bool((_labels_of_mean(samples, log_probs) == labels).all()):
             self._temperature = 1.0
             warnings.warn(
                 "every label is right, and the nearer the temperature to 0 the better: 1 is used. Fit on more "
@@ -92,18 +94,23 @@ class TemperatureScaling:
                 stacklevel=2,
             )
             return self
-        if not LOWEST * 1.01 < self._temperature < HIGHEST / 1.01:
+        if at_the_end or not LOWEST * 1.01 < self._temperature < HIGHEST / 1.01:
             warnings.warn(
                 f"the best temperature, {self._temperature:.3g}, lies at the end of [{LOWEST:g}, {HIGHEST:g}]: "
-                "every label is right, or none has to do with the prediction. Fit on more validation data.",
+                "the labels are too few, or have nothing to do with the prediction. Fit on more validation data.",
                 VarbnnWarning,
                 stacklevel=2,
             )
         return self
 
     def __call__(self, prediction: Prediction) -> Prediction:
-        """The prediction at the fitted temperature, S×N×C in the same dtype."""
+        """The prediction at the fitted temperature, S×N×C in the same dtype.
+
+        Raises:
+            InputError: nothing is fitted yet, or no `Prediction`.
+        """
         temperature = self.temperature
+        require_classes(prediction, each=True)
         scaled = torch.empty_like(prediction.probs)
         for target, probs in zip(scaled, prediction.probs, strict=True):
             target.copy_((_log(probs) / temperature).softmax(-1))
@@ -153,6 +160,14 @@ def _samples_of(prediction: Prediction | Values) -> Tensor:
 def _log(probs: Tensor) -> Tensor:
     """Log-probabilities in float64, bounded below."""
     return probs.double().clamp_min(SMALLEST).log()
+
+
+def _labels_of_mean(samples: Tensor, log_probs: Callable[[Tensor], Tensor]) -> Tensor:
+    """Most probable class of the mean at temperature 1, N; one sample at a time."""
+    total = torch.zeros(samples.shape[1:], dtype=torch.float64, device=samples.device)
+    for sample in samples:
+        total += log_probs(sample).double().softmax(-1)
+    return total.argmax(-1)
 
 
 def _nll_of_mean(samples: Tensor, log_probs: Callable[[Tensor], Tensor], labels: Tensor, temperature: float) -> float:

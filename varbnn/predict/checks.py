@@ -2,44 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
-import numpy as np
 import torch
 from torch import Tensor
 
+from varbnn.checks import Values, as_tensor
 from varbnn.errors import InputError
-
-Values = Tensor | np.ndarray | Sequence[Any]  # what can be given wherever a tensor of numbers is asked for
-
-
-def as_tensor(values: Values | float, name: str) -> Tensor:
-    """`values` as a detached tensor that shares the memory of a tensor or an array.
-
-    Python numbers become float64 or int64, whatever torch's default; a list of tensors is stacked.
-
-    >>> as_tensor([[0.25, 0.75]], "probs")
-    tensor([[0.2500, 0.7500]], dtype=torch.float64)
-    """
-    try:
-        if isinstance(values, (list, tuple)) and len(values) > 0 and all(isinstance(v, Tensor) for v in values):
-            tensor = torch.stack(list(values)).detach()
-        else:
-            tensor = torch.as_tensor(values if isinstance(values, Tensor) else _usable(np.asarray(values))).detach()
-    except (TypeError, ValueError, RuntimeError) as error:
-        kind = type(values).__name__
-        raise InputError(f"{name} must be a tensor, an array or nested lists of numbers, got {kind}: {error}") from None
-    if tensor.is_sparse or tensor.is_complex():
-        raise InputError(
-            f"{name} must be dense and real, got {tensor.layout} {tensor.dtype}; call .to_dense() or take .real"
-        )
-    return tensor
-
-
-def _usable(array: np.ndarray) -> np.ndarray:
-    """`array`, or a copy where torch could not share its memory: read-only, or with a negative stride."""
-    return array if array.flags.writeable and min(array.strides, default=0) >= 0 else array.copy()
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from varbnn.checks import whole_number
+from varbnn.checks import Values, optional_generator, whole_number
 from varbnn.packed import AveragePrediction
-from varbnn.predict.checks import Values, as_labels
+from varbnn.predict.checks import as_labels
 from varbnn.predict.uncertainty import Prediction, mean_of, require_classes
 
 NUMBERS_AT_ONCE = 4_000_000
@@ -70,6 +70,7 @@ def calibration_test(
 
     require_classes(prediction)
     labels = as_labels(targets, len(prediction), prediction.num_classes).cpu()
+    optional_generator(generator)
     repeats = whole_number("repeats", repeats, note=" (1000 is usual)")
     metric = ExpectedCalibrationError(bins)
     mean = mean_of(prediction).cpu()

@@ -8,9 +8,10 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from varbnn.checks import Values
 from varbnn.errors import InputError
 from varbnn.packed import AveragePrediction
-from varbnn.predict.checks import Values, as_labels, as_real_targets
+from varbnn.predict.checks import as_labels, as_real_targets
 from varbnn.predict.mixture import distribution, log_density
 from varbnn.predict.regression import RegressionPrediction
 from varbnn.predict.uncertainty import Averaged, Prediction, count, mean64, mean_of, require_classes

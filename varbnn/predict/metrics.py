@@ -15,9 +15,9 @@ from torchmetrics import Metric
 from torchmetrics.classification import BinaryAUROC
 from torchmetrics.utilities import dim_zero_cat
 
-from varbnn.checks import whole_number
+from varbnn.checks import Values, as_tensor, whole_number
 from varbnn.errors import InputError
-from varbnn.predict.checks import Values, as_labels, as_probability_rows, as_tensor
+from varbnn.predict.checks import as_labels, as_probability_rows
 
 __all__ = ["NegativeLogLikelihood", "Brier", "ExpectedCalibrationError", "FPR95", "ood_auroc"]
 
@@ -224,19 +224,32 @@ class FPR95(Metric):
         return (foreign <= threshold).double().mean()
 
 
-def ood_auroc(familiar: Tensor, foreign: Tensor) -> float:
+def ood_auroc(familiar: Values, foreign: Values) -> float:
     """Probability that a foreign input is less sure than a familiar one, ties counting half; through `BinaryAUROC`.
 
     Args:
         familiar, foreign: uncertainties in and out of distribution, any scale.
 
+    Raises:
+        InputError: no axis or several, nothing in one of the two, or NaN, which has no order.
+
     >>> ood_auroc(torch.tensor([1.0, 2.0]), torch.tensor([2.0, 3.0]))
     0.875
     """
-    scores = torch.cat([familiar, foreign]).double()
+    familiar, foreign = _scores(familiar, "familiar"), _scores(foreign, "foreign")
+    scores = torch.cat([familiar, foreign.to(familiar.device)])
     # BinaryAUROC squashes scores outside [0, 1] by a sigmoid, which makes new ties; ranks keep the order and the ties.
     _, ranks = scores.unique(return_inverse=True)
     is_foreign = torch.arange(len(scores), device=scores.device) >= len(familiar)
     metric = BinaryAUROC().to(scores.device)
     metric.update(ranks.double() / max(int(ranks.max()), 1), is_foreign.long())
     return float(metric.compute())
+
+
+def _scores(values: Values, name: str) -> Tensor:
+    scores = as_tensor(values, name).double()
+    if scores.ndim != 1 or len(scores) == 0:
+        raise InputError(f"{name} must be the uncertainties of N ≥ 1 inputs, got shape {tuple(scores.shape)}")
+    if scores.isnan().any():
+        raise InputError(f"{name} holds NaN, which has no order; look for a diverged network")
+    return scores

@@ -28,10 +28,13 @@ def distribution(means: Tensor, noise_variance: Tensor, values: Tensor) -> Tenso
 
 
 def quantile(means: Tensor, noise_variance: Tensor, probability: float) -> Tensor:
-    """Where `distribution` is `probability`, N or N×D, by bisection down to rounding."""
-    deviation = noise_variance.double().amax().sqrt()
-    margin = deviation * abs(float(torch.special.ndtri(torch.tensor(probability, dtype=torch.float64)))) + deviation
-    low, high = means.amin(0).double() - margin, means.amax(0).double() + margin
+    """Where `distribution` is `probability`, N or N×D, by bisection between the networks' own quantiles."""
+    factor = float(torch.special.ndtri(torch.tensor(probability, dtype=torch.float64)))
+    low = torch.full(means.shape[1:], torch.inf, dtype=torch.float64, device=means.device)
+    high = -low
+    for mean, variance in zip(means, noise_variance.expand(means.shape), strict=True):
+        of_one = mean + factor * variance.double().sqrt()
+        low, high = torch.minimum(low, of_one), torch.maximum(high, of_one)
     for _ in range(64):
         middle = (low + high) / 2
         below = distribution(means, noise_variance, middle) < probability

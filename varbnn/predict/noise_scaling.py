@@ -7,10 +7,10 @@ import warnings
 
 import torch
 
-from varbnn.checks import finite_number
+from varbnn.checks import Values, finite_number
 from varbnn.errors import InputError, VarbnnWarning
 from varbnn.predict.calibration import lowest_point
-from varbnn.predict.checks import Values, as_real_targets
+from varbnn.predict.checks import as_real_targets
 from varbnn.predict.mixture import log_density
 from varbnn.predict.regression import RegressionPrediction
 
@@ -63,9 +63,7 @@ class NoiseScaling:
         Warns:
             VarbnnWarning: the best factor lies at an end of the range, as when one network meets every target exactly.
         """
-        if not isinstance(prediction, RegressionPrediction):
-            kind = type(prediction).__name__
-            raise InputError(f"noise is of regression: give a RegressionPrediction (task='gaussian'), got {kind}")
+        _require_regression(prediction)
         truth = as_real_targets(targets, prediction.means.shape[1:]).to(prediction.means.device)
         noise = _noise(prediction).double()
         squares = ((prediction.means.double() - truth).square() / noise).mean().item()
@@ -89,7 +87,12 @@ class NoiseScaling:
         return self
 
     def __call__(self, prediction: RegressionPrediction) -> RegressionPrediction:
-        """The same means with the noise scaled."""
+        """The same means with the noise scaled.
+
+        Raises:
+            InputError: nothing is fitted yet, or no `RegressionPrediction`.
+        """
+        _require_regression(prediction)
         return RegressionPrediction(prediction.means, _noise(prediction) * self.factor)
 
     def __float__(self) -> float:
@@ -97,6 +100,12 @@ class NoiseScaling:
 
     def __repr__(self) -> str:
         return f"NoiseScaling({'' if self._factor is None else f'{self._factor:.6g}'})"
+
+
+def _require_regression(prediction: object) -> None:
+    if not isinstance(prediction, RegressionPrediction):
+        kind = type(prediction).__name__
+        raise InputError(f"noise is of regression: give a RegressionPrediction (task='gaussian'), got {kind}")
 
 
 def _noise(prediction: RegressionPrediction) -> torch.Tensor:

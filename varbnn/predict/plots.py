@@ -15,11 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from varbnn.errors import InputError
+from varbnn.checks import Values, as_tensor, finite_number, whole_number
+from varbnn.errors import InputError, import_extra
 from varbnn.nn.batchnorm import device_of
 from varbnn.packed import AveragePrediction, PackedEnsemble, Predictor
 from varbnn.predict.average import predict
-from varbnn.predict.checks import Values, as_labels, as_tensor
+from varbnn.predict.checks import as_labels
 from varbnn.predict.evaluation import UNCERTAINTY, Score, require_same_classes, require_score
 from varbnn.predict.shift_plots import risk_coverage, severity_curves
 from varbnn.predict.style import BLUE, COLOURS, INK, MARKERS, PALE, VERMILION, greys, legend_above, new_panels
@@ -83,18 +84,19 @@ def reliability_diagram(
     if ax is None and len(named) > TOGETHER:
         return _side_by_side(named, targets, bins)
     figure, (main, spread) = new_panels(ax, 2, figsize=(4.8, 5.6), height_ratios=(4, 1), sharex=True)
+    halo = import_extra("matplotlib.patheffects", "plot").withStroke(linewidth=3, foreground="white")
     main.plot([0, 1], [0, 1], color=PALE, linestyle=(0, (4, 3)), linewidth=1, zorder=1)
     for text, place, align in (
         ("underconfident", (0.03, 0.97), "left"),
         ("overconfident", (0.97, 0.03), "right"),
     ):
         vertical = "top" if align == "left" else "bottom"
-        main.text(*place, text, color=PALE, style="italic", ha=align, va=vertical, zorder=1)
-    edges = np.linspace(0, 1, bins + 1)
+        main.text(*place, text, color=PALE, style="italic", ha=align, va=vertical, zorder=2.5, path_effects=[halo])
+    edges, most = np.linspace(0, 1, bins + 1), 0
     for (name, prediction), colour, marker in zip(named.items(), cycle(COLOURS), cycle(MARKERS), strict=False):
         metric = ExpectedCalibrationError(bins)
         metric.update(mean_of(prediction).cpu(), as_labels(targets, len(prediction), prediction.num_classes).cpu())
-        full = metric.counts > 0
+        full, most = metric.counts > 0, max(most, int(metric.counts.max()))
         share = (metric.counts / metric.counts.sum()).numpy()
         confidence = (metric.confidence_sum / metric.counts)[full].numpy()
         accuracy = (metric.correct_sum / metric.counts)[full].numpy()
@@ -110,6 +112,9 @@ def reliability_diagram(
     legend_above(main, columns=1)
     if spread is not None:
         spread.set(yscale="log", ylim=(0.5, None), ylabel="inputs")
+        spread.tick_params(axis="y", which="minor", labelleft=False)
+        if most < 10:
+            spread.set_yticks(sorted({1, most}), sorted({1, most}))
     (spread or main).set_xlabel("confidence (largest mean probability)")
     return figure
 
@@ -175,11 +180,13 @@ def entropy_histogram(
         require_same_classes(prediction, ood)
     require_score(score, *([prediction] if ood is None else [prediction, ood]))
     figure, (main,) = new_panels(ax, 1, figsize=(5.4, 3.4))
-    highest = 1.0 if score == "confidence" else math.log(prediction.num_classes)
-    edges = np.linspace(0, highest, bins + 1)
     groups = [("in distribution", prediction, BLUE, "-")] + (
         [("out of distribution", ood, VERMILION, "--")] if ood else []
     )
+    highest = 1.0 if score == "confidence" else math.log(prediction.num_classes)
+    if score == "epistemic":  # networks hardly ever disagree as much as they could
+        highest = max(float(group.epistemic.max()) for _, group, *_ in groups) or highest
+    edges = np.linspace(0, highest, bins + 1)
     for label, group, colour, line in groups:
         values = getattr(group, score).double().cpu().numpy().clip(0, highest)
         shares = np.histogram(values, edges)[0] / len(values)
@@ -226,10 +233,12 @@ def uncertainty_map(
     >>> [panel.get_title() for panel in figure.axes[:2]]
     ['total uncertainty', 'epistemic uncertainty']
     """
+    resolution, margin = whole_number("resolution", resolution, 2), finite_number("margin", margin, least=0)
     points = as_tensor(x, "x").float().cpu()
     if points.ndim != 2 or points.shape[1] != 2 or len(points) == 0:
         raise InputError(f"x must be N×2, a map has two axes, got shape {tuple(points.shape)}")
-    reach = margin * (points.amax(0) - points.amin(0)).clamp_min(1e-6)
+    extent = points.amax(0) - points.amin(0)
+    reach = margin * extent.where(extent > 0, 1.0)  # a constant column has a map around it too
     low, high = points.amin(0) - reach, points.amax(0) + reach
     across, up = (torch.linspace(float(low[i]), float(high[i]), resolution) for i in (0, 1))
     grid = torch.cartesian_prod(up, across).flip(1)  # row by row from below, as pcolormesh wants it

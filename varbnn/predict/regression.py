@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from varbnn.checks import finite_number
+from varbnn.checks import Values, as_tensor, finite_number
 from varbnn.errors import InputError
-from varbnn.predict.checks import Values, as_tensor, at_least_float32
+from varbnn.predict.checks import at_least_float32
 from varbnn.predict.mixture import quantile
 from varbnn.predict.uncertainty import count, input_index, mean64
 
@@ -108,7 +108,7 @@ class RegressionPrediction:
         return low, high
 
     def in_units(self, scale: float, shift: float = 0.0) -> RegressionPrediction:
-        """The prediction of scale · target + shift: undoes the standardisation of the targets.
+        """The prediction of scale · target + shift, in float64: undoes the standardisation of the targets.
 
         Raises:
             InputError: `scale` is not positive, or what comes out is not finite.
@@ -117,8 +117,8 @@ class RegressionPrediction:
         tensor([1.], dtype=torch.float64)
         """
         scale = finite_number("scale", scale, above=0)
-        noise = None if self.noise_variance is None else self.noise_variance * scale**2
-        return RegressionPrediction(self.means * scale + shift, noise)
+        noise = None if self.noise_variance is None else self.noise_variance.double() * scale**2
+        return RegressionPrediction(self.means.double() * scale + shift, noise)  # float32 would round to a large shift
 
     def numpy(self) -> np.ndarray[Any, np.dtype[Any]]:
         """`means` as an array; shares memory with a CPU tensor."""

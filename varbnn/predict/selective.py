@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from varbnn.errors import InputError
+from varbnn.checks import Values, finite_number
 from varbnn.packed import AveragePrediction
-from varbnn.predict.checks import Values, as_labels
+from varbnn.predict.checks import as_labels
 from varbnn.predict.evaluation import UNCERTAINTY, Score, require_score
 from varbnn.predict.uncertainty import Prediction
 
@@ -51,8 +51,7 @@ class RiskCoverage:
         Raises:
             InputError: a coverage outside (0, 1].
         """
-        if not 0 < coverage <= 1:
-            raise InputError(f"coverage must lie in (0, 1], got {coverage}; 0.9 answers for nine inputs in ten")
+        coverage = finite_number("coverage", coverage, above=0, most=1, note=" (0.9 answers nine inputs in ten)")
         # the coverage itself is k/N in float64, so that 0.7 of 10 inputs finds 7 of them and not 8
         place = int(torch.searchsorted(self.coverage, torch.tensor(coverage, dtype=torch.float64) - 1e-12))
         return 1.0 - float(self.risk[place])

@@ -8,12 +8,13 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
-from varbnn.data.corruptions import KINDS, SEVERITIES, Kind, Range, corrupt
+from varbnn.checks import Values, as_tensor
+from varbnn.data.corruptions import KINDS, SEVERITIES, Kind, Range, corrupt, require_images
 from varbnn.errors import InputError
 from varbnn.nn.batchnorm import Data, device_of
 from varbnn.packed import AveragePrediction, Predictor
 from varbnn.predict.average import predict
-from varbnn.predict.checks import Values, as_labels, as_tensor
+from varbnn.predict.checks import as_labels
 from varbnn.predict.evaluation import Evaluation, evaluate
 from varbnn.predict.uncertainty import Averaged, Prediction, require_classes
 
@@ -54,7 +55,7 @@ def severity_curves(
         For every kind six evaluations (accuracy, NLL, Brier, ECE), at severity 0 to 5.
 
     Raises:
-        InputError: images or targets that do not fit, a kind that is not known.
+        InputError: images outside `value_range`, images or targets that do not fit, a kind that is not known.
 
     >>> import varbnn as vb
     >>> model = vb.binarize(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)))
@@ -68,8 +69,10 @@ def severity_curves(
     unknown = [kind for kind in kinds if kind not in KINDS]
     if not kinds or unknown:
         raise InputError(f"kinds must be some of {', '.join(KINDS)}, got {', '.join(map(repr, unknown)) or 'none'}")
-    if not isinstance(images, Tensor):
-        images = as_tensor(images, "images").float()  # an array is float64 by habit, networks are not
+    given, images = images, as_tensor(images, "images")
+    if not (isinstance(given, Tensor) and given.is_floating_point()):
+        images = images.float()  # an array is float64 by habit, networks are not
+    require_images(images, value_range)
 
     def ask(batch: Tensor) -> Averaged:
         if not isinstance(network, nn.Module):

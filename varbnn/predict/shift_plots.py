@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from itertools import cycle
 from typing import TYPE_CHECKING
 
+from varbnn.checks import Values
 from varbnn.errors import InputError
 from varbnn.packed import AveragePrediction
-from varbnn.predict.checks import Values
 from varbnn.predict.evaluation import Score
 from varbnn.predict.selective import risk_coverage as curve_of
 from varbnn.predict.shift import SeverityCurves
-from varbnn.predict.style import COLOURS, MARKERS, legend_above, new_panels
+from varbnn.predict.style import COLOURS, MARKERS, fitted_legend, new_panels
 from varbnn.predict.training_plots import LINES
 from varbnn.predict.uncertainty import Prediction
 
@@ -37,8 +37,8 @@ def severity_curves(
         ax: draw here, one for every panel, row by row.
 
     Raises:
-        InputError: nothing to draw, models measured under different corruptions, an unknown measure, another number
-            of axes than panels.
+        InputError: nothing to draw, models measured under different corruptions, an unknown measure or one that was
+            not measured, another number of axes than panels.
 
     >>> from varbnn.predict import Evaluation
     >>> steps = [Evaluation(accuracy=1 - severity / 10) for severity in range(6)]
@@ -55,7 +55,12 @@ def severity_curves(
     unknown = [measure for measure in measures if measure not in MEASURES]
     if unknown:
         raise InputError(f"measures must be of {', '.join(MEASURES)}, got {', '.join(unknown)}")
-    size = (0.7 + 2.3 * len(kinds), 0.7 + 2.0 * len(measures))
+    for name, own in named.items():
+        lacking = [measure for measure in measures if any(measure not in step for kind in kinds for step in own[kind])]
+        if lacking:
+            whose = f"the curves of {name!r}" if name else "these curves"
+            raise InputError(f"{whose} lack {', '.join(lacking)}; choose measures= among what was measured")
+    size = (max(0.7 + 2.3 * len(kinds), 3.0 if one else 4.4), 0.7 + 2.0 * len(measures))
     figure, panels = new_panels(
         ax, len(kinds) * len(measures), columns=len(kinds), figsize=size, sharex=True, sharey="row"
     )
@@ -79,7 +84,7 @@ def severity_curves(
     for panel, (measure, _) in zip(panels, places, strict=True):  # once all is drawn: a row shares its axis
         panel.set_ylim(0, 1 if measure == "accuracy" else None)
     if not one:
-        legend_above(panels[0], columns=min(len(named), len(kinds) + 1), whole=figure if ax is None else None)
+        fitted_legend(panels[0], own=ax is None)
     return figure
 
 
@@ -112,8 +117,8 @@ def risk_coverage(
     curves = {name: curve_of(prediction, targets, score=score) for name, prediction in named.items()}
     figure, (main,) = new_panels(ax, 1, figsize=(5.4, 3.6))
     for (name, curve), colour, line in zip(curves.items(), cycle(COLOURS), cycle(LINES), strict=False):
-        label = f"{name}{', ' if name else ''}AURC {curve.area:.3g}"
+        label = f"{name}{', ' if name else ''}AURC\xa0{curve.area:.3g}"
         main.plot(100 * curve.coverage, 100 * curve.risk, color=colour, linestyle=line, linewidth=1.6, label=label)
     main.set(xlim=(0, 100), ylim=(0, None), xlabel="inputs answered, % (surest first)", ylabel="of them wrong, %")
-    legend_above(main, columns=1)
+    fitted_legend(main, own=ax is None, above_all=False)
     return figure

@@ -7,6 +7,7 @@ colour-blind readers can tell apart; markers and line styles differ as well.
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -45,13 +46,57 @@ def new_panels(ax: Any, number: int, *, columns: int = 1, **options: Any) -> tup
     return figure, tuple(panels)
 
 
-def legend_above(panel: Any, columns: int, title: str | None = None, whole: Figure | None = None) -> None:
+LETTERS = 12
+"""In an inch of text; the line beside a name in a legend and the gap behind it take the room of `BESIDE`."""
+BESIDE = 7
+LINE_HEIGHT = 0.24
+"""Of a name in a legend, inches."""
+
+
+def legend_above(
+    panel: Any,
+    columns: int,
+    title: str | None = None,
+    whole: Figure | None = None,
+    names: Sequence[str] | None = None,
+) -> None:
     """A legend of the panel's lines over the panel, or over the `whole` figure, where it cannot cover data."""
+    handles, labels = panel.get_legend_handles_labels()
     style = dict(frameon=False, ncols=columns, title=title, alignment="left", handletextpad=0.5)
     if whole is None:
-        panel.legend(loc="lower left", bbox_to_anchor=(-0.01, 1.0), borderaxespad=0.2, **style)
+        place = dict(loc="lower left", bbox_to_anchor=(-0.01, 1.0), borderaxespad=0.2)
+        panel.legend(handles, names or labels, **place, **style)
     else:
-        whole.legend(*panel.get_legend_handles_labels(), loc="outside upper left", **style)
+        whole.legend(handles, names or labels, loc="outside upper left", **style)
+
+
+def fitted_legend(panel: Any, *, own: bool, above_all: bool = True, title: str | None = None) -> None:
+    """The same in as many columns as fit, long names in several lines, not torn at a "\\xa0"; nothing without names.
+
+    Args:
+        own: the figure is ours: it grows by the legend's height, so that the panels stay as they are.
+        above_all: in a figure of ours the legend stands over all panels.
+    """
+    figure = panel.figure
+    over_figure = own and above_all
+    inches = figure.get_figwidth() * (1 if over_figure else 0.85 if own else panel.get_position().width)
+    room = int(LETTERS * inches)
+    wrapped = [textwrap.wrap(name, max(room - BESIDE, LETTERS)) for name in panel.get_legend_handles_labels()[1]]
+    if not wrapped:
+        return
+    columns = next((number for number in range(min(len(wrapped), 6), 1, -1) if _width(wrapped, number) <= room), 1)
+    if own:
+        lines = sum(len(lines) for lines in wrapped) / columns  # of columns that are equally long
+        figure.set_figheight(figure.get_figheight() + LINE_HEIGHT * max(0, math.ceil(lines) - 2))
+    names = ["\n".join(lines).replace("\xa0", " ") for lines in wrapped]
+    legend_above(panel, columns, title, figure if over_figure else None, names)
+
+
+def _width(wrapped: Sequence[Sequence[str]], columns: int) -> int:
+    """Letters beside each other in a legend of so many columns, which are filled one after the other."""
+    rows = math.ceil(len(wrapped) / columns)
+    groups = [wrapped[first : first + rows] for first in range(0, len(wrapped), rows)]
+    return sum(BESIDE + max(len(line) for lines in group for line in lines) for group in groups)
 
 
 def greys() -> Any:

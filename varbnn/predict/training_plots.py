@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from varbnn.errors import InputError
-from varbnn.predict.style import BLUE, COLOURS, INK, legend_above, new_panels
+from varbnn.predict.style import BLUE, COLOURS, INK, LETTERS, fitted_legend, new_panels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,6 +42,10 @@ LINES = ("-", "--", "-.", ":", (0, (6, 2, 1, 2, 1, 2)))
 """One more than half the colours, so that colour and line together repeat only after 40 runs."""
 
 
+LONGEST = 60
+"""Letters of a layer's name; of longer ones the middle is left out."""
+
+
 def layer_entropy(entropies: Mapping[str, float], *, ax: Axes | None = None) -> Figure:
     """How undecided the weights of each layer are: 0 bit is a fixed sign, 1 bit a fair coin.
 
@@ -63,7 +67,9 @@ def layer_entropy(entropies: Mapping[str, float], *, ax: Axes | None = None) -> 
         raise InputError(
             f"entropies must lie in [0, 1] bit per weight, got {value:.4g} for {name!r}; divide nats by log 2"
         )
-    figure, (main,) = new_panels(ax, 1, figsize=(5.4, 0.9 + 0.36 * len(entropies)))
+    names = [name if len(name) <= LONGEST else f"{name[: LONGEST // 2]}…{name[-LONGEST // 2 :]}" for name in entropies]
+    beyond = max(0, max(map(len, names)) - 12) / LETTERS
+    figure, (main,) = new_panels(ax, 1, figsize=(5.4 + beyond, 0.9 + 0.36 * len(entropies)))
     rows = np.arange(len(entropies))
     values = list(entropies.values())
     main.barh(rows, [1.0] * len(rows), height=0.62, color="#EEEEEE")
@@ -78,7 +84,7 @@ def layer_entropy(entropies: Mapping[str, float], *, ax: Axes | None = None) -> 
             ha="right" if inside else "left",
             color="white" if inside else INK,
         )
-    main.set_yticks(rows, list(entropies))
+    main.set_yticks(rows, names)
     main.set(xlim=(0, 1), ylim=(len(rows) - 0.5, -0.5), xlabel="posterior entropy, bits per weight")
     main.tick_params(axis="y", length=0)
     main.spines["left"].set_visible(False)
@@ -141,18 +147,22 @@ def training_curves(
     for panel in panels[:-columns]:
         panel.set_xlabel("")
     fullest = max(panels, key=lambda panel: len(panel.lines))
-    labels = [str(line.get_label()) for line in fullest.lines]
-    if len(labels) > 1:
-        # 12 letters to the inch; the line beside a name and the gap behind it take the room of 7
-        fit = max(1, min(4, int(12 * figure.get_figwidth() / (7 + max(map(len, labels))))))
-        legend_above(fullest, columns=fit, whole=figure if ax is None else None)
+    if len(fullest.lines) > 1:
+        fitted_legend(fullest, own=ax is None)
     return figure
 
 
 def _draw(panel: Axes, run: Sequence[Mapping[str, float]], axis: str | None, key: str, **look: Any) -> None:
     rows = [(record[axis] if axis else number, record.get(key)) for number, record in enumerate(run, 1)]
     points = [(place, value if _is_number(value) else math.nan) for place, value in rows if value is not None]
-    panel.plot(*zip(*points, strict=True), marker="o" if len(points) < 3 else None, **look)
+    marks = range(len(points)) if len(points) < 3 else _alone([math.isfinite(value) for _, value in points])
+    panel.plot(*zip(*points, strict=True), marker="o" if marks else None, markersize=4, markevery=list(marks), **look)
+
+
+def _alone(finite: Sequence[bool]) -> list[int]:
+    """Which points no line leads to."""
+    beside = zip([False, *finite], finite, [*finite[1:], False], strict=False)
+    return [number for number, (before, own, after) in enumerate(beside) if own and not (before or after)]
 
 
 def _scale(panel: Axes, key: str, values: Sequence[float]) -> None:
@@ -163,5 +173,8 @@ def _scale(panel: Axes, key: str, values: Sequence[float]) -> None:
         panel.set_yscale("log")
 
 
-def _is_number(value: float | None) -> bool:
-    return value is not None and math.isfinite(value)
+def _is_number(value: object) -> bool:
+    try:
+        return math.isfinite(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):  # None, a word, a tensor of several
+        return False

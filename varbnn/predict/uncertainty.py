@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from varbnn.checks import Values, as_tensor
 from varbnn.errors import InputError
 from varbnn.packed import AveragePrediction
-from varbnn.predict.checks import Values, as_tensor, at_least_float32, check_probability_rows, tolerance_of
+from varbnn.predict.checks import at_least_float32, check_probability_rows, tolerance_of
 
 
 @dataclass(frozen=True, init=False, eq=False, repr=False)
@@ -161,28 +162,47 @@ def mean64(samples: Tensor) -> Tensor:
     return accumulated / len(samples)
 
 
-def input_index(index: Any, num_inputs: int) -> Any:
+def input_index(index: Any, num_inputs: int) -> slice | Tensor:
     """`index` over the inputs such that the axis stays: an integer becomes a slice of one.
 
     Raises:
-        InputError: more than one index.
+        InputError: more than one index, no index, no input, a mask of another length.
         IndexError: an integer outside the inputs (which is also what ends a loop over a prediction).
     """
     if isinstance(index, tuple) or index is None or index is Ellipsis:
         raise InputError(
             "index the inputs only: pred[3], pred[10:20], pred[mask]; for samples or classes index pred.probs"
         )
-    if isinstance(index, (Tensor, np.ndarray)) and index.ndim == 0 and index.dtype not in (torch.bool, np.bool_):
-        index = index.item()
-    if isinstance(index, np.ndarray):
-        if index.dtype.kind not in "iub":
-            raise InputError(f"index the inputs with integers or a mask, got an array of {index.dtype}")
-        # argsort(...)[::-1] has a stride that torch does not take, and of integers it knows few
-        return torch.from_numpy(index.copy() if index.dtype.kind == "b" else index.astype(np.int64))
-    if isinstance(index, (int, np.integer)) and not isinstance(index, bool):
-        start = range(num_inputs)[index]
+    if isinstance(index, slice):
+        try:
+            chosen = range(num_inputs)[index]
+        except (TypeError, ValueError) as error:
+            raise InputError(f"index the inputs with a slice of integers, got {index}: {error}") from None
+        if len(chosen) == 0:
+            raise InputError(f"{index} selects none of {num_inputs} inputs; a prediction needs N ≥ 1")
+        return index if chosen.step > 0 else torch.tensor(chosen)
+    places = as_tensor(index, "an index of inputs").cpu()
+    if places.numel() == 0 or places.ndim > 1:
+        raise InputError(
+            f"an index of inputs must be an integer, a slice or one axis of N ≥ 1 integers, got shape "
+            f"{tuple(places.shape)}"
+        )
+    if places.is_floating_point() or (places.dtype == torch.bool and places.ndim == 0):
+        raise InputError(f"index the inputs with integers or a mask, got {str(places.dtype).removeprefix('torch.')}")
+    if places.dtype == torch.bool:
+        if len(places) != num_inputs or not bool(places.any()):
+            raise InputError(
+                f"a mask must choose at least one of the {num_inputs} inputs, got {len(places)} values, "
+                f"{int(places.sum())} of them true"
+            )
+        return places
+    places = places.long()  # torch takes bytes for a mask, and knows few kinds of integers
+    if not -num_inputs <= int(places.min()) <= int(places.max()) < num_inputs:
+        raise IndexError(f"an index lies outside the {num_inputs} inputs: {int(places.min())} … {int(places.max())}")
+    if places.ndim == 0:
+        start = range(num_inputs)[int(places)]
         return slice(start, start + 1)
-    return index
+    return places
 
 
 def _entropy(probs: Tensor) -> Tensor:
@@ -212,7 +232,7 @@ def require_classes(prediction: object, *, each: bool = False) -> None:
     """Raise InputError unless `prediction` is of class probabilities, with `each` those of each network."""
     if not isinstance(prediction, Prediction if each else Averaged):
         kind = type(prediction).__name__
-        advice = INSTEAD.get(kind, "wrap S×N×C: Prediction(probs)")
+        advice = INSTEAD.get(kind, "wrap S×N×C: Prediction(probs), of logits Prediction(logits.softmax(-1))")
         raise InputError(f"prediction must be a Prediction, of class probabilities, got {kind}; {advice}")
 
 
