@@ -35,12 +35,6 @@ def beside(studies: dict[str, dict[str, Any]]) -> str:
     return grid(["", "activation", *(title for title, _, _ in COLUMNS.values())], rows)
 
 
-def ratios(studies: dict[str, dict[str, Any]]) -> dict[str, float]:
-    """By activation, the posterior's NLL as a share of straight-through training's."""
-    tables = {kind: study["table"] for kind, study in studies.items()}
-    return {kind: table["posterior"]["nll"]["mean"] / table["ste"]["nll"]["mean"] for kind, table in tables.items()}
-
-
 def settings(results: dict[str, Any]) -> str:
     """What every method was tuned over, and what won."""
     rows = []
@@ -51,29 +45,38 @@ def settings(results: dict[str, Any]) -> str:
     return grid(["", "trials", "chosen", "validation NLL of each"], rows)
 
 
-def summary(every: dict[str, dict[str, dict[str, Any]]]) -> str:
-    """The posterior's NLL and accuracy less straight-through training's, by data and activation."""
-    rows = []
-    for data, studies in every.items():
-        for kind, ratio in ratios(studies).items():
-            table = studies[kind]["table"]
-            more = 100 * (table["posterior"]["accuracy"]["mean"] - table["ste"]["accuracy"]["mean"])
-            nll = [f"{table[name]['nll']['mean']:.4f}" for name in ("ste", "posterior")]
-            rows.append([data, f"`{kind}`", *nll, f"{ratio:.2f}", f"{more:+.2f}"])
-    return grid(["", "activation", "NLL, straight-through", "NLL, posterior", "ratio", "accuracy gained, %"], rows)
+def summary(rows: dict[str, dict[str, dict[str, Any]]]) -> str:
+    """What the posterior gains on straight-through training, by study and activation."""
+    lines = []
+    for study, kinds in rows.items():
+        for kind, table in kinds.items():
+            ours, theirs = table["posterior"], table["ste"]
+            nll = [row["nll"]["mean"] for row in (theirs, ours)]
+            more = 100 * (ours["accuracy"]["mean"] - theirs["accuracy"]["mean"])
+            lines.append([study, f"`{kind}`", *(f"{n:.4f}" for n in nll), f"{nll[1] / nll[0]:.2f}", f"{more:+.2f}"])
+    head = ["", "activation", "NLL, straight-through", "NLL, posterior", "ratio", "accuracy gained, %"]
+    return grid(head, lines)
+
+
+def raw(results: dict[str, Any]) -> dict[str, Any]:
+    """A study of `uncertainty.py` as trained."""
+    return {name: row["raw"] for name, row in results["table"].items()}
 
 
 def tables() -> dict[str, str]:
     """By the name of its marker in docs/signs.md."""
-    every = {
-        data: {kind: read(RESULTS / f"accuracy-{data}{'-signs' * (kind == 'sign')}.json") for kind in KINDS}
-        for data in ("mnist", "digits")
-    }
-    made = {f"signs-{data}": beside(studies) for data, studies in every.items()}
-    made |= {f"signs-{data}-settings": settings(studies["sign"]) for data, studies in every.items()}
-    made["signs-summary"] = summary(every)
-    made["signs-wide"] = wide_table(read(RESULTS / "wide-signs-dropout.json"))
-    fashion = read(RESULTS / "uncertainty-fashion-signs.json")
+    mnist = {"relu": read(RESULTS / "accuracy-mnist.json"), "sign": read(RESULTS / "accuracy-mnist-signs.json")}
+    wide = {"relu": read(RESULTS / "wide-dropout.json"), "sign": read(RESULTS / "wide-signs-dropout.json")}
+    relu, fashion = (read(RESULTS / f"uncertainty-fashion-{kind}.json") for kind in ("small", "signs"))
+    made = {"signs-mnist": beside(mnist), "signs-mnist-settings": settings(mnist["sign"])}
+    made["signs-summary"] = summary(
+        {
+            "MNIST, 784-400-400-10": {kind: study["table"] for kind, study in mnist.items()},
+            "MNIST, 784-2048-2048-2048-10, one seed": {kind: study["table"] for kind, study in wide.items()},
+            "10,000 images of Fashion-MNIST, 784-200-200-10": {"relu": raw(relu), "sign": raw(fashion)},
+        }
+    )
+    made["signs-wide"] = wide_table(wide["sign"])
     for name in ("raw", "tests", "scaled", "scaled-tests", "settings"):
         made[f"signs-fashion-{name}"] = PAGES[f"uncertainty-{name}"](fashion)
     return made

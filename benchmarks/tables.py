@@ -13,6 +13,7 @@ from typing import Any
 import integer_tables
 import posterior_ablation_tables
 import query_tables
+import signs_tables
 import uncertainty_tables
 import vispa_tables
 from bound_tables import layer_tables, sdp_tables
@@ -219,6 +220,7 @@ def tables() -> dict[str, dict[str, str]]:
         "docs/sklearn.md": {"estimators": estimators_table(read(RESULTS / "estimators.json"))},
         "docs/uncertainty.md": uncertainty_tables.tables(),
         "docs/shift.md": shift_tables(),
+        "docs/signs.md": signs_tables.tables(),
         "docs/streams.md": stream_tables(),
         "docs/sdp.md": sdp_tables(read(RESULTS / "sdp.json")),
         "docs/methods/vispa.md": vispa_tables.page(

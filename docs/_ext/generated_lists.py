@@ -14,6 +14,7 @@ FIRST = [
     "the-one-rule",
     "comparison",
     "uncertainty",
+    "signs",
     "defaults",
     "ablations",
     "posteriors",
