@@ -527,12 +527,40 @@ def test_replay_mixes_the_share_that_was_asked_for():
     coreset.add(stream[0])
     found = replay.examples(stream[1], 1, 4)
     kept_x, kept_y = coreset.of(0)
-    assert torch.equal(found.x, torch.cat([stream[1].train_x, *[kept_x] * 3, kept_x[:2]]))
-    assert torch.equal(found.y, torch.cat([stream[1].train_y, *[kept_y] * 3, kept_y[:2]]))
+    assert torch.equal(found.x[:60], stream[1].train_x)
+    assert torch.equal(found.y[:60], stream[1].train_y)
+    which = (found.x[60:, None] == kept_x).all(-1)
+    assert sorted(which.sum(0).tolist()) == [3, 3, 3, 3, 4, 4]
+    assert torch.equal(found.y[60:], kept_y[which.int().argmax(1)])
     assert torch.equal(found.heads[:60], torch.tensor([[False, False, True, True]]).expand(60, 4))
     assert torch.equal(found.heads[60:], torch.tensor([[True, True, False, False]]).expand(20, 4))
     once = continual.Replay(continual.FineTune(adam), coreset, share=None).examples(stream[1], 1, 4)
     assert len(once.y) == 66
+
+
+@pytest.mark.parametrize("size", [7, 25, 60])  # everything is repeated, some of it is drawn
+def test_replay_learns_as_much_of_every_earlier_task(size):
+    stream = continual.from_tasks([some_task(f"task {n}", n) for n in range(5)])
+    coreset = continual.Coreset(size, "random")
+    replay = continual.Replay(continual.FineTune(adam), coreset)
+    for number in range(4):
+        coreset.add(stream[number])
+    found = replay.examples(stream[4], 4, 3)
+    again = found.x[60:]
+    counts = [[int((again == row).all(1).sum()) for row in coreset.of(number)[0]] for number in range(4)]
+    assert [sum(own) for own in counts] == [15] * 4
+    assert max(max(own) - min(own) for own in counts) <= 1
+    assert torch.equal(replay.examples(stream[4], 4, 3).x, found.x)  # as a run that goes on asks again
+
+
+def test_replay_of_more_than_its_share_forgets_no_task():
+    """Of digits learned two by two, what is stored of the later ones used to be passed over."""
+    stream = continual.split(vb.data.load("digits"), scenario="class")
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(64, 100), nn.ReLU(), nn.Linear(100, 10))
+    replay = continual.Replay(continual.FineTune(adam), continual.Coreset(200, "random"))
+    result = continual.learn(model, stream, replay, epochs=5, progress=False)
+    assert float(result.accuracy["task"][-1].min()) > 0.3
 
 
 def test_replay_remembers_what_fine_tuning_forgets():
@@ -621,7 +649,13 @@ def test_a_used_coreset_is_refused():
         go(continual.Replay(continual.FineTune(adam), coreset), points(), epochs=1)
 
 
-@pytest.mark.parametrize("share", [0.0, 1.0, -0.5])
+@pytest.mark.parametrize(("strategy", "coreset"), [(adam, continual.Coreset(5)), (continual.FineTune(adam), 5)])
+def test_what_is_no_strategy_or_no_coreset_is_refused(strategy, coreset):
+    with pytest.raises(InputError, match=r"Replay needs a varbnn.continual.(Strategy|Coreset), got"):
+        continual.Replay(strategy, coreset)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, -0.5, "a", math.nan])
 def test_a_share_out_of_range_is_refused(share):
     with pytest.raises(InputError, match="share"):
         continual.Replay(continual.FineTune(adam), continual.Coreset(5), share=share)
