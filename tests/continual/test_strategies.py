@@ -430,9 +430,44 @@ def test_springs_refuse_what_is_out_of_range(options):
         continual.EWC(adam, **options)
 
 
-def test_a_gamma_beyond_one_is_refused():
+@pytest.mark.parametrize("gamma", [1.1, -0.1, math.nan, "a"])
+def test_a_gamma_that_is_no_share_is_refused(gamma):
     with pytest.raises(InputError, match="gamma"):
-        continual.OnlineEWC(adam, gamma=1.1)
+        continual.OnlineEWC(adam, gamma=gamma)
+
+
+def test_springs_of_a_layer_that_was_frozen_for_a_task_hold_on(monkeypatch):
+    strategy = continual.OnlineEWC(adam, strength=2.0, gamma=0.5)
+    tasks = [
+        (importance(a=8.0, b=4.0), importance(a=1.0, b=1.0)),
+        (importance(b=3.0, c=1.0), importance(b=2.0, c=2.0)),
+        (importance(a=1.0, b=1.0), importance(a=3.0, b=3.0)),
+    ]
+    found = iter(tasks)
+    monkeypatch.setattr(strategy, "_measured", lambda model, task: next(found))
+    for number in range(2):
+        strategy.end(nn.Module(), some_task(), number)
+    ((stiff, places),) = strategy._springs
+    assert (stiff, places) == (importance(a=4.0, b=5.0, c=1.0), importance(a=1.0, b=2.0, c=2.0))
+    strategy.end(nn.Module(), some_task(), 2)
+    ((stiff, places),) = strategy._springs
+    assert (stiff, places) == (importance(a=3.0, b=3.5, c=0.5), importance(a=3.0, b=3.0, c=2.0))
+
+
+@pytest.mark.parametrize("kind", [continual.EWC, continual.OnlineEWC])
+def test_a_layer_may_be_frozen_for_a_task(kind):
+    def optimizer(model, task):
+        model[0].requires_grad_(task.name != "b")
+        return torch.optim.Adam(model.parameters())
+
+    stream = continual.from_tasks([some_task(name, number) for number, name in enumerate("abc")])
+    model = nn.Sequential(nn.Linear(8, 4), nn.Linear(4, 3))
+    continual.learn(model, stream, kind(optimizer, examples=5), progress=False)
+
+
+def test_a_network_of_which_nothing_learns_has_no_fisher_information():
+    with pytest.raises(InputError, match="Linear has no parameter that learns"):
+        fisher_diagonal(nn.Linear(2, 2).requires_grad_(False), torch.zeros(3, 2))
 
 
 # --- mean-field Gaussians ---
