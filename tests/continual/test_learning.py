@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -367,6 +368,32 @@ def test_another_stream_or_another_network_is_refused(stream, tmp_path):
         learned(other, network(), checkpoint=tmp_path / "run.pt", epochs=1)
     with pytest.raises(CheckpointError, match="another setting of parameters"):
         learned(stream, network(norm=False), checkpoint=tmp_path / "run.pt", epochs=1)
+
+
+@pytest.mark.parametrize("part", ["test_x", "test_y", "val_x", "val_y"])
+def test_other_examples_to_be_judged_by_are_refused(tmp_path, part):
+    first, second = some_task(), some_task(seed=1)
+    task = replace(first, val_x=first.train_x, val_y=first.train_y)
+    other = {"test_x": second.test_x, "test_y": second.test_y, "val_x": second.train_x, "val_y": second.train_y}
+    options = dict(checkpoint=tmp_path / "run.pt", epochs=1)
+    learned(continual.from_tasks([task]), network(), **options)
+    learned(continual.from_tasks([task]), network(), **options)
+    with pytest.raises(CheckpointError, match="another setting of stream"):
+        learned(continual.from_tasks([replace(task, **{part: other[part]})]), network(), **options)
+
+
+def test_another_posterior_or_activation_of_the_same_parameters_is_refused(stream, tmp_path):
+    def model(activation=nn.ReLU, **options):
+        layers = nn.Sequential(nn.Linear(8, 16), activation(), nn.Linear(16, 3))
+        return vb.binarize(layers, vb.posteriors.Bernoulli(**options))
+
+    options = dict(checkpoint=tmp_path / "run.pt", epochs=1)
+    learned(stream, model(), **options)
+    learned(stream, model(), **options)
+    with pytest.raises(CheckpointError, match="another setting of posteriors;"):
+        learned(stream, model(estimator="moments"), **options)
+    with pytest.raises(CheckpointError, match="another setting of modules;"):
+        learned(stream, model(nn.Tanh), **options)
 
 
 def test_a_network_that_refuses_the_state_leaves_the_strategy_as_it_was(stream, tmp_path):
