@@ -443,6 +443,53 @@ def test_a_kept_optimizer_with_other_groups_is_refused(stream, tmp_path, monkeyp
         learned(stream, network(), **options, strategy=kept(2))
 
 
+class Penalised(continual.FineTune):
+    """A penalty that is asked for with the number of calls so far."""
+
+    def __init__(self, of):
+        super().__init__(lambda model, task: torch.optim.SGD(model.parameters(), lr=0.1))
+        self.of, self.calls = of, 0
+
+    def penalty(self, model):
+        self.calls += 1
+        return self.of(model, self.calls)
+
+
+def normed():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(8, 4), nn.BatchNorm1d(4), nn.Linear(4, 3))
+
+
+def test_a_step_that_fails_leaves_the_batch_norm_as_the_step_before_left_it(stream):
+    after = []
+
+    def exploding(model, calls):
+        after.append({name: value.clone() for name, value in model.state_dict().items()})
+        return next(model.parameters()).sum() * (math.nan if calls == 2 else 0.0)
+
+    model, options = normed(), dict(batch_size=30, progress=False)
+    with pytest.raises(InputError, match="as the step before left it"):
+        continual.learn(model, stream, Penalised(exploding), **options)
+    assert int(model[1].num_batches_tracked) == 1
+    assert all(torch.equal(value, after[0][f"1.{name}"]) for name, value in model[1].named_buffers())
+
+
+def test_statistics_that_overflow_under_a_finite_loss_are_refused(stream):
+    huge = replace(stream[1], train_x=stream[1].train_x * 1e20)
+    model = normed()
+    with pytest.raises(InputError, match="what a batch norm sees of task 1, or its square, is too large"):
+        continual.learn(model, continual.from_tasks([stream[0], huge]), Penalised(lambda model, calls: None))
+    assert all(bool(value.isfinite().all()) for value in model.state_dict().values())
+
+
+@pytest.mark.parametrize("constant", [torch.tensor(3.0), 3.0, None])
+def test_a_penalty_without_gradient_changes_nothing(stream, constant):
+    models = [normed(), normed()]
+    for model, given in zip(models, (constant, None), strict=True):
+        continual.learn(model, stream, Penalised(lambda model, calls, given=given: given), progress=False)
+    same(models[0].state_dict(), models[1].state_dict())
+
+
 @pytest.mark.parametrize("damage", [b"", b"not a checkpoint", None])
 def test_a_damaged_file_is_refused_and_kept(stream, tmp_path, damage):
     path = tmp_path / "run.pt"
