@@ -568,6 +568,8 @@ def test_a_strength_must_be_positive(strength):
         dict(num_samples=True),
         dict(batchnorm=()),
         dict(batchnorm="old"),
+        dict(batchnorm=5),
+        dict(batchnorm=[["task"]]),
         dict(part="train"),
         dict(tasks="none"),
         dict(refresh=0),
@@ -578,9 +580,28 @@ def test_an_evaluation_of_something_else_is_refused(options):
         continual.EvaluationPlan(**options)
 
 
-def test_a_part_that_is_not_there_is_refused(stream):
-    with pytest.raises(InputError, match="no validation examples"):
-        learned(stream, network(), evaluation=continual.EvaluationPlan(part="validation"), epochs=1)
+def test_a_part_that_is_not_there_is_refused_before_the_task_is_learned(stream):
+    """The second task has none; the first is learned and kept."""
+    first = replace(stream[0], val_x=stream[0].test_x, val_y=stream[0].test_y)
+    plan, learning = continual.EvaluationPlan(part="validation"), []
+    watching = Penalised(lambda model, calls: learning.append(model))
+    with pytest.raises(InputError, match="task 'two' has no validation examples"):
+        continual.learn(normed(), continual.from_tasks([first, stream[1]]), watching, evaluation=plan, batch_size=60)
+    assert len(learning) == 1
+
+
+@pytest.mark.parametrize("evaluation", ["all", {"tasks": "all"}, ""])
+def test_what_is_no_plan_of_evaluation_is_refused(stream, evaluation):
+    with pytest.raises(InputError, match="evaluation must be a varbnn"):
+        learned(stream, network(), evaluation=evaluation)
+
+
+@pytest.mark.parametrize("tasks", ["seen", "all"])
+@pytest.mark.parametrize("outputs", [2, 5])
+def test_a_network_with_other_outputs_than_the_stream_is_refused(stream, tasks, outputs):
+    model = nn.Linear(8, outputs)
+    with pytest.raises(InputError, match=rf"the model gives \(\d+, {outputs}\) .* own tasks has 3 outputs"):
+        learned(stream, model, strategy=Penalised(None), evaluation=continual.EvaluationPlan(tasks=tasks))
 
 
 # --- what other heads say ---

@@ -730,6 +730,15 @@ def test_a_coreset_larger_than_a_task_is_refused_before_the_task_is_learned(with
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
+def test_beliefs_that_cannot_be_rounded_are_refused_before_they_are_learned():
+    torch.manual_seed(0)
+    model, began = vb.binarize(nn.Linear(8, 4), vb.posteriors.Gaussian()), []
+    rounding = continual.PosteriorAsPrior(lambda *given: began.append(given), bits=8)
+    with pytest.raises(InputError, match="only natural parameters can be stored"):
+        go(rounding, model)
+    assert not began
+
+
 @pytest.mark.parametrize("kind", ["forgotten", "points"])
 def test_a_factory_that_does_not_hand_the_prior_on_is_noticed(kind):
     posterior = vb.posteriors.Point() if kind == "points" else vb.posteriors.Bernoulli()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from varbnn.checks import whole_number
-from varbnn.continual.strategies import Strategy, heads_of
+from varbnn.continual.strategies import Strategy, heads_of, outputs_of
 from varbnn.continual.streams import Stream, Task
 from varbnn.errors import InputError, VarbnnWarning
 from varbnn.nn.batchnorm import batchnorms
@@ -53,10 +53,10 @@ class EvaluationPlan:
     tasks: Literal["seen", "newest", "all"] = "seen"
 
     def __post_init__(self) -> None:
-        given = (self.batchnorm,) if isinstance(self.batchnorm, str) else tuple(self.batchnorm)
-        object.__setattr__(self, "batchnorm", given)
-        if not given or not set(given) <= set(PROTOCOLS):
+        given: Any = (self.batchnorm,) if isinstance(self.batchnorm, str) else self.batchnorm
+        if not isinstance(given, Collection) or not given or any(name not in PROTOCOLS for name in given):
             raise InputError(f"batchnorm must be some of {PROTOCOLS}, got {self.batchnorm!r}")
+        object.__setattr__(self, "batchnorm", tuple(given))
         if self.part not in ("test", "validation") or self.tasks not in ("seen", "newest", "all"):
             raise InputError(
                 "part must be 'test' or 'validation' and tasks 'seen', 'newest' or 'all', got "
@@ -169,10 +169,24 @@ def judge(
 
 
 def judge_untrained(model: nn.Module, stream: Stream, evaluation: EvaluationPlan, seed: int, result: Result) -> None:
-    """Measure `model` on every task before it has learned any; ``"newest"`` is the first."""
-    found = Result(stream.name, len(stream))
-    judge(model, Strategy(), stream, stream[0], 0, evaluation, seed, found)
+    """Measure `model` on every task before it has learned any; ``"newest"`` is the first.
+
+    Raises:
+        InputError: it has not as many outputs as the stream.
+    """
+    found, first = Result(stream.name, len(stream)), stream[0]
+    require_outputs((1, outputs_of(model, first)), 1, stream)
+    judge(model, Strategy(), stream, first, 0, evaluation, seed, found)
     result.untrained = {protocol: matrix[0].clone() for protocol, matrix in found.accuracy.items()}
+
+
+def require_outputs(shape: Sequence[int], count: int, stream: Stream) -> None:
+    """Raise InputError unless `shape` is that of logits for so many inputs from `stream`."""
+    if tuple(shape) != (count, stream.outputs):
+        raise InputError(
+            f"the model gives {tuple(shape)} for {count} input{'s' if count > 1 else ''}, but {stream.name} has "
+            f"{stream.outputs} outputs; give the network as many"
+        )
 
 
 def examples_to_judge(task: Task, part: str) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from varbnn.checks import whole_number
-from varbnn.continual.evaluation import Result, seed_of
+from varbnn.continual.evaluation import Result, require_outputs, seed_of
 from varbnn.continual.strategies import Examples, Strategy
 from varbnn.continual.streams import Stream, Task
 from varbnn.continual.tasks import require_several
@@ -135,11 +135,7 @@ class Run:
         total = 0.0
         for _ in range(self.plan.num_samples):
             logits = self.model(x.clone())  # it may write into it, and the next draw needs it
-            if logits.shape != (len(x), self.stream.outputs):
-                raise InputError(
-                    f"the model gives {tuple(logits.shape)} for {len(x)} inputs, but {self.stream.name} has "
-                    f"{self.stream.outputs} outputs; give the network as many"
-                )
+            require_outputs(logits.shape, len(x), self.stream)
             if heads is not None:
                 logits = logits.masked_fill(~heads, -math.inf)
             loss = F.cross_entropy(logits, y)

@@ -204,12 +204,13 @@ class PosteriorAsPrior(Strategy):
         return {**super().describe(), "strength": self.strength, "bits": self.bits}
 
     def begin(self, model: nn.Module, task: Task, number: int) -> torch.optim.Optimizer:
+        rounded = None if self.bits is None else store(model, self.bits)  # raises where it cannot, before it learns
         if number == 0:
             self._size = 0
             return self.optimizer(model, task, 0.0)
         prior = [self.strength * belief for belief in as_prior(model)]
         own = sum(tensor.numel() * tensor.element_size() for tensor in prior)
-        self._size = own if self.bits is None else store(model, self.bits).nbytes
+        self._size = own if rounded is None else rounded.nbytes
         optimizer = self.optimizer(model, task, prior)
         if isinstance(optimizer, Rule) and not any("prior" in state for state in optimizer.state.values()):
             raise InputError(
