@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import signal
@@ -237,11 +238,23 @@ def test_a_strategy_may_use_real_networks_and_penalties(stream):
 
 
 def test_the_result_survives_json(stream):
-    import json
-
     result = learned(stream, network(), epochs=1)
-    back = continual.Result.from_dict(json.loads(json.dumps(result.as_dict())))
+    back = continual.Result.from_dict(json.loads(json.dumps(result.as_dict(), allow_nan=False)))
     equal(back, result)
+    assert back.history == result.history
+
+
+def test_the_divergence_that_points_do_not_have_is_none_in_json(stream):
+    torch.manual_seed(0)
+    model = vb.binarize(nn.Linear(8, 3), vb.posteriors.Point())
+    plain = continual.FineTune(lambda model, task: vb.optim.StraightThrough(model.parameters()))
+    content = json.loads(json.dumps(learned(stream, model, strategy=plain).as_dict(), allow_nan=False))
+    assert [row["kl"] for row in content["history"]] == [None] * 3
+    content["untrained"] = {"task": [0.5, None, 0.25]}
+    back = continual.Result.from_dict(content)
+    assert all(math.isnan(row["kl"]) for row in back.history)
+    assert math.isnan(back.untrained["task"][1])
+    assert back.as_dict() == content
 
 
 # --- cut off, and gone on ---
@@ -480,6 +493,15 @@ def test_statistics_that_overflow_under_a_finite_loss_are_refused(stream):
     with pytest.raises(InputError, match="what a batch norm sees of task 1, or its square, is too large"):
         continual.learn(model, continual.from_tasks([stream[0], huge]), Penalised(lambda model, calls: None))
     assert all(bool(value.isfinite().all()) for value in model.state_dict().values())
+
+
+def test_inputs_may_require_grad(stream):
+    own = [replace(task, train_x=task.train_x.clone().requires_grad_()) for task in stream]
+    models = [normed(), normed()]
+    for model, given in zip(models, (stream, continual.from_tasks(own)), strict=True):
+        plain = continual.FineTune(lambda model, task: torch.optim.SGD(model.parameters(), lr=0.1))
+        learned(given, model, strategy=continual.Replay(plain, continual.Coreset(5, as_bytes=True)))
+    same(models[0].state_dict(), models[1].state_dict())
 
 
 @pytest.mark.parametrize("constant", [torch.tensor(3.0), 3.0, None])

@@ -239,7 +239,7 @@ def test_what_is_kept_is_reported(name):
     binary_weights = 8 * 16 + 16 * 4
     inputs = 60 * (8 * 4 + 8)
     expected = {
-        "FineTune": [0, 0, 0],
+        "FineTune": [2 * 4 * weights + 4 * len(list(model.parameters()))] * 3,  # two moments, and a count for each
         "PosteriorAsPrior": [0, *2 * [binary_weights + 2 * 8]],
         "Joint": [0, inputs, 2 * inputs],
         "EWC": [2 * 4 * weights * tasks for tasks in (1, 2, 3)],
@@ -669,6 +669,11 @@ def test_a_reminder_is_the_loop_people_write():
     same(reminded.state_dict(), expected.state_dict())
 
 
+def test_a_reminder_of_one_example_is_refused_where_batch_norm_needs_more():
+    with pytest.raises(InputError, match="a batch of 1 has no variance"):
+        go(reminding(continual.Coreset(1, "random")), binary(), epochs=1)
+
+
 def test_both_kinds_of_remembering_share_one_coreset():
     coreset = continual.Coreset(15, "random", withhold=True)
     strategy = reminding(coreset, continual.Replay(continual.PosteriorAsPrior(bayes), coreset))
@@ -728,6 +733,32 @@ def test_a_coreset_larger_than_a_task_is_refused_before_the_task_is_learned(with
     with pytest.raises(InputError, match="too few for a coreset of 61"):
         continual.learn(model, continual.from_tasks([task]), replay, progress=False)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_the_prior_that_a_kept_optimizer_carries_is_counted():
+    def following(model, task):
+        return vb.optim.FollowingPrior(model.parameters(), lr=1.0, window=1e4, settling=1e3, batch_size=20)
+
+    torch.manual_seed(0)
+    model = vb.binarize(nn.Linear(8, 4, bias=False))
+    result = go(continual.FineTune(following, keep=True), model)
+    assert [row["bytes_kept"] for row in result.history] == [4 * 8 * 4] * 3
+    assert [row["bytes_kept"] for row in go(continual.FineTune(adam), points()).history] == [0] * 3
+
+
+def test_a_frozen_layer_has_a_prior_too():
+    """The factory of docs/continual.md gives the optimizer every belief, frozen or not."""
+
+    def beliefs(model, task, prior):
+        own = [p for p in model.parameters() if vb.posteriors.belief_of(p) is not None]
+        return vb.optim.BayesBiNN(own, lr=0.05, dataset_size=len(task), prior=prior)
+
+    torch.manual_seed(0)
+    model = vb.binarize(nn.Sequential(nn.Linear(8, 8, bias=False), nn.Tanh(), nn.Linear(8, 4, bias=False)))
+    model[0].requires_grad_(False)
+    before = [p.clone() for p in model.parameters()]
+    go(continual.PosteriorAsPrior(beliefs), model)
+    assert [torch.equal(*pair) for pair in zip(before, model.parameters(), strict=True)] == [True, False]
 
 
 def test_beliefs_that_cannot_be_rounded_are_refused_before_they_are_learned():

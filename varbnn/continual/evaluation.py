@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -84,7 +85,7 @@ class Result:
             was not measured. NLL in nats per example.
         history: one row per task learned: loss, seconds and bytes_kept; with binary layers the entropy in bits per
             weight, in the mean (entropy_bits) and of the layer that has least (fullest_bits), the saturated share, the
-            divergence from fair coins (kl) and the flips.
+            divergence from fair coins (kl, in nats per weight; NaN of points) and the flips.
         untrained: by protocol, T float64: accuracy before the first task; with ``EvaluationPlan(tasks="all")``.
     """
 
@@ -111,12 +112,12 @@ class Result:
             "stream": self.stream,
             "size": self.size,
             "tasks": self.tasks,
-            "history": [dict(row) for row in self.history],
-            "untrained": {protocol: own.tolist() for protocol, own in self.untrained.items()},
+            "history": [{key: _or_none(value) for key, value in row.items()} for row in self.history],
+            "untrained": {protocol: list(map(_or_none, own.tolist())) for protocol, own in self.untrained.items()},
         }
         for name in MEASURES:
             content[name] = {
-                protocol: [[None if value != value else value for value in row] for row in matrix.tolist()]
+                protocol: [list(map(_or_none, row)) for row in matrix.tolist()]
                 for protocol, matrix in getattr(self, name).items()
             }
         return content
@@ -124,14 +125,23 @@ class Result:
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Result:
         """The inverse of `as_dict`."""
-        result = cls(content["stream"], content["size"], list(content["tasks"]), history=list(content["history"]))
+        history = [{key: _or_nan(value) for key, value in row.items()} for row in content["history"]]
+        result = cls(content["stream"], content["size"], list(content["tasks"]), history=history)
         for protocol, row in content.get("untrained", {}).items():
-            result.untrained[protocol] = torch.tensor(row, dtype=torch.float64)
+            result.untrained[protocol] = torch.tensor(list(map(_or_nan, row)), dtype=torch.float64)
         for name in MEASURES:
             for protocol, rows in content[name].items():
-                values = [[torch.nan if value is None else value for value in row] for row in rows]
+                values = [list(map(_or_nan, row)) for row in rows]
                 getattr(result, name)[protocol] = torch.tensor(values, dtype=torch.float64)
         return result
+
+
+def _or_none(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def judge(

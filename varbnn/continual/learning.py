@@ -41,7 +41,8 @@ def learn(
         stream: see `varbnn.continual.permuted`, `rotated`, `split` and `from_tasks`.
         strategy: what is done about forgetting.
         epochs: passes over the examples of each task.
-        batch_size: examples per step.
+        batch_size: examples per step, nearly: an epoch is cut into as many equal steps as come closest, so that none is
+            left with few examples (149 by 100 is one step of 149, 151 are two of 76 and 75).
         num_samples: draws per step, whose gradients are averaged.
         schedule: (optimizer, steps of the task) → torch scheduler, stepped after every batch; for every task anew.
         evaluation: what is measured; `EvaluationPlan()` when absent.

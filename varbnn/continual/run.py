@@ -21,7 +21,7 @@ from varbnn.continual.streams import Stream, Task
 from varbnn.continual.tasks import require_several
 from varbnn.errors import InputError
 from varbnn.nn import binary_layers
-from varbnn.nn.batchnorm import batchnorms, device_of
+from varbnn.nn.batchnorm import batchnorms, device_of, forward_with_variance
 from varbnn.nn.flips import packed_modes
 from varbnn.nn.health import health_since
 from varbnn.optim.belonging import advance, require_own
@@ -134,7 +134,7 @@ class Run:
         """Those of the mean loss of the draws and of the penalty; the former."""
         total = 0.0
         for _ in range(self.plan.num_samples):
-            logits = self.model(x.clone())  # it may write into it, and the next draw needs it
+            logits = forward_with_variance(self.model, x.clone())  # it may write into it, and the next draw needs it
             require_outputs(logits.shape, len(x), self.stream)
             if heads is not None:
                 logits = logits.masked_fill(~heads, -math.inf)

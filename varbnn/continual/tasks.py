@@ -61,6 +61,7 @@ class Task:
             x, y = getattr(self, f"{part}_x"), getattr(self, f"{part}_y")
             if x is not None:
                 _require_examples(f"{part}_x", x, f"{part}_y", y, self)
+                object.__setattr__(self, f"{part}_x", x.detach())  # data: steps share no graph
 
     def __len__(self) -> int:
         """Examples to learn from."""
