@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -236,11 +238,23 @@ def test_a_strategy_may_use_real_networks_and_penalties(stream):
 
 
 def test_the_result_survives_json(stream):
-    import json
-
     result = learned(stream, network(), epochs=1)
-    back = continual.Result.from_dict(json.loads(json.dumps(result.as_dict())))
+    back = continual.Result.from_dict(json.loads(json.dumps(result.as_dict(), allow_nan=False)))
     equal(back, result)
+    assert back.history == result.history
+
+
+def test_the_divergence_that_points_do_not_have_is_none_in_json(stream):
+    torch.manual_seed(0)
+    model = vb.binarize(nn.Linear(8, 3), vb.posteriors.Point())
+    plain = continual.FineTune(lambda model, task: vb.optim.StraightThrough(model.parameters()))
+    content = json.loads(json.dumps(learned(stream, model, strategy=plain).as_dict(), allow_nan=False))
+    assert [row["kl"] for row in content["history"]] == [None] * 3
+    content["untrained"] = {"task": [0.5, None, 0.25]}
+    back = continual.Result.from_dict(content)
+    assert all(math.isnan(row["kl"]) for row in back.history)
+    assert math.isnan(back.untrained["task"][1])
+    assert back.as_dict() == content
 
 
 # --- cut off, and gone on ---
@@ -369,6 +383,32 @@ def test_another_stream_or_another_network_is_refused(stream, tmp_path):
         learned(stream, network(norm=False), checkpoint=tmp_path / "run.pt", epochs=1)
 
 
+@pytest.mark.parametrize("part", ["test_x", "test_y", "val_x", "val_y"])
+def test_other_examples_to_be_judged_by_are_refused(tmp_path, part):
+    first, second = some_task(), some_task(seed=1)
+    task = replace(first, val_x=first.train_x, val_y=first.train_y)
+    other = {"test_x": second.test_x, "test_y": second.test_y, "val_x": second.train_x, "val_y": second.train_y}
+    options = dict(checkpoint=tmp_path / "run.pt", epochs=1)
+    learned(continual.from_tasks([task]), network(), **options)
+    learned(continual.from_tasks([task]), network(), **options)
+    with pytest.raises(CheckpointError, match="another setting of stream"):
+        learned(continual.from_tasks([replace(task, **{part: other[part]})]), network(), **options)
+
+
+def test_another_posterior_or_activation_of_the_same_parameters_is_refused(stream, tmp_path):
+    def model(activation=nn.ReLU, **options):
+        layers = nn.Sequential(nn.Linear(8, 16), activation(), nn.Linear(16, 3))
+        return vb.binarize(layers, vb.posteriors.Bernoulli(**options))
+
+    options = dict(checkpoint=tmp_path / "run.pt", epochs=1)
+    learned(stream, model(), **options)
+    learned(stream, model(), **options)
+    with pytest.raises(CheckpointError, match="another setting of posteriors;"):
+        learned(stream, model(estimator="moments"), **options)
+    with pytest.raises(CheckpointError, match="another setting of modules;"):
+        learned(stream, model(nn.Tanh), **options)
+
+
 def test_a_network_that_refuses_the_state_leaves_the_strategy_as_it_was(stream, tmp_path):
     def replay():
         return continual.Replay(continual.PosteriorAsPrior(bayes), continual.Coreset(5, "random"))
@@ -414,6 +454,62 @@ def test_a_kept_optimizer_with_other_groups_is_refused(stream, tmp_path, monkeyp
             learned(stream, network(), **options, checkpoint_every=0.0, strategy=kept(1))
     with pytest.raises(CheckpointError, match="another model or optimizer"):
         learned(stream, network(), **options, strategy=kept(2))
+
+
+class Penalised(continual.FineTune):
+    """A penalty that is asked for with the number of calls so far."""
+
+    def __init__(self, of):
+        super().__init__(lambda model, task: torch.optim.SGD(model.parameters(), lr=0.1))
+        self.of, self.calls = of, 0
+
+    def penalty(self, model):
+        self.calls += 1
+        return self.of(model, self.calls)
+
+
+def normed():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(8, 4), nn.BatchNorm1d(4), nn.Linear(4, 3))
+
+
+def test_a_step_that_fails_leaves_the_batch_norm_as_the_step_before_left_it(stream):
+    after = []
+
+    def exploding(model, calls):
+        after.append({name: value.clone() for name, value in model.state_dict().items()})
+        return next(model.parameters()).sum() * (math.nan if calls == 2 else 0.0)
+
+    model, options = normed(), dict(batch_size=30, progress=False)
+    with pytest.raises(InputError, match="as the step before left it"):
+        continual.learn(model, stream, Penalised(exploding), **options)
+    assert int(model[1].num_batches_tracked) == 1
+    assert all(torch.equal(value, after[0][f"1.{name}"]) for name, value in model[1].named_buffers())
+
+
+def test_statistics_that_overflow_under_a_finite_loss_are_refused(stream):
+    huge = replace(stream[1], train_x=stream[1].train_x * 1e20)
+    model = normed()
+    with pytest.raises(InputError, match="what a batch norm sees of task 1, or its square, is too large"):
+        continual.learn(model, continual.from_tasks([stream[0], huge]), Penalised(lambda model, calls: None))
+    assert all(bool(value.isfinite().all()) for value in model.state_dict().values())
+
+
+def test_inputs_may_require_grad(stream):
+    own = [replace(task, train_x=task.train_x.clone().requires_grad_()) for task in stream]
+    models = [normed(), normed()]
+    for model, given in zip(models, (stream, continual.from_tasks(own)), strict=True):
+        plain = continual.FineTune(lambda model, task: torch.optim.SGD(model.parameters(), lr=0.1))
+        learned(given, model, strategy=continual.Replay(plain, continual.Coreset(5, as_bytes=True)))
+    same(models[0].state_dict(), models[1].state_dict())
+
+
+@pytest.mark.parametrize("constant", [torch.tensor(3.0), 3.0, None])
+def test_a_penalty_without_gradient_changes_nothing(stream, constant):
+    models = [normed(), normed()]
+    for model, given in zip(models, (constant, None), strict=True):
+        continual.learn(model, stream, Penalised(lambda model, calls, given=given: given), progress=False)
+    same(models[0].state_dict(), models[1].state_dict())
 
 
 @pytest.mark.parametrize("damage", [b"", b"not a checkpoint", None])
@@ -494,6 +590,8 @@ def test_a_strength_must_be_positive(strength):
         dict(num_samples=True),
         dict(batchnorm=()),
         dict(batchnorm="old"),
+        dict(batchnorm=5),
+        dict(batchnorm=[["task"]]),
         dict(part="train"),
         dict(tasks="none"),
         dict(refresh=0),
@@ -504,9 +602,28 @@ def test_an_evaluation_of_something_else_is_refused(options):
         continual.EvaluationPlan(**options)
 
 
-def test_a_part_that_is_not_there_is_refused(stream):
-    with pytest.raises(InputError, match="no validation examples"):
-        learned(stream, network(), evaluation=continual.EvaluationPlan(part="validation"), epochs=1)
+def test_a_part_that_is_not_there_is_refused_before_the_task_is_learned(stream):
+    """The second task has none; the first is learned and kept."""
+    first = replace(stream[0], val_x=stream[0].test_x, val_y=stream[0].test_y)
+    plan, learning = continual.EvaluationPlan(part="validation"), []
+    watching = Penalised(lambda model, calls: learning.append(model))
+    with pytest.raises(InputError, match="task 'two' has no validation examples"):
+        continual.learn(normed(), continual.from_tasks([first, stream[1]]), watching, evaluation=plan, batch_size=60)
+    assert len(learning) == 1
+
+
+@pytest.mark.parametrize("evaluation", ["all", {"tasks": "all"}, ""])
+def test_what_is_no_plan_of_evaluation_is_refused(stream, evaluation):
+    with pytest.raises(InputError, match="evaluation must be a varbnn"):
+        learned(stream, network(), evaluation=evaluation)
+
+
+@pytest.mark.parametrize("tasks", ["seen", "all"])
+@pytest.mark.parametrize("outputs", [2, 5])
+def test_a_network_with_other_outputs_than_the_stream_is_refused(stream, tasks, outputs):
+    model = nn.Linear(8, outputs)
+    with pytest.raises(InputError, match=rf"the model gives \(\d+, {outputs}\) .* own tasks has 3 outputs"):
+        learned(stream, model, strategy=Penalised(None), evaluation=continual.EvaluationPlan(tasks=tasks))
 
 
 # --- what other heads say ---

@@ -131,6 +131,34 @@ def test_of_many_tasks_some_have_a_curve_and_a_scale_says_which():
     assert (scale.get_ylabel(), labels(figure)) == ("task", [])
 
 
+def judged_when_new_and_at_the_end(tasks: int) -> torch.Tensor:
+    matrix, seldom = a_matrix(tasks), torch.full((tasks, tasks), torch.nan, dtype=torch.float64)
+    seldom.diagonal().copy_(matrix.diagonal())
+    seldom[-1] = matrix[-1]
+    return seldom
+
+
+@pytest.mark.parametrize("tasks", [4, 8, 25])
+def test_curves_of_tasks_that_were_judged_twice_join_both(tasks):
+    matrix = judged_when_new_and_at_the_end(tasks)
+    curves = plots.forgetting_curves(matrix).axes[0].lines
+    for curve in curves:
+        number = int(curve.get_xdata()[0]) - 1
+        expected = [[number + 1, tasks], [100 * float(matrix[number, number]), 100 * float(matrix[-1, number])]]
+        np.testing.assert_allclose(np.unique(curve.get_data(), axis=1), np.unique(expected, axis=1))
+        assert curve.get_marker() not in (None, "None")
+    assert int(curves[-1].get_xdata()[0]) == tasks  # the newest, of which there is but one point
+
+
+@pytest.mark.parametrize("tasks", [4, 25])
+def test_the_mean_of_tasks_that_were_judged_twice_joins_both(tasks):
+    matrix = judged_when_new_and_at_the_end(tasks)
+    (curve,) = plots.forgetting_curves(matrix, "mean").axes[0].lines
+    assert curve.get_xdata().tolist() == [1, tasks]
+    np.testing.assert_allclose(curve.get_ydata(), [100 * float(matrix[0, 0]), 100 * float(matrix[-1].mean())])
+    assert curve.get_marker() not in (None, "None")
+
+
 @pytest.mark.parametrize("show", ["mean", "age"])
 def test_curves_of_methods_have_a_line_for_each_and_a_band_of_their_runs(show):
     runs, one = some_runs(5), a_matrix(5, 9)
@@ -157,6 +185,11 @@ def test_entropy_is_read_from_a_history_or_given():
     assert figure.axes[0].lines[1].get_xdata().tolist() == [1, 2, 3]
     assert figure.axes[0].get_ylim() == (0, 1)
     assert plots.entropy_over_tasks(history, "loss").axes[0].get_ylabel() == "loss,\nnats per example"
+    kl = plots.entropy_over_tasks([{"kl": None}, {"kl": 0.5}], "kl").axes[0]
+    assert kl.get_ylabel() == "KL from fair coins,\nnats per weight"
+    assert kl.lines[0].get_xydata().tolist() == [[2, 0.5]]
+    below = plots.entropy_over_tasks([{"gain": -0.5}, {"gain": -0.1}], "gain").axes[0].get_ylim()
+    assert below[0] < -0.5 < -0.1 < below[1]
 
 
 def test_a_trade_off_has_a_point_for_every_setting():
@@ -172,6 +205,18 @@ def test_a_trade_off_has_a_point_for_every_setting():
     np.testing.assert_allclose(points, expected, rtol=1e-6)
     assert texts(figure.axes[0])[:3] == ["0.5", "1,000,000", "default"]
     assert {"ours", "theirs"} <= set(labels(figure))
+
+
+def test_what_is_written_beside_a_point_stays_within_the_axes():
+    low, high = [[0.8, None], [0.7, 0.8]], [[0.95, None], [0.6, 0.95]]
+    settings = {1e5: low, 300_000: high}
+    figure = plots.trade_off(dict.fromkeys("abcd", settings))
+    figure.canvas.draw()
+    inside = figure.axes[0].get_window_extent()
+    for text in figure.axes[0].texts:
+        box = text.get_window_extent()
+        assert inside.x0 <= box.x0 < box.x1 <= inside.x1
+        assert inside.y0 <= box.y0 < box.y1 <= inside.y1
 
 
 def test_the_line_of_no_forgetting_is_drawn_where_it_is_in_sight():
@@ -208,6 +253,7 @@ def test_the_line_of_no_forgetting_is_drawn_where_it_is_in_sight():
         (lambda: plots.entropy_over_tasks({}), "at least one number"),
         (lambda: plots.entropy_over_tasks({"a": []}), "at least one number"),
         (lambda: plots.entropy_over_tasks({"a": [{"loss": 1.0}]}), "history of 'a' has no 'entropy_bits', only loss"),
+        (lambda: plots.entropy_over_tasks([{"kl": torch.nan}], "kl"), "no finite 'kl'; a network of points has no"),
         (lambda: plots.trade_off({}), "at least one method"),
         (lambda: plots.trade_off({"a": {}}), "at least one setting"),
     ],

@@ -146,9 +146,12 @@ def test_all_scores_are_those_of_the_functions(tasks):
         (lambda r: forgetting(100 * r), "must lie in .0, 1., or be NaN, got .*; divide percentages by 100"),
         (lambda r: forgetting(-r), "must lie in"),
         (lambda r: backward_transfer(r * torch.inf), "must lie in .*got inf"),
-        (lambda r: average_accuracy(r, 4), "after must be one of 4 tasks, 0 … 3, or counted from the end, got 4"),
-        (lambda r: average_accuracy(r, -5), "after must be one of 4 tasks"),
-        (lambda r: average_accuracy(r, True), "after must be one of 4 tasks"),
+        (
+            lambda r: average_accuracy(r, 4),
+            "after must be a whole number from -4 to 3, one of 4 tasks .* from the end, got 4",
+        ),
+        (lambda r: average_accuracy(r, -5), "after must be a whole number"),
+        (lambda r: average_accuracy(r, True), "after must be a whole number"),
         (lambda r: last_accuracy(r, 5), "last must be a whole number from 1 to 4 .*, got 5"),
         (lambda r: last_accuracy(r, 3, after=1), "last must be a whole number from 1 to 2 .*, got 3"),
         (lambda r: last_accuracy(r, 0), "last must be a whole number from 1 to 4 .*, got 0"),
@@ -161,3 +164,9 @@ def test_all_scores_are_those_of_the_functions(tasks):
 def test_what_is_no_matrix_of_accuracies_is_refused(call, message):
     with pytest.raises(InputError, match=message):
         call(a_matrix(4) + 1e-3 - 1e-3)
+
+
+def test_the_task_learned_last_may_be_numpys_or_torchs_number():
+    r = [[0.9, None], [0.5, 0.7]]
+    for number in (np.int64(0), torch.tensor(0)):
+        assert average_accuracy(r, after=number) == average_accuracy(r, after=0) == 0.9

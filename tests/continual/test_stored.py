@@ -142,6 +142,17 @@ def test_a_prior_of_eight_bits_is_the_posterior_rounded_and_is_what_is_judged():
     assert strategy.bytes_kept() == 8 * 16 + 16 * 3 + 2 * 8
 
 
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+@pytest.mark.parametrize("grid", ["mean", "natural"])
+@pytest.mark.parametrize("bits", [1, 2, 8])
+def test_a_layer_without_weights_is_stored_too(bits, grid, tmp_path):
+    model = vb.binarize(nn.Sequential(nn.Linear(0, 4, bias=False), nn.Linear(4, 2, bias=False)))
+    continual.store(model, bits, grid).save(tmp_path / "kept.pt")
+    empty, other = continual.StoredPosterior.load(tmp_path / "kept.pt").beliefs()
+    assert empty.shape == (4, 0)
+    assert other.shape == (2, 4)
+
+
 @pytest.mark.parametrize("grid", ["mean", "natural"])
 @pytest.mark.parametrize("bits", [1, 2, 8])
 def test_fair_coins_stay_fair(bits, grid):

@@ -239,7 +239,7 @@ def test_what_is_kept_is_reported(name):
     binary_weights = 8 * 16 + 16 * 4
     inputs = 60 * (8 * 4 + 8)
     expected = {
-        "FineTune": [0, 0, 0],
+        "FineTune": [2 * 4 * weights + 4 * len(list(model.parameters()))] * 3,  # two moments, and a count for each
         "PosteriorAsPrior": [0, *2 * [binary_weights + 2 * 8]],
         "Joint": [0, inputs, 2 * inputs],
         "EWC": [2 * 4 * weights * tasks for tasks in (1, 2, 3)],
@@ -430,9 +430,44 @@ def test_springs_refuse_what_is_out_of_range(options):
         continual.EWC(adam, **options)
 
 
-def test_a_gamma_beyond_one_is_refused():
+@pytest.mark.parametrize("gamma", [1.1, -0.1, math.nan, "a"])
+def test_a_gamma_that_is_no_share_is_refused(gamma):
     with pytest.raises(InputError, match="gamma"):
-        continual.OnlineEWC(adam, gamma=1.1)
+        continual.OnlineEWC(adam, gamma=gamma)
+
+
+def test_springs_of_a_layer_that_was_frozen_for_a_task_hold_on(monkeypatch):
+    strategy = continual.OnlineEWC(adam, strength=2.0, gamma=0.5)
+    tasks = [
+        (importance(a=8.0, b=4.0), importance(a=1.0, b=1.0)),
+        (importance(b=3.0, c=1.0), importance(b=2.0, c=2.0)),
+        (importance(a=1.0, b=1.0), importance(a=3.0, b=3.0)),
+    ]
+    found = iter(tasks)
+    monkeypatch.setattr(strategy, "_measured", lambda model, task: next(found))
+    for number in range(2):
+        strategy.end(nn.Module(), some_task(), number)
+    ((stiff, places),) = strategy._springs
+    assert (stiff, places) == (importance(a=4.0, b=5.0, c=1.0), importance(a=1.0, b=2.0, c=2.0))
+    strategy.end(nn.Module(), some_task(), 2)
+    ((stiff, places),) = strategy._springs
+    assert (stiff, places) == (importance(a=3.0, b=3.5, c=0.5), importance(a=3.0, b=3.0, c=2.0))
+
+
+@pytest.mark.parametrize("kind", [continual.EWC, continual.OnlineEWC])
+def test_a_layer_may_be_frozen_for_a_task(kind):
+    def optimizer(model, task):
+        model[0].requires_grad_(task.name != "b")
+        return torch.optim.Adam(model.parameters())
+
+    stream = continual.from_tasks([some_task(name, number) for number, name in enumerate("abc")])
+    model = nn.Sequential(nn.Linear(8, 4), nn.Linear(4, 3))
+    continual.learn(model, stream, kind(optimizer, examples=5), progress=False)
+
+
+def test_a_network_of_which_nothing_learns_has_no_fisher_information():
+    with pytest.raises(InputError, match="Linear has no parameter that learns"):
+        fisher_diagonal(nn.Linear(2, 2).requires_grad_(False), torch.zeros(3, 2))
 
 
 # --- mean-field Gaussians ---
@@ -527,12 +562,40 @@ def test_replay_mixes_the_share_that_was_asked_for():
     coreset.add(stream[0])
     found = replay.examples(stream[1], 1, 4)
     kept_x, kept_y = coreset.of(0)
-    assert torch.equal(found.x, torch.cat([stream[1].train_x, *[kept_x] * 3, kept_x[:2]]))
-    assert torch.equal(found.y, torch.cat([stream[1].train_y, *[kept_y] * 3, kept_y[:2]]))
+    assert torch.equal(found.x[:60], stream[1].train_x)
+    assert torch.equal(found.y[:60], stream[1].train_y)
+    which = (found.x[60:, None] == kept_x).all(-1)
+    assert sorted(which.sum(0).tolist()) == [3, 3, 3, 3, 4, 4]
+    assert torch.equal(found.y[60:], kept_y[which.int().argmax(1)])
     assert torch.equal(found.heads[:60], torch.tensor([[False, False, True, True]]).expand(60, 4))
     assert torch.equal(found.heads[60:], torch.tensor([[True, True, False, False]]).expand(20, 4))
     once = continual.Replay(continual.FineTune(adam), coreset, share=None).examples(stream[1], 1, 4)
     assert len(once.y) == 66
+
+
+@pytest.mark.parametrize("size", [7, 25, 60])  # everything is repeated, some of it is drawn
+def test_replay_learns_as_much_of_every_earlier_task(size):
+    stream = continual.from_tasks([some_task(f"task {n}", n) for n in range(5)])
+    coreset = continual.Coreset(size, "random")
+    replay = continual.Replay(continual.FineTune(adam), coreset)
+    for number in range(4):
+        coreset.add(stream[number])
+    found = replay.examples(stream[4], 4, 3)
+    again = found.x[60:]
+    counts = [[int((again == row).all(1).sum()) for row in coreset.of(number)[0]] for number in range(4)]
+    assert [sum(own) for own in counts] == [15] * 4
+    assert max(max(own) - min(own) for own in counts) <= 1
+    assert torch.equal(replay.examples(stream[4], 4, 3).x, found.x)  # as a run that goes on asks again
+
+
+def test_replay_of_more_than_its_share_forgets_no_task():
+    """Of digits learned two by two, what is stored of the later ones used to be passed over."""
+    stream = continual.split(vb.data.load("digits"), scenario="class")
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(64, 100), nn.ReLU(), nn.Linear(100, 10))
+    replay = continual.Replay(continual.FineTune(adam), continual.Coreset(200, "random"))
+    result = continual.learn(model, stream, replay, epochs=5, progress=False)
+    assert float(result.accuracy["task"][-1].min()) > 0.3
 
 
 def test_replay_remembers_what_fine_tuning_forgets():
@@ -606,6 +669,11 @@ def test_a_reminder_is_the_loop_people_write():
     same(reminded.state_dict(), expected.state_dict())
 
 
+def test_a_reminder_of_one_example_is_refused_where_batch_norm_needs_more():
+    with pytest.raises(InputError, match="a batch of 1 has no variance"):
+        go(reminding(continual.Coreset(1, "random")), binary(), epochs=1)
+
+
 def test_both_kinds_of_remembering_share_one_coreset():
     coreset = continual.Coreset(15, "random", withhold=True)
     strategy = reminding(coreset, continual.Replay(continual.PosteriorAsPrior(bayes), coreset))
@@ -621,7 +689,13 @@ def test_a_used_coreset_is_refused():
         go(continual.Replay(continual.FineTune(adam), coreset), points(), epochs=1)
 
 
-@pytest.mark.parametrize("share", [0.0, 1.0, -0.5])
+@pytest.mark.parametrize(("strategy", "coreset"), [(adam, continual.Coreset(5)), (continual.FineTune(adam), 5)])
+def test_what_is_no_strategy_or_no_coreset_is_refused(strategy, coreset):
+    with pytest.raises(InputError, match=r"Replay needs a varbnn.continual.(Strategy|Coreset), got"):
+        continual.Replay(strategy, coreset)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, -0.5, "a", math.nan])
 def test_a_share_out_of_range_is_refused(share):
     with pytest.raises(InputError, match="share"):
         continual.Replay(continual.FineTune(adam), continual.Coreset(5), share=share)
@@ -659,6 +733,41 @@ def test_a_coreset_larger_than_a_task_is_refused_before_the_task_is_learned(with
     with pytest.raises(InputError, match="too few for a coreset of 61"):
         continual.learn(model, continual.from_tasks([task]), replay, progress=False)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_the_prior_that_a_kept_optimizer_carries_is_counted():
+    def following(model, task):
+        return vb.optim.FollowingPrior(model.parameters(), lr=1.0, window=1e4, settling=1e3, batch_size=20)
+
+    torch.manual_seed(0)
+    model = vb.binarize(nn.Linear(8, 4, bias=False))
+    result = go(continual.FineTune(following, keep=True), model)
+    assert [row["bytes_kept"] for row in result.history] == [4 * 8 * 4] * 3
+    assert [row["bytes_kept"] for row in go(continual.FineTune(adam), points()).history] == [0] * 3
+
+
+def test_a_frozen_layer_has_a_prior_too():
+    """The factory of docs/continual.md gives the optimizer every belief, frozen or not."""
+
+    def beliefs(model, task, prior):
+        own = [p for p in model.parameters() if vb.posteriors.belief_of(p) is not None]
+        return vb.optim.BayesBiNN(own, lr=0.05, dataset_size=len(task), prior=prior)
+
+    torch.manual_seed(0)
+    model = vb.binarize(nn.Sequential(nn.Linear(8, 8, bias=False), nn.Tanh(), nn.Linear(8, 4, bias=False)))
+    model[0].requires_grad_(False)
+    before = [p.clone() for p in model.parameters()]
+    go(continual.PosteriorAsPrior(beliefs), model)
+    assert [torch.equal(*pair) for pair in zip(before, model.parameters(), strict=True)] == [True, False]
+
+
+def test_beliefs_that_cannot_be_rounded_are_refused_before_they_are_learned():
+    torch.manual_seed(0)
+    model, began = vb.binarize(nn.Linear(8, 4), vb.posteriors.Gaussian()), []
+    rounding = continual.PosteriorAsPrior(lambda *given: began.append(given), bits=8)
+    with pytest.raises(InputError, match="only natural parameters can be stored"):
+        go(rounding, model)
+    assert not began
 
 
 @pytest.mark.parametrize("kind", ["forgotten", "points"])

@@ -108,7 +108,7 @@ def forgetting_curves(
         accuracy: a matrix, or several by the method's name.
         show: ``"each"``: of every task from when it was learned, a panel for every method. ``"mean"``: of all tasks
             seen so far, a line for every method. ``"age"``: of every task at the end of the stream, over how many
-            tasks came after it. The bands are a standard deviation of several runs.
+            tasks came after it. The bands are a standard deviation of several runs. Lines join what was measured.
         tasks: their names, in order, for ``"each"``.
         ax: draw here; for ``"each"`` one for every method.
 
@@ -162,7 +162,10 @@ def _each_task(named: Mapping[str, Tensor], tasks: Sequence[str] | None, ax: Any
             if size > LABELLED:
                 look = dict(color=scale.to_rgba(number + 1), linewidth=1.2)
             curve = mean[number:, number].numpy()
-            panel.plot(places[number:], curve, **{"markersize": 4, **look}, label=names[number])
+            known = np.isfinite(curve)
+            if known.sum() <= 2:  # a task that was judged at first and at last, or the newest
+                look = {"marker": ".", **look}
+            panel.plot(places[number:][known], curve[known], **{"markersize": 4, **look}, label=names[number])
         panel.set_title(title)
         tidy(panel)
     label_outer(panels, columns, "tasks learned", "accuracy, %")

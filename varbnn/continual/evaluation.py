@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from varbnn.checks import whole_number
-from varbnn.continual.strategies import Strategy, heads_of
+from varbnn.continual.strategies import Strategy, heads_of, outputs_of
 from varbnn.continual.streams import Stream, Task
 from varbnn.errors import InputError, VarbnnWarning
 from varbnn.nn.batchnorm import batchnorms
@@ -53,10 +54,10 @@ class EvaluationPlan:
     tasks: Literal["seen", "newest", "all"] = "seen"
 
     def __post_init__(self) -> None:
-        given = (self.batchnorm,) if isinstance(self.batchnorm, str) else tuple(self.batchnorm)
-        object.__setattr__(self, "batchnorm", given)
-        if not given or not set(given) <= set(PROTOCOLS):
+        given: Any = (self.batchnorm,) if isinstance(self.batchnorm, str) else self.batchnorm
+        if not isinstance(given, Collection) or not given or any(name not in PROTOCOLS for name in given):
             raise InputError(f"batchnorm must be some of {PROTOCOLS}, got {self.batchnorm!r}")
+        object.__setattr__(self, "batchnorm", tuple(given))
         if self.part not in ("test", "validation") or self.tasks not in ("seen", "newest", "all"):
             raise InputError(
                 "part must be 'test' or 'validation' and tasks 'seen', 'newest' or 'all', got "
@@ -84,7 +85,7 @@ class Result:
             was not measured. NLL in nats per example.
         history: one row per task learned: loss, seconds and bytes_kept; with binary layers the entropy in bits per
             weight, in the mean (entropy_bits) and of the layer that has least (fullest_bits), the saturated share, the
-            divergence from fair coins (kl) and the flips.
+            divergence from fair coins (kl, in nats per weight; NaN of points) and the flips.
         untrained: by protocol, T float64: accuracy before the first task; with ``EvaluationPlan(tasks="all")``.
     """
 
@@ -111,12 +112,12 @@ class Result:
             "stream": self.stream,
             "size": self.size,
             "tasks": self.tasks,
-            "history": [dict(row) for row in self.history],
-            "untrained": {protocol: own.tolist() for protocol, own in self.untrained.items()},
+            "history": [{key: _or_none(value) for key, value in row.items()} for row in self.history],
+            "untrained": {protocol: list(map(_or_none, own.tolist())) for protocol, own in self.untrained.items()},
         }
         for name in MEASURES:
             content[name] = {
-                protocol: [[None if value != value else value for value in row] for row in matrix.tolist()]
+                protocol: [list(map(_or_none, row)) for row in matrix.tolist()]
                 for protocol, matrix in getattr(self, name).items()
             }
         return content
@@ -124,14 +125,23 @@ class Result:
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Result:
         """The inverse of `as_dict`."""
-        result = cls(content["stream"], content["size"], list(content["tasks"]), history=list(content["history"]))
+        history = [{key: _or_nan(value) for key, value in row.items()} for row in content["history"]]
+        result = cls(content["stream"], content["size"], list(content["tasks"]), history=history)
         for protocol, row in content.get("untrained", {}).items():
-            result.untrained[protocol] = torch.tensor(row, dtype=torch.float64)
+            result.untrained[protocol] = torch.tensor(list(map(_or_nan, row)), dtype=torch.float64)
         for name in MEASURES:
             for protocol, rows in content[name].items():
-                values = [[torch.nan if value is None else value for value in row] for row in rows]
+                values = [list(map(_or_nan, row)) for row in rows]
                 getattr(result, name)[protocol] = torch.tensor(values, dtype=torch.float64)
         return result
+
+
+def _or_none(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def judge(
@@ -169,10 +179,24 @@ def judge(
 
 
 def judge_untrained(model: nn.Module, stream: Stream, evaluation: EvaluationPlan, seed: int, result: Result) -> None:
-    """Measure `model` on every task before it has learned any; ``"newest"`` is the first."""
-    found = Result(stream.name, len(stream))
-    judge(model, Strategy(), stream, stream[0], 0, evaluation, seed, found)
+    """Measure `model` on every task before it has learned any; ``"newest"`` is the first.
+
+    Raises:
+        InputError: it has not as many outputs as the stream.
+    """
+    found, first = Result(stream.name, len(stream)), stream[0]
+    require_outputs((1, outputs_of(model, first)), 1, stream)
+    judge(model, Strategy(), stream, first, 0, evaluation, seed, found)
     result.untrained = {protocol: matrix[0].clone() for protocol, matrix in found.accuracy.items()}
+
+
+def require_outputs(shape: Sequence[int], count: int, stream: Stream) -> None:
+    """Raise InputError unless `shape` is that of logits for so many inputs from `stream`."""
+    if tuple(shape) != (count, stream.outputs):
+        raise InputError(
+            f"the model gives {tuple(shape)} for {count} input{'s' if count > 1 else ''}, but {stream.name} has "
+            f"{stream.outputs} outputs; give the network as many"
+        )
 
 
 def examples_to_judge(task: Task, part: str) -> tuple[Tensor, Tensor]:

@@ -43,7 +43,7 @@ def fisher_diagonal(
         By the name of the parameter.
 
     Raises:
-        InputError: no example.
+        InputError: no example, a model of which every parameter is frozen.
 
     Source: Kirkpatrick et al. 2017; that labels belong to the model, and what the empirical form costs, Martens 2014.
 
@@ -54,6 +54,11 @@ def fisher_diagonal(
     if not len(x):
         raise InputError("the Fisher information needs at least one example, got none")
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if not parameters:
+        raise InputError(
+            f"{type(model).__name__} has no parameter that learns, so none has Fisher information; call "
+            "requires_grad_(True) on those that shall"
+        )
     total = {name: torch.zeros_like(p) for name, p in parameters.items()}
     device = device_of(model)
     with evaluating(model), torch.enable_grad():
@@ -215,14 +220,14 @@ class OnlineEWC(_Springs):
         gamma: float = 1.0,
     ) -> None:
         super().__init__(optimizer, strength, examples, labels)
-        if not 0 <= gamma <= 1:
-            raise InputError(f"gamma must be in [0, 1], got {gamma!r}")
-        self.gamma = gamma
+        self.gamma = finite_number("gamma", gamma, least=0, most=1)
 
     def describe(self) -> dict[str, Any]:
         return {**super().describe(), "gamma": self.gamma}
 
     def _joined(self, importance: Tensors, places: Tensors) -> list[tuple[Tensors, Tensors]]:
-        for before, _ in self._springs:
-            importance = {name: self.gamma * before[name] + new for name, new in importance.items()}
+        for before, earlier in self._springs:
+            held = {name: self.gamma * old.to(places.get(name, old).device) for name, old in before.items()}
+            importance = {**held, **{name: held.get(name, 0) + new for name, new in importance.items()}}
+            places = {**earlier, **places}  # what was frozen is held where it was
         return [(importance, places)]

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from varbnn import saving
-from varbnn.continual.evaluation import EvaluationPlan, Result, judge, judge_untrained
+from varbnn.continual.evaluation import EvaluationPlan, Result, examples_to_judge, judge, judge_untrained
 from varbnn.continual.run import Plan, Run, Schedule
 from varbnn.continual.state import Saver, load, require_memory, settings_of
 from varbnn.continual.strategies import Strategy
@@ -41,7 +41,8 @@ def learn(
         stream: see `varbnn.continual.permuted`, `rotated`, `split` and `from_tasks`.
         strategy: what is done about forgetting.
         epochs: passes over the examples of each task.
-        batch_size: examples per step.
+        batch_size: examples per step, nearly: an epoch is cut into as many equal steps as come closest, so that none is
+            left with few examples (149 by 100 is one step of 149, 151 are two of 76 and 75).
         num_samples: draws per step, whose gradients are averaged.
         schedule: (optimizer, steps of the task) → torch scheduler, stepped after every batch; for every task anew.
         evaluation: what is measured; `EvaluationPlan()` when absent.
@@ -56,9 +57,9 @@ def learn(
         Accuracy, NLL and ECE on every task after every task, and the state of the posterior over time.
 
     Raises:
-        InputError: a number out of range, a task without examples or with labels that the network has no output for,
-            NaN on the way; the model keeps its last good step. With `checkpoint`, a strategy of one's own that does
-            not say in `state_dict` what it remembers.
+        InputError: a number out of range, a task without examples or with labels that the network has no output for, or
+            without the part that is asked for; NaN on the way; the model keeps its last good step. With `checkpoint`, a
+            strategy of one's own that does not say in `state_dict` what it remembers.
         CheckpointError: `checkpoint` cannot be read or written, or belongs to a run with other settings.
 
     >>> import varbnn as vb
@@ -71,8 +72,8 @@ def learn(
     >>> result.accuracy["task"].shape
     torch.Size([2, 2])
     """
-    evaluation = evaluation or EvaluationPlan()
-    _require(stream, strategy, checkpoint_every)
+    evaluation = EvaluationPlan() if evaluation is None else evaluation
+    _require(stream, strategy, evaluation, checkpoint_every)
     if schedule is not None and strategy.keep:
         raise InputError("a schedule ends with its task, but the strategy keeps one optimizer for all; give only one")
     plan = Plan(epochs, batch_size, num_samples, seed, schedule)
@@ -91,6 +92,9 @@ def learn(
     saver = Saver(path, run, settings, checkpoint_every)
     with progress_bar(progress, total=len(stream), initial=run.number, desc=stream.name, unit="task") as bar:
         while run.number < len(stream):
+            run.begin_task()
+            assert run.task is not None
+            examples_to_judge(run.task, evaluation.part)  # before it is learned: raises where there are none
             task = run.learn_task(saver.now_and_then, lambda epoch, loss: _under_way(bar, epoch, epochs, loss))
             judge(model, strategy, stream, task, run.number, evaluation, seed, run.result)
             run.end_task()
@@ -99,13 +103,16 @@ def learn(
     return run.result
 
 
-def _require(stream: object, strategy: object, checkpoint_every: object) -> None:
+def _require(stream: object, strategy: object, evaluation: object, checkpoint_every: object) -> None:
     if not isinstance(stream, Stream):
         given = f"got {type(stream).__name__}; make one of your tasks with varbnn.continual.from_tasks"
         raise InputError(f"stream must be a varbnn.continual.Stream, {given}")
     if not isinstance(strategy, Strategy):
         given = f"got {type(strategy).__name__}; give an optimizer factory to FineTune or PosteriorAsPrior"
         raise InputError(f"strategy must be a varbnn.continual.Strategy, {given}")
+    if not isinstance(evaluation, EvaluationPlan):
+        given = f'got {evaluation!r}; say EvaluationPlan(tasks="all")'
+        raise InputError(f"evaluation must be a varbnn.continual.EvaluationPlan, {given}")
     if isinstance(checkpoint_every, bool) or not isinstance(checkpoint_every, int | float) or not checkpoint_every >= 0:
         raise InputError(f"checkpoint_every must be a number of seconds ≥ 0, got {checkpoint_every!r}")
 

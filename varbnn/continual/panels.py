@@ -62,7 +62,9 @@ def looks() -> Iterator[dict[str, Any]]:
 
 
 def line(panel: Any, x: np.ndarray, y: Tensor, name: str, look: Mapping[str, Any]) -> None:
-    """The mean of the runs, S×T; with a band of a standard deviation where there are several."""
+    """The mean of the runs, S×T, where it was measured; with a band of a standard deviation where there are several."""
+    known = y.mean(0).isfinite()
+    x, y = x[known.numpy()], y[:, known]
     mean = y.mean(0).numpy()
     look = {**look, "marker": look["marker"] if len(x) <= 20 else None}  # more would hide the line
     panel.plot(x, mean, linewidth=1.6, markersize=4, label=name, **look)

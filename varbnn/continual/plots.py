@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = ["entropy_over_tasks", "forgetting_curves", "heat_map", "trade_off"]
 
-History = Sequence[Mapping[str, float]]
+History = Sequence[Mapping[str, float | None]]
+
+LABELS = {**AXIS_LABELS, "kl": "KL from fair coins, nats per weight"}
 
 CORNERS: tuple[dict[str, Any], ...] = (
     {"xytext": (5, 4)},
@@ -52,7 +54,7 @@ def entropy_over_tasks(
         ax: draw here.
 
     Raises:
-        InputError: nothing to draw, a history without that quantity.
+        InputError: nothing to draw, a history without that quantity or where it is no number.
 
     >>> entropy_over_tasks([{"entropy_bits": 0.9}, {"entropy_bits": 0.7}]).axes[0].get_xlabel()
     'tasks learned'
@@ -63,11 +65,14 @@ def entropy_over_tasks(
     figure, (panel,) = new_panels(ax, 1, figsize=(5.6, 3.2))
     for (name, rows), look in zip(named.items(), looks(), strict=False):
         heights = torch.tensor([[_number(row, key, name) for row in rows]], dtype=torch.float64)
+        if not bool(heights.isfinite().any()):
+            whose = f" of {name!r}" if name else ""
+            raise InputError(f"the history{whose} has no finite {key!r}; a network of points has no entropy and no kl")
         line(panel, np.arange(1, len(rows) + 1), heights, name, look)
-    panel.set(xlabel="tasks learned", ylabel=AXIS_LABELS.get(key, key).replace(", ", ",\n"))
+    panel.set(xlabel="tasks learned", ylabel=LABELS.get(key, key).replace(", ", ",\n"))
     tidy(panel)
     top = 1.0 if key in ("entropy_bits", "saturated") else None
-    panel.set_ylim(0, top)
+    panel.set_ylim(0 if panel.dataLim.ymin >= 0 else None, top)
     fitted_legend(panel, own=ax is None)
     return figure
 
@@ -109,7 +114,8 @@ def trade_off(
         for place, value in zip(zip(x, y, strict=True), settings, strict=True):
             style = dict(textcoords="offset points", fontsize=8, color=look["color"], **corner)
             panel.annotate(_written(value), place, **style)
-    panel.margins(0.12)
+    longest = max(len(_written(value)) for settings in accuracy.values() for value in settings)
+    panel.margins(x=0.08 + 0.02 * longest, y=0.12)  # what is written beside a point stays inside
     _no_forgetting(panel)
     panel.set(xlabel="accuracy on new tasks, %", ylabel="accuracy on all tasks at the end, %")
     panel.grid(color="#E5E5E5", linewidth=0.8)
@@ -118,12 +124,13 @@ def trade_off(
     return figure
 
 
-def _number(row: Mapping[str, float] | float, key: str, name: str) -> float:
+def _number(row: Mapping[str, float | None] | float, key: str, name: str) -> float:
     if not isinstance(row, Mapping):
         return float(row)
     if key not in row:
         raise InputError(f"the history{f' of {name!r}' if name else ''} has no {key!r}, only {', '.join(row)}")
-    return float(row[key])
+    value = row[key]
+    return torch.nan if value is None else float(value)  # None, as in JSON
 
 
 def _deviations(axis: Sequence[Tensor]) -> list[float] | None:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from varbnn.checks import finite_number
 from varbnn.continual.coresets import Coreset
 from varbnn.continual.evaluation import seed_of
 from varbnn.continual.mixing import together
@@ -25,6 +26,12 @@ class _Remembering(Strategy):
     """Another strategy, and a coreset that grows by each task that was learned."""
 
     def __init__(self, strategy: Strategy, coreset: Coreset) -> None:
+        for given, kind in ((strategy, Strategy), (coreset, Coreset)):
+            if not isinstance(given, kind):
+                raise InputError(
+                    f"{type(self).__name__} needs a varbnn.continual.{kind.__name__}, got {type(given).__name__}; call "
+                    "it as Replay(FineTune(optimizer), Coreset(200))"
+                )
         self.strategy, self.coreset, self.keep = strategy, coreset, strategy.keep
 
     def describe(self) -> dict[str, Any]:
@@ -98,7 +105,8 @@ class Replay(_Remembering):
             the examples and the posterior.
         coreset: what is stored; a new one for every run.
         share: of the examples learned in an epoch that are stored ones, in (0, 1): few are repeated until they are so
-            many. An epoch is then 1 / (1 - share) as long. None learns each once per epoch.
+            many; of more, so many are drawn for every new task, by the coreset's seed; all earlier tasks get equal
+            parts. An epoch is then 1 / (1 - share) as long. None learns each stored example once per epoch.
 
     Raises:
         InputError: a share out of range, a coreset that was used already.
@@ -116,11 +124,11 @@ class Replay(_Remembering):
 
     def __init__(self, strategy: Strategy, coreset: Coreset, share: float | None = 0.5) -> None:
         super().__init__(strategy, coreset)
-        if share is not None and not 0 < share < 1:
+        self.share = None if share is None else finite_number("share", share)
+        if self.share is not None and not 0 < self.share < 1:
             raise InputError(
                 f"share must be between 0 and 1, or None to learn every stored example once, got {share!r}"
             )
-        self.share = share
 
     def describe(self) -> dict[str, Any]:
         return {**super().describe(), "share": self.share}
@@ -132,10 +140,19 @@ class Replay(_Remembering):
         kept = self._kept(outputs)
         if self.share is not None:
             wanted = max(1, round(len(new.y) * self.share / (1 - self.share)))
-            repeated = torch.arange(wanted) % len(kept.y)
-            heads = None if kept.heads is None else kept.heads[repeated]
-            kept = Examples(kept.x[repeated], kept.y[repeated], heads)
+            chosen = self._in_turn(number)
+            chosen = chosen[torch.arange(wanted) % len(chosen)]
+            heads = None if kept.heads is None else kept.heads[chosen]
+            kept = Examples(kept.x[chosen], kept.y[chosen], heads)
         return together([new, kept], outputs)
+
+    def _in_turn(self, number: int) -> Tensor:
+        """Indices of all that is stored: one example of every task, a second of every task, and so on."""
+        tasks, size = len(self.coreset.classes), self.coreset.size
+        generator = torch.Generator().manual_seed(seed_of(self.coreset.seed, number))
+        first = size * torch.randperm(tasks, generator=generator)  # of each task, which come one after the other
+        orders = torch.stack([torch.randperm(size, generator=generator) for _ in range(tasks)], dim=1)
+        return (first + orders).flatten()
 
 
 class Rehearsal(_Remembering):

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from varbnn.checks import whole_number
-from varbnn.continual.evaluation import Result, seed_of
+from varbnn.continual.evaluation import Result, require_outputs, seed_of
 from varbnn.continual.strategies import Examples, Strategy
 from varbnn.continual.streams import Stream, Task
 from varbnn.continual.tasks import require_several
 from varbnn.errors import InputError
 from varbnn.nn import binary_layers
-from varbnn.nn.batchnorm import device_of
+from varbnn.nn.batchnorm import batchnorms, device_of, forward_with_variance
 from varbnn.nn.flips import packed_modes
 from varbnn.nn.health import health_since
 from varbnn.optim.belonging import advance, require_own
@@ -115,14 +117,25 @@ class Run:
         if heads is not None:
             heads = (heads if len(heads) == 1 else heads[part]).to(device)
         optimizer.zero_grad()
+        with restored_on_error(batchnorms(self.model)) as norms:
+            loss = self.gradients(x, y, heads)
+            if not all(bool(b.isfinite().all()) for norm in norms for b in norm.buffers(recurse=False)):
+                raise InputError(
+                    f"what a batch norm sees of task {self.number}, or its square, is too large for its running "
+                    "statistics: standardise the inputs, or normalise earlier in the network; the model is as the step "
+                    "before left it"
+                )
+        optimizer.step()
+        if self.scheduler is not None:
+            advance(self.scheduler, loss)
+        return loss
+
+    def gradients(self, x: Tensor, y: Tensor, heads: Tensor | None) -> float:
+        """Those of the mean loss of the draws and of the penalty; the former."""
         total = 0.0
         for _ in range(self.plan.num_samples):
-            logits = self.model(x.clone())  # it may write into it, and the next draw needs it
-            if logits.shape != (len(x), self.stream.outputs):
-                raise InputError(
-                    f"the model gives {tuple(logits.shape)} for {len(x)} inputs, but {self.stream.name} has "
-                    f"{self.stream.outputs} outputs; give the network as many"
-                )
+            logits = forward_with_variance(self.model, x.clone())  # it may write into it, and the next draw needs it
+            require_outputs(logits.shape, len(x), self.stream)
             if heads is not None:
                 logits = logits.masked_fill(~heads, -math.inf)
             loss = F.cross_entropy(logits, y)
@@ -131,16 +144,14 @@ class Run:
         penalty = self.strategy.penalty(self.model)
         held = 0.0
         if isinstance(penalty, Tensor):
-            penalty.backward()
             held = penalty.item()
+            if penalty.requires_grad:  # not where all it holds is frozen
+                penalty.backward()
         if not math.isfinite(total + held):
             raise InputError(
                 f"the loss of task {self.number} became {total + held} in epoch {self.place.epoch + 1}: take a smaller "
                 "learning rate; the model is as the step before left it"
             )
-        optimizer.step()
-        if self.scheduler is not None:
-            advance(self.scheduler, total)
         return total
 
     def end_task(self) -> None:
@@ -157,6 +168,20 @@ class Run:
         self.result.history.append(row)
         self.number, self.place = self.number + 1, Place()
         self.task = self.optimizer = self.scheduler = self.examples = None
+
+
+@contextmanager
+def restored_on_error(layers: list[_BatchNorm]) -> Iterator[list[_BatchNorm]]:
+    """Put the batch-norm statistics of `layers` back where what is done with them fails."""
+    before = [{name: buffer.clone() for name, buffer in layer.named_buffers(recurse=False)} for layer in layers]
+    try:
+        yield layers
+    except BaseException:
+        with torch.no_grad():
+            for layer, buffers in zip(layers, before, strict=True):
+                for name, buffer in buffers.items():
+                    getattr(layer, name).copy_(buffer)
+        raise
 
 
 def steps(examples: Examples, batch_size: int) -> int:

@@ -230,9 +230,8 @@ def _checked(accuracy: Matrix, after: int) -> tuple[Tensor, int]:
     """The matrix, and the task learned last, counted from 0."""
     matrix = as_matrix(accuracy)
     tasks = len(matrix)
-    if isinstance(after, bool) or not isinstance(after, int) or not -tasks <= after < tasks:
-        raise InputError(f"after must be one of {tasks} tasks, 0 … {tasks - 1}, or counted from the end, got {after!r}")
-    return matrix, after % tasks
+    note = f", one of {tasks} tasks counted from 0 or from the end"
+    return matrix, whole_number("after", after, -tasks, tasks - 1, note=note) % tasks
 
 
 def _mean(values: Tensor) -> float:

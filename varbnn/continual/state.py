@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,10 @@ from varbnn.continual.run import Run
 from varbnn.continual.strategies import Strategy
 from varbnn.continual.streams import Stream
 from varbnn.errors import CheckpointError, InputError
+from varbnn.nn import binary_layers
 
 Settings = dict[str, Any]
+ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # of a function in a posterior of one's own: another one in every process
 KEYS = {"settings", "number", "place", "result", "model", "modes", "strategy", "rng"}
 
 
@@ -32,6 +35,8 @@ def settings_of(
         "stream": stream.settings,
         "strategy": _plain(strategy.describe()),
         "parameters": shapes,
+        "modules": {name: type(module).__name__ for name, module in model.named_modules()},
+        "posteriors": {name: ADDRESS.sub("", repr(layer.posterior)) for name, layer in binary_layers(model)},
         "evaluation": judged,
         **plan,
     }

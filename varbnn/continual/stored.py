@@ -134,7 +134,8 @@ def store(model: nn.Module, bits: int = 8, grid: Grid = "mean") -> StoredPosteri
             raise InputError("a belief has NaN or infinite entries; look at varbnn.health(model)")
         if grid == "mean":
             value = value.tanh().clamp(-SURE, SURE)
-        scale = float(value.abs().mean() if bits == 1 else value.abs().max())
+        sizes = value.abs() if value.numel() else torch.zeros(1)
+        scale = float(sizes.mean() if bits == 1 else sizes.max())
         top, step = _top(bits), (scale or 1.0) / _top(bits)
         levels = torch.where(value >= 0, 1.0, -1.0) if bits == 1 else (value / step).round().clamp(-top, top)
         scales.append(scale)

@@ -140,7 +140,7 @@ class FineTune(Strategy):
 
     Args:
         optimizer: (model, task) → optimizer.
-        keep: one optimizer for the whole stream, instead of a new one for every task.
+        keep: one optimizer for the whole stream, instead of a new one for every task. `bytes_kept` counts its state.
     """
 
     def __init__(self, optimizer: Callable[[nn.Module, Task], torch.optim.Optimizer], keep: bool = False) -> None:
@@ -164,6 +164,10 @@ class FineTune(Strategy):
             self._saved = None  # another run with this strategy starts from nothing
         return self._kept
 
+    def bytes_kept(self) -> int:
+        held = () if self._kept is None else self._kept.state.values()
+        return sum(value.nbytes for state in held for value in state.values() if isinstance(value, Tensor))
+
     def state_dict(self) -> dict[str, Any]:
         return {} if self._kept is None else {"optimizer": self._kept.state_dict()}
 
@@ -178,7 +182,7 @@ class PosteriorAsPrior(Strategy):
     Args:
         optimizer: (model, task, prior) → optimizer, such as ``BayesBiNN(model.parameters(), lr,
             dataset_size=len(task), prior=prior)``. The prior is 0, fair coins, for the first task and
-            `varbnn.as_prior(model)` for the others.
+            `varbnn.as_prior(model)` for the others: a tensor for every belief, so give the optimizer frozen ones too.
         strength: the posterior is raised to this power before it becomes a prior (`Posterior.raised`), which multiplies
             the λ of a coin: above 1 remembers more, below 1 forgets; 1 is Bayes.
         bits: what is carried from one task to the next is rounded to so many per weight (see `varbnn.continual.store`):
@@ -204,12 +208,13 @@ class PosteriorAsPrior(Strategy):
         return {**super().describe(), "strength": self.strength, "bits": self.bits}
 
     def begin(self, model: nn.Module, task: Task, number: int) -> torch.optim.Optimizer:
+        rounded = None if self.bits is None else store(model, self.bits)  # raises where it cannot, before it learns
         if number == 0:
             self._size = 0
             return self.optimizer(model, task, 0.0)
         prior = as_prior(model, self.strength)
         own = sum(tensor.numel() * tensor.element_size() for tensor in prior)
-        self._size = own if self.bits is None else store(model, self.bits).nbytes
+        self._size = own if rounded is None else rounded.nbytes
         optimizer = self.optimizer(model, task, prior)
         if isinstance(optimizer, Rule) and not any("prior" in state for state in optimizer.state.values()):
             raise InputError(

@@ -16,7 +16,7 @@ from varbnn.checks import whole_number
 from varbnn.errors import InputError
 
 PARTS = ("train", "val", "test")
-SAMPLED = 1000  # examples of each task whose inputs enter the checksum
+SAMPLED = 1000  # examples of each part of a task whose inputs enter the checksum
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -61,6 +61,7 @@ class Task:
             x, y = getattr(self, f"{part}_x"), getattr(self, f"{part}_y")
             if x is not None:
                 _require_examples(f"{part}_x", x, f"{part}_y", y, self)
+                object.__setattr__(self, f"{part}_x", x.detach())  # data: steps share no graph
 
     def __len__(self) -> int:
         """Examples to learn from."""
@@ -214,14 +215,16 @@ def _given(tasks: tuple[Task, ...], number: int) -> Task:
 
 
 def fingerprint(data: Any) -> dict[str, Any]:
-    """Counts of the parts of a task or data set, and a checksum of the training labels and some inputs.
+    """Counts of the parts of a task or data set, and a checksum of their labels and some of their inputs.
 
-    Enough to notice that a stream goes on with other data, or with another part of them set aside.
+    Enough to notice that a stream goes on with other data, is judged by others, or has another part of them set aside.
     """
     parts = {part: x for part in PARTS if (x := getattr(data, f"{part}_x")) is not None and len(x)}
-    rows = data.train_x[:: max(1, len(data.train_x) // SAMPLED)]
-    checksum = zlib.crc32(data.train_y.cpu().numpy().tobytes())
-    checksum = zlib.crc32(rows.float().cpu().numpy().tobytes(), checksum)
+    checksum = 0
+    for part, x in parts.items():
+        rows = x[:: max(1, len(x) // SAMPLED)]
+        for tensor in (getattr(data, f"{part}_y"), rows.float()):
+            checksum = zlib.crc32(tensor.detach().cpu().numpy().tobytes(), checksum)
     return {"examples": {part: len(x) for part, x in parts.items()}, "checksum": checksum}
 
 

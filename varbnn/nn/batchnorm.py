@@ -262,14 +262,14 @@ def _even_parts(data: Data) -> Data:
     return [data[start::parts] for start in range(parts)]
 
 
-def forward_with_variance(model: nn.Module, x: Tensor) -> None:
-    """One batch through `model`, some batch norms of which take its statistics.
+def forward_with_variance(model: nn.Module, x: Tensor) -> Any:
+    """What `model` gives for one batch, of which some of its batch norms take the statistics.
 
     Raises:
         InputError: the batch is too small to have a variance, or the model takes no such numbers.
     """
     try:
-        answer(model, x)
+        return answer(model, x)
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise
