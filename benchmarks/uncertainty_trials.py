@@ -1,4 +1,4 @@
-"""What every method of `uncertainty.py` is tuned over: five or six settings each; dropout is among them."""
+"""What every method of `uncertainty.py` is tuned over: five to eight settings each; dropout is among them."""
 
 from __future__ import annotations
 
@@ -281,6 +281,8 @@ SIGNS: dict[str, tuple[Row, ...]] = {
         ("tenth", 3e-3, 1 / 600, 3e-2),
         ("tenth", 1e-2, 1 / 200, 3e-2),
         ("tenth", 3e-3, 1 / 200, 1e-2),
+        ("tenth", 3e-3, 1 / 200, 1e-1),
+        ("tenth", 2e-3, 1 / 300, 3e-2),
     ),
     "ste": (
         ("tenth", 1e-3, 3e-3),
@@ -289,6 +291,8 @@ SIGNS: dict[str, tuple[Row, ...]] = {
         ("fifth", 3e-3, 3e-3),
         ("fifth", 1e-3, 1e-2),
         ("light", 1e-3, 3e-3),
+        ("fifth", 1e-2, 3e-3),
+        ("fifth", 3e-3, 1e-2),
     ),
     "deep ensemble": (
         ("none", 1e-3, 3e-2),
@@ -297,6 +301,8 @@ SIGNS: dict[str, tuple[Row, ...]] = {
         ("none", 3e-4, 3e-2),
         ("none", 1e-3, 1e-1),
         ("none", 1e-3, 1e-2),
+        ("none", 1e-2, 3e-2),
+        ("none", 3e-3, 1e-1),
     ),
     "bop": (
         ("tenth", 3e-3, 1e-8, 3e-3),
@@ -305,6 +311,8 @@ SIGNS: dict[str, tuple[Row, ...]] = {
         ("fifth", 1e-3, 1e-8, 3e-3),
         ("fifth", 1e-2, 1e-8, 3e-3),
         ("fifth", 3e-3, 1e-8, 1e-2),
+        ("fifth", 3e-3, 1e-8, 3e-2),
+        ("tenth", 3e-3, 1e-8, 1e-2),
     ),
     "vispa": (
         ("tenth", 10, 1e-2),
@@ -313,6 +321,8 @@ SIGNS: dict[str, tuple[Row, ...]] = {
         ("fifth", 30, 1e-2),
         ("tenth", 10, 3e-2),
         ("tenth", 30, 3e-2),
+        ("tenth", 10, 1e-1),
+        ("tenth", 3, 3e-2),
     ),
     "published": (
         ("tenth", 3e-4, 3e-3),
@@ -321,6 +331,8 @@ SIGNS: dict[str, tuple[Row, ...]] = {
         ("tenth", 1e-4, 3e-3),
         ("tenth", 1e-3, 3e-3),
         ("tenth", 3e-4, 1e-2),
+        ("both", 1e-3, 3e-3),
+        ("both", 3e-4, 1e-2),
     ),
 }
 
