@@ -734,3 +734,10 @@ def test_a_seed_of_ones_own_files_is_a_whole_number(tmp_path, seed):
     np.savez(tmp_path / "own.npz", x_train=np.random.default_rng(0).normal(size=(40, 3)), y_train=np.arange(40) % 2)
     with pytest.raises(InputError, match="seed must be a whole number ≥ 0"):
         data.from_files(tmp_path / "own.npz", seed, validation=True)
+
+
+def test_gradients_go_through_units():
+    moons = data.load("moons")
+    x = moons.test_x[:4].clone().requires_grad_()
+    moons.standardise(moons.undo(x)).sum().backward()
+    torch.testing.assert_close(x.grad, torch.ones(4, 2))

@@ -487,14 +487,6 @@ def test_a_step_that_fails_leaves_the_batch_norm_as_the_step_before_left_it(stre
     assert all(torch.equal(value, after[0][f"1.{name}"]) for name, value in model[1].named_buffers())
 
 
-def test_statistics_that_overflow_under_a_finite_loss_are_refused(stream):
-    huge = replace(stream[1], train_x=stream[1].train_x * 1e20)
-    model = normed()
-    with pytest.raises(InputError, match="what a batch norm sees of task 1, or its square, is too large"):
-        continual.learn(model, continual.from_tasks([stream[0], huge]), Penalised(lambda model, calls: None))
-    assert all(bool(value.isfinite().all()) for value in model.state_dict().values())
-
-
 def test_inputs_may_require_grad(stream):
     own = [replace(task, train_x=task.train_x.clone().requires_grad_()) for task in stream]
     models = [normed(), normed()]

@@ -784,3 +784,9 @@ def test_a_factory_that_does_not_hand_the_prior_on_is_noticed(kind):
     stream = continual.from_tasks([continual.Task(name, x, y, x, y, (0, 1)) for name in "ab"])
     with pytest.raises(InputError, match=r"has no prior"):
         continual.learn(model, stream, continual.PosteriorAsPrior(factory), epochs=1, batch_size=4, progress=False)
+
+
+def test_a_strength_that_a_posterior_has_not_is_refused_before_it_learns():
+    model = vb.binarize(nn.Linear(8, 2), posterior=vb.posteriors.LowRankGaussian(rank=2))
+    with pytest.raises(InputError, match="LowRankGaussian cannot be raised to a power"):
+        continual.PosteriorAsPrior(bayes, strength=0.5).begin(model, some_task(), 0)

@@ -249,3 +249,10 @@ def test_a_power_of_a_normal_latent_multiplies_its_precision():
 def test_standardised_of_is_the_inverse_of_log_odds_out_to_the_tails():
     a = torch.tensor([0.0, 1e-12, -0.2, 1.0, -6.0, 40.0, 1e6], dtype=torch.float64)
     np.testing.assert_allclose(standardised_of(log_odds(a)), a, rtol=1e-12)
+
+
+def test_powers_of_very_sure_weights_stay_sure():
+    location = torch.tensor([1e19, -1e19, 0.5])
+    (raised,) = Gaussian().raised(location, power=100.0)
+    np.testing.assert_allclose(raised[:2], [1e20, -1e20], rtol=1e-6)  # λ grows as the square of the location
+    assert standardised_of(torch.tensor(math.inf)) == math.inf

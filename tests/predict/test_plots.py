@@ -427,3 +427,17 @@ def test_a_map_of_a_constant_column_reaches_around_it():
 def test_a_map_of_no_size_is_refused(options):
     with pytest.raises(InputError, match=r"resolution must be a whole number ≥ 2|margin must be a finite number ≥ 0"):
         plots.uncertainty_map(split_by_angle, [[0.0, 0.0], [1.0, 1.0]], [0, 1], **options)
+
+
+def test_curves_fit_into_a_part_of_a_figure():
+    axes = Figure(figsize=(8, 4)).subfigures(1, 2)[0].subplots()
+    prediction, y = vb.Prediction(torch.rand(3, 8, 4).softmax(-1)), torch.arange(8) % 4
+    assert plots.risk_coverage({"a": prediction, "b": prediction}, y, ax=axes) is not None
+    plots.training_curves({" ": [{"loss": 1.0}], "b": [{"loss": 2.0}]})
+    plots.layer_entropy({0: 0.5, 1: 0.7})
+
+
+def test_networks_that_agree_but_for_rounding_disagree_by_nothing():
+    one = torch.rand(1, 20, 4).softmax(-1)
+    figure = plots.entropy_histogram(vb.Prediction(one.expand(5, -1, -1)), score="epistemic")
+    assert figure.axes[0].get_xlim()[1] == pytest.approx(np.log(4))

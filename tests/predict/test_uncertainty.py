@@ -299,3 +299,10 @@ def test_any_integers_pick_inputs(dtype):
 def test_other_arrays_pick_nothing():
     with pytest.raises(InputError, match="an index of inputs must be"):
         Prediction(torch.rand(2, 5, 3).softmax(-1))[np.array(["a"])]
+
+
+def test_an_integer_outside_the_inputs_is_an_index_error_however_large():
+    prediction = Prediction(torch.rand(2, 3, 4).softmax(-1))
+    for index in (3, -4, 2**70):
+        with pytest.raises(IndexError):
+            prediction[index]

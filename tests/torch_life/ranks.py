@@ -252,8 +252,18 @@ def plateau(rank: int) -> dict[str, Any]:
     x, y = shard_of_the_batch(rank)
     optimizer = bayes(parallel)
     schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=0, threshold=0.0)
-    rows = fit(parallel, optimizer, [(x, y)], epochs=6, scheduler=schedule, validation=[(x[:4], y[:4])], progress=False)
-    return {"lr": [row["lr"] for row in rows], "val_loss": [row["val_loss"] for row in rows], "best": schedule.best}
+    data = [(x[:4], y[:4])]
+    rows = fit(parallel, optimizer, [(x, y)], epochs=6, scheduler=schedule, validation=data, progress=False)
+    one = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer)
+    alone = dict(validation=data) if rank == 1 else {}
+    judged = fit(parallel, optimizer, [(x, y)], epochs=2, scheduler=one, progress=False, **alone)
+    return {
+        "lr": [row["lr"] for row in rows],
+        "val_loss": [row["val_loss"] for row in rows],
+        "best": schedule.best,
+        "judged": [row.get("val_loss", 0.0) for row in judged],
+        "best of one": one.best,
+    }
 
 
 WORKS = [

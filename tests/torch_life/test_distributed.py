@@ -124,6 +124,7 @@ def test_ranks_that_train_one_model_look_for_one_plateau(both):
     assert first["val_loss"] != second["val_loss"]
     assert first["best"] == second["best"] == pytest.approx(min(means), rel=1e-6)
     assert first["lr"] == second["lr"]
+    assert first["best of one"] == second["best of one"] == pytest.approx(min(second["judged"]), rel=1e-6)
 
 
 def test_sharded_ranks_train_with_their_own_draws(both):

@@ -137,7 +137,7 @@ class Result:
 
 
 def _or_none(value: float) -> float | None:
-    return None if math.isnan(value) else value
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _or_nan(value: float | None) -> float:

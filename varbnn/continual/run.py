@@ -117,14 +117,8 @@ class Run:
         if heads is not None:
             heads = (heads if len(heads) == 1 else heads[part]).to(device)
         optimizer.zero_grad()
-        with restored_on_error(batchnorms(self.model)) as norms:
+        with restored_on_error(batchnorms(self.model)):
             loss = self.gradients(x, y, heads)
-            if not all(bool(b.isfinite().all()) for norm in norms for b in norm.buffers(recurse=False)):
-                raise InputError(
-                    f"what a batch norm sees of task {self.number}, or its square, is too large for its running "
-                    "statistics: standardise the inputs, or normalise earlier in the network; the model is as the step "
-                    "before left it"
-                )
         optimizer.step()
         if self.scheduler is not None:
             advance(self.scheduler, loss)
@@ -171,11 +165,11 @@ class Run:
 
 
 @contextmanager
-def restored_on_error(layers: list[_BatchNorm]) -> Iterator[list[_BatchNorm]]:
+def restored_on_error(layers: list[_BatchNorm]) -> Iterator[None]:
     """Put the batch-norm statistics of `layers` back where what is done with them fails."""
     before = [{name: buffer.clone() for name, buffer in layer.named_buffers(recurse=False)} for layer in layers]
     try:
-        yield layers
+        yield
     except BaseException:
         with torch.no_grad():
             for layer, buffers in zip(layers, before, strict=True):

@@ -208,11 +208,11 @@ class PosteriorAsPrior(Strategy):
         return {**super().describe(), "strength": self.strength, "bits": self.bits}
 
     def begin(self, model: nn.Module, task: Task, number: int) -> torch.optim.Optimizer:
-        rounded = None if self.bits is None else store(model, self.bits)  # raises where it cannot, before it learns
+        rounded = None if self.bits is None else store(model, self.bits)
+        prior = as_prior(model, self.strength)  # what cannot be rounded or raised is heard of before it learns
         if number == 0:
             self._size = 0
             return self.optimizer(model, task, 0.0)
-        prior = as_prior(model, self.strength)
         own = sum(tensor.numel() * tensor.element_size() for tensor in prior)
         self._size = own if rounded is None else rounded.nbytes
         optimizer = self.optimizer(model, task, prior)

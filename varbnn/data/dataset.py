@@ -63,7 +63,8 @@ class Dataset:
         >>> moons.undo(moons.test_x).shape
         torch.Size([1000, 2])
         """
-        return (as_tensor(x, "x") * self.std + self.mean).reshape(-1, *self.shape)
+        x = x if isinstance(x, Tensor) else as_tensor(x, "x")  # which would cut off a gradient
+        return (x * self.std + self.mean).reshape(-1, *self.shape)
 
     def standardise(self, images: Values) -> Tensor:
         """Inputs in their own units, N×shape or N×D, as the models know them: float32 N×D. The inverse of `undo`.
@@ -78,7 +79,7 @@ class Dataset:
         >>> torch.allclose(moons.standardise(moons.undo(moons.test_x)), moons.test_x, atol=1e-6)
         True
         """
-        images, size = as_tensor(images, "images"), math.prod(self.shape)
+        images, size = images if isinstance(images, Tensor) else as_tensor(images, "images"), math.prod(self.shape)
         if images.ndim < 2 or tuple(images.shape[1:]) not in (self.shape, (size,)):
             own, given = ("×".join(map(str, shape)) or "a number" for shape in (self.shape, images.shape[1:]))
             raise InputError(

@@ -101,7 +101,8 @@ class Gaussian(Posterior):
         """Of the latent where its precision is learned, N(m, 1/S) to N(m, 1/(power S)); else of the coin."""
         if self.form == "learned":
             return belief[0], power * belief[1]
-        return (standardised_of(power * log_odds(belief[0])),)
+        wide = belief[0].double()  # λ is quadratic in the location
+        return (standardised_of(power * log_odds(wide)).to(belief[0].dtype),)
 
     def standardised(self, *belief: Tensor) -> Tensor:
         """a = m / σ, on which alone the law of the weight depends."""
@@ -151,7 +152,7 @@ def standardised_of(odds: Tensor) -> Tensor:
     a = torch.minimum(size / (2 * math.sqrt(2 / math.pi)), (2 * size).sqrt())
     for _ in range(12):
         a = (a - (log_odds(a) - size) * natural_window(a) / 2).clamp_min(0)
-    return torch.copysign(a, odds.double()).to(odds.dtype)
+    return torch.copysign(torch.where(size == math.inf, size, a), odds.double()).to(odds.dtype)
 
 
 def natural_window(u: Tensor) -> Tensor:

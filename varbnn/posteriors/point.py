@@ -33,7 +33,7 @@ class Point(Posterior):
     clip: float | None = None
 
     def __post_init__(self) -> None:
-        if self.clip is not None:
+        if self.clip not in (None, math.inf):
             object.__setattr__(self, "clip", finite_number("clip", self.clip, above=0, note=", or None"))
 
     @property

@@ -79,9 +79,10 @@ def fitted_legend(panel: Any, *, own: bool, above_all: bool = True, title: str |
     """
     figure = panel.figure
     over_figure = own and above_all
-    inches = figure.get_figwidth() * (1 if over_figure else 0.85 if own else panel.get_position().width)
+    inches = figure.bbox.width / figure.dpi * (1 if over_figure else 0.85 if own else panel.get_position().width)
     room = int(LETTERS * inches)
-    wrapped = [textwrap.wrap(name, max(room - BESIDE, LETTERS)) for name in panel.get_legend_handles_labels()[1]]
+    given = panel.get_legend_handles_labels()[1]
+    wrapped = [textwrap.wrap(name, max(room - BESIDE, LETTERS)) or [name] for name in given]
     if not wrapped:
         return
     columns = next((number for number in range(min(len(wrapped), 6), 1, -1) if _width(wrapped, number) <= room), 1)

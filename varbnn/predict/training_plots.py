@@ -67,7 +67,10 @@ def layer_entropy(entropies: Mapping[str, float], *, ax: Axes | None = None) -> 
         raise InputError(
             f"entropies must lie in [0, 1] bit per weight, got {value:.4g} for {name!r}; divide nats by log 2"
         )
-    names = [name if len(name) <= LONGEST else f"{name[: LONGEST // 2]}…{name[-LONGEST // 2 :]}" for name in entropies]
+    names = [
+        name if len(name) <= LONGEST else f"{name[: LONGEST // 2]}…{name[-LONGEST // 2 :]}"
+        for name in map(str, entropies)
+    ]
     beyond = max(0, max(map(len, names)) - 12) / LETTERS
     figure, (main,) = new_panels(ax, 1, figsize=(5.4 + beyond, 0.9 + 0.36 * len(entropies)))
     rows = np.arange(len(entropies))

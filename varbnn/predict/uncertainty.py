@@ -181,6 +181,9 @@ def input_index(index: Any, num_inputs: int) -> slice | Tensor:
         if len(chosen) == 0:
             raise InputError(f"{index} selects none of {num_inputs} inputs; a prediction needs N ≥ 1")
         return index if chosen.step > 0 else torch.tensor(chosen)
+    if isinstance(index, int | np.integer) and not isinstance(index, bool):
+        start = range(num_inputs)[index]
+        return slice(start, start + 1)
     places = as_tensor(index, "an index of inputs").cpu()
     if places.numel() == 0 or places.ndim > 1:
         raise InputError(

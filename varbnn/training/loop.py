@@ -56,7 +56,7 @@ def fit(
         epochs: passes over the loader, in all (a resumed run counts the earlier ones).
         loss: (outputs, targets) → mean loss per example.
         scheduler: a torch scheduler, stepped after every epoch; ``ReduceLROnPlateau`` gets ``val_loss`` where there is
-            `validation`, else the epoch's mean loss, averaged over the ranks that train one model.
+            `validation`, else the epoch's mean loss; of the ranks that train one model, the mean of theirs.
         num_samples: draws per step, whose gradients are averaged.
         antithetic: make the draws of a step opposite pairs (`varbnn.antithetic`); `num_samples` is then even.
         validation: yields (inputs, targets), every epoch anew; ``[(x, y)]`` will do. Adds ``val_loss`` and
@@ -178,10 +178,13 @@ def _any_rank(said: bool, model: nn.Module) -> bool:
 
 
 def _watched(row: Row, model: nn.Module) -> float:
-    """The loss in which a plateau is looked for; where the ranks share a model, their mean."""
-    loss = row.get("val_loss", row["loss"])
-    shared = several_ranks() and _of_all_ranks(model)
-    return _over_ranks(loss, model) / dist.get_world_size() if shared else loss
+    """The loss in which a plateau is looked for; where the ranks share a model, the mean of those that have one."""
+    if not (several_ranks() and _of_all_ranks(model)):
+        return row.get("val_loss", row["loss"])
+    judges = _over_ranks(float("val_loss" in row), model)
+    if judges:
+        return _over_ranks(row.get("val_loss", 0.0), model) / judges
+    return _over_ranks(row["loss"], model) / dist.get_world_size()
 
 
 def _over_ranks(value: float, model: nn.Module) -> float:
