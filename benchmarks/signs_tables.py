@@ -6,7 +6,6 @@ from typing import Any
 
 from record import RESULTS, read
 from uncertainty_tables import PAGES, grid, spread
-from wide_tables import wide_table
 
 METHODS = {
     "ste": "StraightThrough (Adam)",
@@ -66,17 +65,14 @@ def raw(results: dict[str, Any]) -> dict[str, Any]:
 def tables() -> dict[str, str]:
     """By the name of its marker in docs/signs.md."""
     mnist = {"relu": read(RESULTS / "accuracy-mnist.json"), "sign": read(RESULTS / "accuracy-mnist-signs.json")}
-    wide = {"relu": read(RESULTS / "wide-dropout.json"), "sign": read(RESULTS / "wide-signs-dropout.json")}
     relu, fashion = (read(RESULTS / f"uncertainty-fashion-{kind}.json") for kind in ("small", "signs"))
     made = {"signs-mnist": beside(mnist), "signs-mnist-settings": settings(mnist["sign"])}
     made["signs-summary"] = summary(
         {
             "MNIST, 784-400-400-10": {kind: study["table"] for kind, study in mnist.items()},
-            "MNIST, 784-2048-2048-2048-10, one seed": {kind: study["table"] for kind, study in wide.items()},
             "10,000 images of Fashion-MNIST, 784-200-200-10": {"relu": raw(relu), "sign": raw(fashion)},
         }
     )
-    made["signs-wide"] = wide_table(wide["sign"])
     for name in ("raw", "tests", "scaled", "scaled-tests", "settings"):
         made[f"signs-fashion-{name}"] = PAGES[f"uncertainty-{name}"](fashion)
     return made
