@@ -3,14 +3,13 @@
 from varbnn.demo.comparison import run
 from varbnn.demo.methods import METHODS, Method, Outcome, train
 from varbnn.demo.networks import ACTIVATIONS, network
-from varbnn.demo.recipes import CONVOLUTIONAL, RECIPES, SIGNS, Recipe
+from varbnn.demo.recipes import CONVOLUTIONAL, RECIPES, Recipe
 
 __all__ = [
     "ACTIVATIONS",
     "CONVOLUTIONAL",
     "METHODS",
     "RECIPES",
-    "SIGNS",
     "Method",
     "Outcome",
     "Recipe",

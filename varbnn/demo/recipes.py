@@ -76,9 +76,9 @@ MNIST_SIGNS = MNIST | {
     "posterior": PRESETS["mnist-signs"].settings,
 }
 FASHION_SIGNS = MNIST | {
-    "ste": dict(lr=3e-3, real_lr=3e-3),
-    "bop": dict(gamma=3e-3, threshold=1e-8, real_lr=1e-2),
-    "vispa": dict(lr=10.0, weight_decay=1e-5, real_lr=3e-2),
+    "ste": dict(lr=3e-3, real_lr=1e-2),
+    "bop": dict(gamma=3e-3, threshold=1e-8, real_lr=3e-2),
+    "vispa": dict(lr=3.0, weight_decay=1e-5, real_lr=3e-2),
     "posterior": PRESETS["fashion-signs"].settings,
 }
 BY_PRESET = {
@@ -108,6 +108,3 @@ CONVOLUTIONAL = {
     "digits": replace(RECIPES["digits"], widths=_LAYERS.widths, settings=CONVOLUTIONS, channels=_LAYERS.channels)
 }
 """With convolutions in front: straight-through and posterior as `benchmarks/accuracy.py --convolutions` chose them."""
-
-SIGNS = {"mnist": replace(RECIPES["mnist"], settings=MNIST_SIGNS, activation="sign")}
-"""With signs between the layers, as `benchmarks/accuracy.py --activation sign` chose them."""
