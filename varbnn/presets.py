@@ -161,7 +161,7 @@ PRESETS = {
         suits="some ten thousand inputs whose classes overlap, where activations are to be ±1 too",
         why=(
             "Colder than with ReLU: of 1/200, 1/300 and 1/600, 1/300 had the lowest validation NLL (0.361), level with "
-            "1/200 at real_lr 1e-1 (0.362). At 1/200 a tenth of the inputs left out has 0.364, none 0.373, a fifth 0.368."
+            "1/200 at real_lr 1e-1 (0.362). At 1/200 a tenth of inputs left out has 0.364, none 0.373, a fifth 0.368."
         ),
         measured="benchmarks/uncertainty.py --scale signs, 10,000 images of Fashion-MNIST, eight trials",
         lr=2e-3,
