@@ -270,9 +270,8 @@ def in_units_of_strength(weight: Tensor, strength: float) -> Tensor:
     weight = weight.detach()
     if not weight.count_nonzero():
         return weight * strength
-    wide = weight.double()  # in which no square of a float32 is out of range
-    wide = wide / wide.abs().max()
-    return (strength * wide / wide.square().mean().sqrt()).to(weight.dtype)
+    unit = weight / weight.abs().max()  # so that no square is out of range
+    return strength * unit / unit.square().mean().sqrt()
 
 
 def require(condition: bool, message: str) -> None:

@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from varbnn import saving
 from varbnn.checks import whole_number
@@ -128,7 +129,7 @@ def fit(
             if judge is not None:
                 row |= judge.row()
             if scheduler is not None:
-                advance(scheduler, _watched(row, model))
+                advance(scheduler, _watched(row, model, scheduler))
             run.history.append(row | beliefs.row())
             run.ended = after_epoch is not None and _ends(after_epoch, run.history)
             if together and asked:
@@ -177,9 +178,9 @@ def _any_rank(said: bool, model: nn.Module) -> bool:
     return _over_ranks(float(said), model) > 0
 
 
-def _watched(row: Row, model: nn.Module) -> float:
+def _watched(row: Row, model: nn.Module, scheduler: Any) -> float:
     """The loss in which a plateau is looked for; where the ranks share a model, the mean of those that have one."""
-    if not (several_ranks() and _of_all_ranks(model)):
+    if not (isinstance(scheduler, ReduceLROnPlateau) and several_ranks() and _of_all_ranks(model)):
         return row.get("val_loss", row["loss"])
     judges = _over_ranks(float("val_loss" in row), model)
     if judges:
