@@ -691,7 +691,7 @@ def test_a_used_coreset_is_refused():
 
 @pytest.mark.parametrize(("strategy", "coreset"), [(adam, continual.Coreset(5)), (continual.FineTune(adam), 5)])
 def test_what_is_no_strategy_or_no_coreset_is_refused(strategy, coreset):
-    with pytest.raises(InputError, match=r"Replay needs a varbnn.continual.(Strategy|Coreset), got"):
+    with pytest.raises(InputError, match=r"Replay takes a strategy and a coreset.*for the (Strategy|Coreset)"):
         continual.Replay(strategy, coreset)
 
 

@@ -29,8 +29,6 @@ __all__ = ["entropy_over_tasks", "forgetting_curves", "heat_map", "trade_off"]
 
 History = Sequence[Mapping[str, float | None]]
 
-LABELS = {**AXIS_LABELS, "kl": "KL from fair coins, nats per weight"}
-
 CORNERS: tuple[dict[str, Any], ...] = (
     {"xytext": (5, 4)},
     {"xytext": (-5, -10), "ha": "right"},
@@ -69,7 +67,7 @@ def entropy_over_tasks(
             whose = f" of {name!r}" if name else ""
             raise InputError(f"the history{whose} has no finite {key!r}; a network of points has no entropy and no kl")
         line(panel, np.arange(1, len(rows) + 1), heights, name, look)
-    panel.set(xlabel="tasks learned", ylabel=LABELS.get(key, key).replace(", ", ",\n"))
+    panel.set(xlabel="tasks learned", ylabel=AXIS_LABELS.get(key, key).replace(", ", ",\n"))
     tidy(panel)
     top = 1.0 if key in ("entropy_bits", "saturated") else None
     panel.set_ylim(0 if panel.dataLim.ymin >= 0 else None, top)

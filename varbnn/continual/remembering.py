@@ -29,8 +29,8 @@ class _Remembering(Strategy):
         for given, kind in ((strategy, Strategy), (coreset, Coreset)):
             if not isinstance(given, kind):
                 raise InputError(
-                    f"{type(self).__name__} needs a varbnn.continual.{kind.__name__}, got {type(given).__name__}; call "
-                    "it as Replay(FineTune(optimizer), Coreset(200))"
+                    f"{type(self).__name__} takes a strategy and a coreset, such as FineTune(optimizer), Coreset(200); "
+                    f"got {type(given).__name__} for the {kind.__name__}"
                 )
         self.strategy, self.coreset, self.keep = strategy, coreset, strategy.keep
 

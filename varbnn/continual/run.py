@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from varbnn.checks import whole_number
 from varbnn.continual.evaluation import Result, require_outputs, seed_of
@@ -21,7 +19,7 @@ from varbnn.continual.streams import Stream, Task
 from varbnn.continual.tasks import require_several
 from varbnn.errors import InputError
 from varbnn.nn import binary_layers
-from varbnn.nn.batchnorm import batchnorms, device_of, forward_with_variance
+from varbnn.nn.batchnorm import batchnorm_preserved, device_of, forward_with_variance
 from varbnn.nn.flips import packed_modes
 from varbnn.nn.health import health_since
 from varbnn.optim.belonging import advance, require_own
@@ -117,7 +115,7 @@ class Run:
         if heads is not None:
             heads = (heads if len(heads) == 1 else heads[part]).to(device)
         optimizer.zero_grad()
-        with restored_on_error(batchnorms(self.model)):
+        with batchnorm_preserved(self.model, only_on_error=True):
             loss = self.gradients(x, y, heads)
         optimizer.step()
         if self.scheduler is not None:
@@ -162,20 +160,6 @@ class Run:
         self.result.history.append(row)
         self.number, self.place = self.number + 1, Place()
         self.task = self.optimizer = self.scheduler = self.examples = None
-
-
-@contextmanager
-def restored_on_error(layers: list[_BatchNorm]) -> Iterator[None]:
-    """Put the batch-norm statistics of `layers` back where what is done with them fails."""
-    before = [{name: buffer.clone() for name, buffer in layer.named_buffers(recurse=False)} for layer in layers]
-    try:
-        yield
-    except BaseException:
-        with torch.no_grad():
-            for layer, buffers in zip(layers, before, strict=True):
-                for name, buffer in buffers.items():
-                    getattr(layer, name).copy_(buffer)
-        raise
 
 
 def steps(examples: Examples, batch_size: int) -> int:

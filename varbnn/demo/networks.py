@@ -77,12 +77,9 @@ def _convolutions(channels: Sequence[int], dropout: float, activation: str) -> L
     layers: Layers = OrderedDict()
     for number, (before, after) in enumerate(pairwise(channels), 1):
         layers[f"conv{number}"] = nn.Conv2d(before, after, 3, padding=1, bias=False)
-        if activation == "sign":
-            layers[f"conv{number}_pool"] = nn.MaxPool2d(2)
-        layers[f"conv{number}_norm"] = nn.BatchNorm2d(after)
-        layers[f"conv{number}_{activation}"] = ACTIVATIONS[activation]()
-        if activation != "sign":
-            layers[f"conv{number}_pool"] = nn.MaxPool2d(2)
+        rest = {"norm": nn.BatchNorm2d(after), activation: ACTIVATIONS[activation](), "pool": nn.MaxPool2d(2)}
+        for name in ("pool", "norm", "sign") if activation == "sign" else rest:
+            layers[f"conv{number}_{name}"] = rest[name]
         if dropout:
             layers[f"conv{number}_dropout"] = nn.Dropout(dropout)
     layers["flat"] = nn.Flatten()

@@ -48,17 +48,20 @@ def warn_of_batchnorm(model: nn.Module) -> None:
 
 
 @contextmanager
-def batchnorm_preserved(model: nn.Module) -> Iterator[None]:
-    """Put the batch-norm statistics of `model` back at the end, also after an exception."""
+def batchnorm_preserved(model: nn.Module, *, only_on_error: bool = False) -> Iterator[None]:
+    """Put the batch-norm statistics of `model` back at the end, also after an exception, or only then."""
     layers = batchnorms(model)
     saved = [{name: buffer.clone() for name, buffer in layer.named_buffers(recurse=False)} for layer in layers]
+    kept = False
     try:
         yield
+        kept = only_on_error
     finally:
-        with torch.no_grad():
-            for layer, buffers in zip(layers, saved, strict=True):
-                for name, buffer in buffers.items():
-                    getattr(layer, name).copy_(buffer)
+        if not kept:
+            with torch.no_grad():
+                for layer, buffers in zip(layers, saved, strict=True):
+                    for name, buffer in buffers.items():
+                        getattr(layer, name).copy_(buffer)
 
 
 def input_batches(data: Data, batch_size: int, dtype: torch.dtype | None = None) -> Iterator[Tensor]:

@@ -24,7 +24,7 @@ AXIS_LABELS = {
     "val_accuracy": "validation accuracy",
     "entropy_bits": "posterior entropy, bits per weight",
     "entropy": "posterior entropy, bits per weight",
-    "kl": "KL to the prior, nats per weight",
+    "kl": "KL from fair coins, nats per weight",
     "flips": "flipped weights",
     "step_flips": "flipped weights, in one step",
     "saturated": "saturated beliefs, share",

@@ -202,10 +202,7 @@ def input_index(index: Any, num_inputs: int) -> slice | Tensor:
     places = places.long()  # torch takes bytes for a mask, and knows few kinds of integers
     if not -num_inputs <= int(places.min()) <= int(places.max()) < num_inputs:
         raise IndexError(f"an index lies outside the {num_inputs} inputs: {int(places.min())} … {int(places.max())}")
-    if places.ndim == 0:
-        start = range(num_inputs)[int(places)]
-        return slice(start, start + 1)
-    return places
+    return input_index(int(places), num_inputs) if places.ndim == 0 else places
 
 
 def _entropy(probs: Tensor) -> Tensor:
