@@ -77,3 +77,21 @@ def test_counts_of_numpy_and_torch_mean_what_plain_ones_mean(count):
     posterior = vb.posteriors.LowRankGaussian(rank=count)
     assert type(posterior.rank) is int  # it is written into files
     assert type(continual.EvaluationPlan(num_samples=count).num_samples) is int
+
+
+@pytest.mark.parametrize(
+    "ask", [lambda m, g: vb.pack(m, 3, generator=g), lambda m, g: vb.freeze(m, "sample", generator=g)]
+)
+def test_a_seed_is_no_generator(ask):
+    model = vb.binarize(nn.Linear(3, 2))
+    with pytest.raises(InputError, match=r"generator must be a torch.Generator or None, got 0; a seed makes one"):
+        ask(model, 0)
+    with pytest.raises(InputError, match="generator must be"), vb.sampled(model, 0):
+        pass
+
+
+@pytest.mark.parametrize("given", ["nonsense", 3.5, "xla:0", "cuda:99"])
+def test_a_device_that_is_not_there_is_refused(given):
+    model = vb.binarize(nn.Linear(3, 2))
+    with pytest.raises(InputError, match=r"device must be one that torch can use here, such as .*, got "):
+        vb.predict(model, torch.ones(4, 3), 2, device=given)

@@ -119,6 +119,26 @@ def optional_generator(generator: object) -> None:
         )
 
 
+def usable_device(device: object) -> torch.device:
+    """`device`, once a tensor could be made on it.
+
+    Raises:
+        InputError: no device that torch knows, or one that this machine or this torch has not.
+
+    >>> usable_device("cpu")
+    device(type='cpu')
+    """
+    try:
+        found = torch.device(device)  # type: ignore[call-overload]
+        torch.empty(0, device=found)
+    except (RuntimeError, TypeError, ValueError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"device must be one that torch can use here, such as 'cpu' or 'cuda:0', got {device!r}: {reason}"
+        ) from None
+    return found
+
+
 def _plain(value: object) -> int | float | None:
     """A number out of numpy's or torch's hands; None for what is no number, or a bool."""
     if isinstance(value, np.generic | np.ndarray | torch.Tensor) and value.ndim == 0:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from varbnn.checks import optional_generator
 from varbnn.errors import InputError
 from varbnn.nn.layer import BinaryLayer
 from varbnn.nn.pairs import Pair
@@ -146,6 +147,9 @@ def sampled(model: nn.Module, generator: torch.Generator | None = None) -> Itera
         model: any module with binary layers.
         generator: source of the sample; torch's global one when absent.
 
+    Raises:
+        InputError: `generator` is none of torch's.
+
     >>> import varbnn as vb
     >>> model = vb.binarize(nn.Linear(3, 2))
     >>> with sampled(model):
@@ -153,6 +157,7 @@ def sampled(model: nn.Module, generator: torch.Generator | None = None) -> Itera
     >>> same
     True
     """
+    optional_generator(generator)
     layers = [layer for _, layer in binary_layers(model)]
     with holding(layers, joint_sample(layers, generator)):
         yield model

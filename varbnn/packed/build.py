@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from varbnn.checks import whole_number
+from varbnn.checks import optional_generator, whole_number
 from varbnn.errors import InputError
 from varbnn.kernels import ops
 from varbnn.nn.batchnorm import Data, as_data, device_of, warn_of_batchnorm
@@ -84,6 +84,7 @@ def draw_packed(
 ) -> PackedEnsemble:
     """`pack`, without a word about statistics; `rows` are inputs to try the networks with."""
     num_samples = whole_number("num_samples", num_samples, 0, note=" (0 is the mode)")
+    optional_generator(generator)
     layers = [layer for _, layer in binary_layers(model)]
     if not layers:
         raise InputError(f"{type(model).__name__} has no binary layer; call varbnn.binarize(model) first")

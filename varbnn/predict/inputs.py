@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 
-from varbnn.checks import whole_number
+from varbnn.checks import usable_device, whole_number
 from varbnn.errors import InputError
 from varbnn.nn.batchnorm import Data, as_data, device_of, input_batches, real_dtype
 
@@ -25,7 +25,7 @@ class RepeatedInputs:
         device: where inputs go instead.
 
     Raises:
-        InputError: no inputs, an iterator that ends after one pass where more are needed, something that is no data.
+        InputError: no inputs, an iterator that ends after one pass where more are needed, something that is no data, a device that cannot be used.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class RepeatedInputs:
     ) -> None:
         self.batch_size, self._dtype = whole_number("batch_size", batch_size), real_dtype(model)
         self.data = require_passes(as_data(data, "inputs", model), "inputs", num_passes)
-        self.device = torch.device(device) if device is not None else device_of(model)
+        self.device = usable_device(device) if device is not None else device_of(model)
         self._sums: list[Tensor] = []  # two numbers per input, from the first pass; a tensor needs none
         self._weights: dict[int, Tensor] = {}  # by the width of inputs
 
