@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader
 
 import varbnn as vb
 from tests.packed.models import answers
+from tests.predict.allocations import allocations
 from varbnn.errors import InputError, VarbnnWarning
 from varbnn.kernels import usable_backends, using_backend
 from varbnn.packed import draw_packed
@@ -206,3 +207,55 @@ def test_plain_torch_is_asked_one_by_one():
 def test_few_weights_are_asked_one_by_one(monkeypatch):
     monkeypatch.setattr(route, "LEAST_WEIGHTS", 2**20)
     assert route.reason_for_loop(model(), 9, CPU) is not None
+
+
+# --- memory, and how many inputs there are ---
+
+
+def loaders(x: torch.Tensor) -> dict[str, object]:
+    """By name: ways to give `x` in batches, of which not all say truly how many inputs are to come."""
+
+    class Unsized(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            return iter(x)
+
+    def every_other(rows):
+        return torch.stack(rows)[::2]
+
+    def doubled(rows):
+        return torch.stack(rows).repeat_interleave(2, 0)
+
+    return {
+        "even": DataLoader(x, batch_size=20),
+        "short last": DataLoader(x, batch_size=30),
+        "drops the last": DataLoader(x, batch_size=30, drop_last=True),
+        "fewer": DataLoader(x, batch_size=20, collate_fn=every_other),
+        "more": DataLoader(x, batch_size=20, collate_fn=doubled),
+        "unsized": DataLoader(Unsized(), batch_size=30),
+        "unequal": [x[:60], x[60:61], x[61:]],
+        "own batches": DataLoader(x, batch_sampler=[list(range(50)), list(range(50, 100))]),
+    }
+
+
+@needs_fast
+@pytest.mark.parametrize("name", loaders(torch.zeros(100, 20)))
+def test_a_loader_gives_what_its_rows_give_however_many_it_has(name, packings):
+    x = torch.randn(100, 20, generator=seeded(4))
+    data, network = loaders(x)[name], model()
+    found = predict(network, data, 8, generator=seeded()).probs
+    rows = torch.cat(list(data))
+    torch.testing.assert_close(found, predict(network, rows, 8, generator=seeded()).probs)
+    assert found.is_contiguous()
+    assert len(packings) == 2
+
+
+@needs_fast
+@pytest.mark.parametrize("name", ["even", "short last"])
+def test_packed_networks_hold_the_result_of_a_loader_once(name):
+    x = torch.randn(3000, 20)
+    data = DataLoader(x, batch_size=100 if name == "even" else 90)
+    network = model()
+    predict(network, data, 8)
+    result = 8 * 3000 * 3 * 4
+    large = [size for size in allocations(lambda: predict(network, data, 8)) if size >= result // 2]
+    assert large == [result]

@@ -82,8 +82,9 @@ def predict(
 
     Where that is faster, the networks are packed instead (`varbnn.pack`) and asked all at once: on the CPU with AVX2 or
     AVX-512, from 8 networks and 2^20 binary weights of all together on, for a float32 model that can be packed and
-    float32 inputs. Memory then holds the packed networks and what all of them make of one batch, and for a loader the
-    result twice at the end. ``VARBNN_BACKEND=reference`` asks for the loop.
+    float32 inputs. Memory then holds the packed networks and what all of them make of one batch, and for a loader whose
+    length is not known (other than a DataLoader with a sampler) the result twice at the end.
+    ``VARBNN_BACKEND=reference`` asks for the loop.
 
     Args:
         model: gives logits n×C for a batch of n inputs, or for regression means n or n×D. A `PackedEnsemble` or

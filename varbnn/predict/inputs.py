@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,8 @@ class RepeatedInputs:
         device: where inputs go instead.
 
     Raises:
-        InputError: no inputs, an iterator that ends after one pass where more are needed, something that is no data, a device that cannot be used.
+        InputError: no inputs, an iterator that ends after one pass where more are needed, something that is no data, a
+            device that cannot be used.
     """
 
     def __init__(
@@ -58,6 +59,17 @@ class RepeatedInputs:
             raise InputError("inputs hold no example; give at least one")
         if known is not None and seen != len(known):
             raise _other_number(len(known), f"{seen}")
+
+    @property
+    def expected(self) -> int:
+        """How many inputs there should be: all of a tensor, or of an ordinary DataLoader's sampler; else 0, unknown."""
+        if isinstance(self.data, Tensor):
+            return len(self.data)
+        batches = self.data.batch_sampler if isinstance(self.data, DataLoader) else None
+        if type(batches) is not BatchSampler or not isinstance(batches.sampler, Sized):
+            return 0
+        number = len(batches.sampler)
+        return number - number % batches.batch_size if batches.drop_last else number
 
     def _marks(self, x: Tensor, sizes: bool) -> Tensor:
         """A sum of each input under weights that no shuffle or flip keeps; N×1, or N×2 with its size."""

@@ -94,17 +94,19 @@ def outputs_of(
 ) -> Tensor:
     """What all networks of `ensemble` say about the batches of `inputs`, S×N×…; `read` as of `packed_outputs`."""
     num_samples = ensemble.num_samples
-    known = len(inputs.data) if isinstance(inputs.data, Tensor) else None
-    results: list[Tensor] = []
-    seen = 0
+    results: list[Tensor] = []  # first one for all that there should be, then what found no room in it
+    room, filled = inputs.expected, 0
     for x in progress_bar(progress, batches, desc="batches for all sampled networks", leave=False):
         logits = ensemble(x)
         values = read(logits.flatten(0, 1), num_samples * len(x)).unflatten(0, (num_samples, len(x)))
-        if known is None:
-            results.append(values)
+        if not results:
+            results = [values.new_empty(num_samples, room, *values.shape[2:])]
+        if len(results) == 1 and filled + len(x) <= room:
+            results[0][:, filled : filled + len(x)] = values
+            filled += len(x)
         else:
-            results = results or [values.new_empty(num_samples, known, *values.shape[2:])]
-            results[0][:, seen : seen + len(x)] = values
-        seen += len(x)
+            results.append(values)
     inputs.check_again()
-    return results[0] if len(results) == 1 else torch.cat(results, 1)
+    if filled == room and len(results) == 1:
+        return results[0]
+    return torch.cat([results[0][:, :filled], *results[1:]], 1)
