@@ -103,6 +103,10 @@ ZOO: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
                               nn.BatchNorm2d(32), vb.nn.Sign(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(128, 4)),
         IMAGE,
     ),
+    "conv, signs after pooling": (
+        lambda: nn.Sequential(nn.Conv2d(3, 32, 3, padding=1), nn.MaxPool2d(3, 2, 1), nn.BatchNorm2d(32), vb.nn.Sign(),
+                              nn.Conv2d(32, 4, 1), nn.Flatten()), IMAGE,
+    ),
     "conv, average of signs": (
         lambda: nn.Sequential(nn.Conv2d(3, 32, 3), vb.nn.Sign(), nn.AvgPool2d(2), nn.Conv2d(32, 8, 3), nn.Flatten(),
                               nn.Linear(72, 4)), IMAGE,

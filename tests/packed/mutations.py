@@ -51,8 +51,11 @@ def networks() -> dict[str, tuple[nn.Module, torch.Tensor]]:
         *(nn.Linear(40, 33, bias=False), nn.LayerNorm(33, elementwise_affine=False), vb.nn.Gate("bits", reverse=True)),
         *(nn.Linear(33, 3, bias=False), nn.LayerNorm(3), vb.nn.Gate(width=0.5)),
     )
+    norm = nn.BatchNorm2d(64)
+    with torch.no_grad():
+        norm.weight[::3] = -1.0  # of these channels the smallest sign is pooled
     images = nn.Sequential(
-        *(nn.Conv2d(2, 64, 3, padding=(1, 0), bias=False), nn.BatchNorm2d(64), vb.nn.Sign(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(2, 64, 3, padding=(1, 0), bias=False), nn.MaxPool2d(2), norm, vb.nn.Sign()),
         *(nn.Conv2d(64, 10, (2, 1), groups=2, stride=2), nn.GELU(), nn.Flatten(), nn.Linear(10, 4)),
     )
     tokens = nn.Sequential(

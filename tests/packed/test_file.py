@@ -370,6 +370,28 @@ def test_a_convolution_that_is_not_sound_is_refused(change, message, saved, tmp_
         loading(parts.mend().bytes(), tmp_path)
 
 
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (put("steps", 1, "kernel", to=[2] * 4), "kernel must have 1 to 3 dimensions"),
+        (put("steps", 1, "stride", to=[2]), "stride must be 2 whole numbers from 1"),
+        (
+            put("steps", 1, "padding", to=[0, 2]),
+            r"padding must be at most half of the kernel, found \[0, 2\] for \[2, 2\]",
+        ),
+        (put("steps", 1, "turned", to="1.weight"), "turned must be int32 of shape"),
+        (put("steps", 1, "turned", to="1.scale"), "turned must be int32 of shape"),
+        (put("steps", 1, "kernel", to=[2, 9]), "cannot load|takes more than"),
+    ],
+)
+def test_a_pooling_that_is_not_sound_is_refused(change, message, saved, tmp_path):
+    parts = Parts(saved["images"])
+    assert parts.document["steps"][1]["kind"] == "pool_signs"
+    change(parts)
+    with pytest.raises((CheckpointError, InputError), match=message):
+        loading(parts.mend().bytes(), tmp_path)(networks()["images"][1])
+
+
 def find(parts: Parts, kind: str, **fields) -> dict:
     return next(s for s in parts.document["steps"] if s["kind"] == kind and all(s[k] == v for k, v in fields.items()))
 

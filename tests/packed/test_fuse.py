@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 import varbnn as vb
 from tests.packed.models import Net, seeded, settled
 from varbnn.packed.build import _draw
-from varbnn.packed.fuse import fold, fused, insert_bits, join_signs, spread
+from varbnn.packed.fuse import fold, fused, insert_bits, join_signs, pool_bits, spread
 from varbnn.packed.program import Program
 from varbnn.packed.statistics import now
 from varbnn.packed.trace import Drawn, Plan, plan
@@ -21,7 +24,7 @@ IMAGES = torch.randn(4, 3, 6, 6, generator=seeded(1))
 
 def plans(model: nn.Module, names: str) -> tuple[Plan, Plan]:
     """The plan of `model` as read, and after the rules in `names`; drawn twice, since folding writes into the steps."""
-    rules = {"fold": fold, "bits": insert_bits, "join": join_signs}
+    rules = {"fold": fold, "bits": insert_bits, "pool": pool_bits, "join": join_signs}
     model = vb.binarize(settled(model)).eval()
     layers = [layer for _, layer in vb.nn.binary_layers(model)]
     both = [plan(model, Drawn(_draw(layers, S, seeded()), _own(now(model)))) for _ in range(2)]
@@ -164,6 +167,80 @@ def test_signs_go_as_bits_where_only_packed_layers_look(name):
     before, after = plans(make(), "fold bits join")
     assert kinds(after) == expected
     same(before, after, x)
+
+
+def pooled(kind: int = 2, norm: bool = True, after: bool = False, **options: object) -> nn.Module:
+    """A convolution, max pooling and a sign in either order, and a convolution of bits."""
+    conv, pool, bn = (
+        (nn.Conv1d, nn.MaxPool1d, nn.BatchNorm1d),
+        (nn.Conv2d, nn.MaxPool2d, nn.BatchNorm2d),
+        (nn.Conv3d, nn.MaxPool3d, nn.BatchNorm3d),
+    )[kind - 1]
+    sign = [*([bn(32)] if norm else []), vb.nn.Sign()]
+    pooling = [pool(**{"kernel_size": 2, **options})]
+    between = [*sign, *pooling] if after else [*pooling, *sign]
+    return nn.Sequential(conv(3, 32, 3, padding=1), *between, conv(32, 5, 1))
+
+
+def functional(m: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    return m.b(m.s(m.n(F.max_pool2d(m.a(x), 3, padding=1, stride=2))))
+
+
+PARTS = {"a": nn.Conv2d(3, 32, 3), "b": nn.Conv2d(32, 5, 1), "n": nn.BatchNorm2d(32), "s": vb.nn.Sign()}
+POOLS = {
+    "usual": (lambda: pooled(), 2),
+    "without batch norm": (lambda: pooled(norm=False), 2),
+    "after the sign": (lambda: pooled(after=True), 2),
+    "overlapping": (lambda: pooled(kernel_size=3, stride=1), 2),
+    "with room around": (lambda: pooled(kernel_size=3, stride=2, padding=1), 2),
+    "with gaps": (lambda: pooled(kernel_size=2, stride=1, dilation=2), 2),
+    "oblong": (lambda: pooled(kernel_size=(3, 1), stride=(1, 2), padding=(1, 0)), 2),
+    "one dimension": (lambda: pooled(1, kernel_size=3, padding=1), 1),
+    "three dimensions": (lambda: pooled(3), 3),
+    "by a function": (lambda: Net(functional, **copy.deepcopy(PARTS)), 2),
+}
+
+
+@pytest.mark.parametrize("name", POOLS)
+def test_pooling_in_front_of_a_sign_is_done_on_bits_behind_it(name):
+    make, kind = POOLS[name]
+    before, after = plans(make(), "fold bits pool join")
+    assert kinds(after) == ["PackedConv", "PoolSigns", "PackedConv"]
+    same(before, after, torch.randn(4, 3, *[7] * kind, generator=seeded(1)))
+
+
+def test_channels_with_a_negative_scale_take_the_smallest_sign():
+    _, after = plans(pooled(), "fold bits pool join")
+    pool = after.steps[1]
+    scale = after.steps[0].scale
+    assert (scale < 0).any()
+    assert (scale > 0).any()
+    assert torch.equal(vb.bits.unpack(pool.turned, 32) > 0, scale < 0)
+
+
+def hooked() -> nn.Module:
+    pool = nn.MaxPool2d(2)
+    pool.register_forward_hook(lambda module, inputs, output: -output)
+    return pool
+
+
+@pytest.mark.parametrize("pool", [lambda: nn.MaxPool2d(2, ceil_mode=True), lambda: nn.AvgPool2d(2), hooked])
+def test_other_poolings_stay(pool):
+    model = nn.Sequential(nn.Conv2d(3, 32, 3), pool(), nn.BatchNorm2d(32), vb.nn.Sign(), nn.Conv2d(32, 5, 1))
+    before, after = plans(model, "fold bits pool join")
+    assert kinds(after) == ["PackedConv", "Real", "Affine", "PackSigns", "PackedConv"]
+    same(before, after, torch.randn(4, 3, 7, 7, generator=seeded(1)))
+
+
+def test_pooling_stays_where_something_else_looks_at_what_it_pools():
+    def run(m, x):
+        h = m.a(x)
+        return m.b(m.s(m.n(m.p(h)))) + h.mean((1, 2, 3), keepdim=True)
+
+    model = Net(run, p=nn.MaxPool2d(2), **copy.deepcopy(PARTS))
+    before, after = plans(model, "fold bits pool join")
+    assert "PoolSigns" not in kinds(after)
+    same(before, after, torch.randn(4, 3, 7, 7, generator=seeded(1)))
 
 
 def test_networks_share_what_comes_before_the_first_drawn_weight():

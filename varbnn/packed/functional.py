@@ -13,6 +13,23 @@ from varbnn.packed.nodes import name_of, option
 TRAINING = ("training", "train")
 _RELU: frozenset[Any] = frozenset({torch.relu, F.relu, "relu"})
 _CLAMP: frozenset[Any] = frozenset({torch.clamp, torch.clip, torch.clamp_min, "clamp", "clip", "clamp_min"})
+_MAX_POOLS: dict[Any, type[nn.Module]] = {
+    function: kind
+    for kind, functions in {
+        nn.MaxPool1d: (F.max_pool1d, torch.max_pool1d),
+        nn.MaxPool2d: (F.max_pool2d, torch.max_pool2d),
+        nn.MaxPool3d: (F.max_pool3d, torch.max_pool3d),
+    }.items()
+    for function in functions
+}
+_POOLING = {
+    "kernel_size": None,
+    "stride": None,
+    "padding": 0,
+    "dilation": 1,
+    "ceil_mode": False,
+    "return_indices": False,
+}
 _FLATTEN: frozenset[Any] = frozenset({torch.flatten, "flatten"})
 
 
@@ -29,6 +46,12 @@ def module_of(node: fx.Node) -> nn.Module | None:
         start, end = option(node, 1, 0, "start_dim"), option(node, 2, -1, "end_dim")
         if type(start) is int and type(end) is int:
             return nn.Flatten(start, end)
+    if node.target in _MAX_POOLS:
+        options = {
+            name: option(node, place, default, name) for place, (name, default) in enumerate(_POOLING.items(), 1)
+        }
+        if len(node.all_input_nodes) == 1 and options["kernel_size"] is not None:
+            return _MAX_POOLS[node.target](**options)
     if "dropout" in name_of(node) and option(node, 2, True, *TRAINING) is False:
         return nn.Identity()
     return None

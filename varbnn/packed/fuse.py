@@ -11,6 +11,7 @@ from varbnn.nn import Gate
 from varbnn.packed.call import Call, Constant, Real
 from varbnn.packed.gates import Opened, PackShut, read_shut, takes_shut
 from varbnn.packed.norms import MeasuredNorm
+from varbnn.packed.pools import PoolSigns, poolable
 from varbnn.packed.sizes import asks_size
 from varbnn.packed.steps import Affine, PackedConv, PackedLinear, PackedProduct, PackSigns, Spread
 from varbnn.packed.trace import Plan
@@ -22,7 +23,7 @@ KEEP_SIGNS_CALLS = frozenset({"view", "reshape", "max_pool1d", "max_pool2d", "ma
 
 def fused(plan: Plan, num_samples: int) -> Plan:
     """The same program in fewer steps, with every packed layer told whether the networks share its input."""
-    return spread(join_signs(insert_bits(gate_bits(fold(plan)))), num_samples)
+    return spread(join_signs(pool_bits(insert_bits(gate_bits(fold(plan))))), num_samples)
 
 
 @dataclass
@@ -146,6 +147,50 @@ def _gives_signs(step: nn.Module, wire: tuple[int, ...], signs: set[int]) -> boo
         return isinstance(step.module, KEEP_SIGNS)
     name = step.target if isinstance(step, Call) else None
     return (name if isinstance(name, str) else getattr(name, "__name__", "")) in KEEP_SIGNS_CALLS
+
+
+def pool_bits(plan: Plan) -> Plan:
+    """Between a packed convolution and bits, max pooling after the bits are made: they are 32 times fewer."""
+    work = _Rewrite(plan)
+    pooled: dict[int, nn.Module] = {}  # by the step that packs signs
+    left_out = set[int]()
+    for index, (step, wire) in enumerate(zip(plan.steps, plan.wires, strict=True)):
+        pair = _pooled(work, wire[0]) if isinstance(step, PackSigns) and step.channels_first else None
+        if pair is not None:
+            pool, sign = (plan.steps[number] for number in pair)
+            assert isinstance(pool, Real)
+            assert isinstance(sign, Affine)
+            pooled[index] = PoolSigns.of(pool.module, sign.scale if pair[0] < pair[1] else None)
+            left_out.add(pair[0])
+    for index, step in enumerate(plan.steps):
+        if index in left_out:
+            work.merge(index)
+        else:
+            work.keep(index, step)
+            if index in pooled:
+                work.values[index + 1] = work.new.add(pooled[index], work.values[index + 1])
+    return work.done()
+
+
+def _pooled(work: _Rewrite, value: int) -> tuple[int, int] | None:
+    """The steps of a max pooling and a sign, in either order, that make `value` of a packed convolution's output."""
+    last = work.producer(value)
+    if last is None or not work.only_use(value) or len(work.old.wires[value - 1]) != 1:
+        return None
+    (middle,) = work.old.wires[value - 1]
+    first = work.producer(middle)
+    if first is None or not work.only_use(middle) or len(work.old.wires[middle - 1]) != 1:
+        return None
+    (before,) = work.old.wires[middle - 1]
+    product = work.producer(before)
+    if not isinstance(product, PackedConv) or product.activation != "none" or not work.only_use(before):
+        return None
+    for pool, sign in ((middle - 1, value - 1), (value - 1, middle - 1)):
+        step = work.old.steps[sign]
+        if poolable(work.old.steps[pool]) and isinstance(step, Affine) and step.activation == "sign":
+            fits = all(t is None or t.shape[1] == product.width for t in (step.scale, step.shift))
+            return (pool, sign) if fits else None
+    return None
 
 
 def join_signs(plan: Plan) -> Plan:

@@ -17,6 +17,7 @@ from varbnn.packed.call import Call, Constant, Real
 from varbnn.packed.file.modules import fill, made, options_of
 from varbnn.packed.file.values import DTYPES, LARGEST, Fields, decode, encode, require, shown
 from varbnn.packed.gates import Opened, PackShut
+from varbnn.packed.pools import PoolSigns
 from varbnn.packed.steps import Affine, PackedConv, PackedLinear, PackedProduct, PackSigns, Spread
 
 ACTIVATIONS = ("none", "relu", "sign")
@@ -123,8 +124,7 @@ def _make_conv(fields: Fields, scope: Scope) -> PackedConv:
     channels = fields.integers("channels", 2, 1, LARGEST)
     groups = fields.integer("groups", 1, LARGEST)
     require(all(count % groups == 0 for count in channels), f"{fields.where}: {groups} groups do not divide {channels}")
-    kernel = fields.integers("kernel", None, 1, LARGEST)
-    require(1 <= len(kernel) <= 3, f"{fields.where}: kernel must have 1 to 3 dimensions, found {shown(kernel)}")
+    kernel = _kernel(fields)
     stride, dilation = (fields.integers(key, len(kernel), 1, LARGEST) for key in ("stride", "dilation"))
     padding = fields.integers("padding", 2 * len(kernel), 0, LARGEST)
     weight = scope.blocks(
@@ -147,6 +147,39 @@ def _make_affine(fields: Fields, scope: Scope) -> Affine:
     scale = scope.per_output(fields, "scale", None)
     shift = scope.per_output(fields, "shift", None if scale is None else scale.shape[1])
     return Affine(scale, shift, fields.choice("activation", ACTIVATIONS), fields.flag("channel_last"))
+
+
+def _pool(step: PoolSigns, name: Name) -> dict[str, Any]:
+    return {
+        "kernel": step.kernel,
+        "stride": step.stride,
+        "padding": step.padding,
+        "dilation": step.dilation,
+        "turned": None if step.turned is None else name(step.turned, "turned"),
+    }
+
+
+def _make_pool(fields: Fields, scope: Scope) -> PoolSigns:
+    kernel = _kernel(fields)
+    stride, dilation = (fields.integers(key, len(kernel), 1, LARGEST) for key in ("stride", "dilation"))
+    padding = fields.integers("padding", len(kernel), 0, LARGEST)
+    require(
+        all(2 * around <= width for around, width in zip(padding, kernel, strict=True)),
+        f"{fields.where}: padding must be at most half of the kernel, found {padding} for {kernel}",
+    )
+    key = fields.take("turned")
+    turned = None if key is None else scope.tensors(key, f"{fields.where}: turned")
+    require(
+        turned is None or (turned.dtype == torch.int32 and turned.dim() == 2 and len(turned) in (1, scope.num_samples)),
+        f"{fields.where}: turned must be int32 of shape (1 or {scope.num_samples}, words)",
+    )
+    return PoolSigns(kernel, stride, padding, dilation, turned)
+
+
+def _kernel(fields: Fields) -> list[int]:
+    kernel = fields.integers("kernel", None, 1, LARGEST)
+    require(1 <= len(kernel) <= 3, f"{fields.where}: kernel must have 1 to 3 dimensions, found {shown(kernel)}")
+    return kernel
 
 
 def _gate(gate: Gate) -> dict[str, Any]:
@@ -224,6 +257,7 @@ KINDS = {
         lambda step, name: {"channels_first": step.channels_first},
         lambda fields, scope: PackSigns(fields.flag("channels_first")),
     ),
+    "pool_signs": Kind(PoolSigns, _pool, _make_pool),
     "gate": Kind(Opened, lambda step, name: _gate(step.gate), lambda fields, scope: Opened(_make_gate(fields))),
     "pack_shut": Kind(
         PackShut,
