@@ -201,10 +201,13 @@ class IntegerNetwork(nn.Module):
         return torch.tensor(self.spread, dtype=torch.int32)
 
     def set_extra_state(self, state: Tensor) -> None:
-        if state != self.spread:
-            raise CheckpointError(f"the state is of a network with spread={state}, this one has {self.spread}")
+        spread = state.item() if isinstance(state, Tensor) and state.numel() == 1 else described(state)
+        if spread != self.spread:
+            raise CheckpointError(f"the state is of a network with spread={spread}, this one has {self.spread}")
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        if not isinstance(state_dict, Mapping):
+            raise CheckpointError(f"a state is a dictionary of tensors, got {described(state_dict)}")
         here, given = self.state_dict().keys(), state_dict.keys()
         if strict and here != given:  # torch would say so once the others are loaded
             raise CheckpointError(
