@@ -98,7 +98,7 @@ def main(settings: Settings) -> dict[str, Any]:
         "mode_accuracy": round(mode_accuracy, 4),
         **{key: round(measured[key], 4) for key in ("accuracy", "nll", "ece", "ood_auroc")},
         "entropy_bits": round(vb.health(model, warn=False).entropy_bits, 3),
-        "state_bytes": sum(value.nbytes for value in network.state_dict().values()),
+        "state_bytes": sum(value.nbytes for value in network.buffers()),
         "packed_bytes": path.stat().st_size,
         "packed_equal": packed_equal,
         "seconds": round(time.perf_counter() - begun, 1),

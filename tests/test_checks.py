@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 import varbnn as vb
-from varbnn import active, continual
+from varbnn import active, continual, data
 from varbnn.checks import finite_number, whole_number
+from varbnn.data.corruptions import KINDS
 from varbnn.errors import InputError
 
 
@@ -88,6 +89,31 @@ def test_a_seed_is_no_generator(ask):
         ask(model, 0)
     with pytest.raises(InputError, match="generator must be"), vb.sampled(model, 0):
         pass
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda seed: data.batches(torch.ones(3, 2), torch.ones(3), 2, seed),
+        lambda seed: data.batches(torch.ones(3, 2), torch.ones(3), 2, seed, shuffle=False),
+        *(
+            lambda seed, kind=kind: data.corruptions.corrupt(torch.zeros(2, 8, 8), kind, 1, generator=seed)
+            for kind in KINDS
+        ),
+        lambda seed: data.corruptions.noise(torch.zeros(2, 8, 8), 1, generator=seed),
+        lambda seed: active.Pool(4, 2, seed),
+        lambda seed: active.Pool(4, [1, 2], seed),
+        lambda seed: active.StreamQuery(budget=0.1, generator=seed),
+        lambda seed: active.random(vb.Prediction(torch.full((1, 3, 2), 0.5)), seed),
+        lambda seed: active.drawn(torch.ones(3), 2, 1.0, seed),
+        lambda seed: continual.k_center(torch.ones(3, 2), 2, seed),
+    ],
+)
+def test_a_seed_is_no_generator_where_data_are_drawn_or_chosen(ask):
+    ask(None)
+    ask(torch.Generator().manual_seed(0))
+    with pytest.raises(InputError, match=r"generator must be a torch.Generator or None, got 0; a seed makes one"):
+        ask(0)
 
 
 @pytest.mark.parametrize("given", ["nonsense", 3.5, "xla:0", "cuda:99"])

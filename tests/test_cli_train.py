@@ -82,6 +82,23 @@ def test_one_network_cannot_disagree(own, capsys):
     assert before == (Path("run/report.json").read_bytes(), sorted(Path("run").iterdir()))
 
 
+def test_no_program_takes_the_folder_of_anothers_run(own, capsys):
+    lines = {
+        "train": "train own.npz --hidden 8 --epochs 1 --samples 2 --quiet",
+        "continual": "continual own.npz --hidden 8 --epochs 1 --tasks 2 --samples 2 --quiet",
+        "demo": "demo --data moons --epochs 1 --samples 2 --quiet",
+    }
+    for name, line in lines.items():
+        run(capsys, f"{line} --out {name}")
+        assert json.loads(Path(name, "report.json").read_text())["program"] == f"varbnn {name}"
+    files = {path: path.read_bytes() for path in Path().glob("*/*")}
+    for name, line in lines.items():
+        for folder in set(lines) - {name}:
+            told = run(capsys, f"{line} --out {folder}", 2)
+            assert f"{folder} holds a run of varbnn {folder}; choose another --out" in told
+    assert {path: path.read_bytes() for path in Path().glob("*/*")} == files
+
+
 @pytest.mark.parametrize("method, share", [("posterior", 0.2), ("ste", 0.0)])
 def test_inputs_are_left_out_in_training_as_the_preset_says(own, tmp_path, capsys, monkeypatch, method, share):
     made = []

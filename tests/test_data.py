@@ -724,6 +724,20 @@ def test_a_data_set_takes_arrays_and_lists_in_its_own_units():
         moons.standardise("mine.npz")
 
 
+@pytest.mark.parametrize("x", [torch.zeros(4, 784), torch.zeros(4, 8), torch.zeros(64), np.zeros((4, 4, 4)), [[1.0]]])
+def test_inputs_of_another_set_are_not_taken_back(x):
+    for name in ("digits", "moons"):
+        with pytest.raises(InputError, match=f"{name} has inputs of (8×8|2), got .* for each; resize them"):
+            load(name).undo(x)
+
+
+def test_images_and_no_inputs_at_all_are_taken_back():
+    digits = load("digits")
+    own = digits.undo(digits.test_x[:5])
+    assert torch.equal(digits.undo(digits.test_x[:5].reshape(5, 8, 8)), own)
+    assert digits.undo(digits.test_x[:0]).shape == (0, 8, 8)
+
+
 def test_batches_are_of_tensors():
     with pytest.raises(InputError, match=r"x and y must be tensors, got ndarray and Tensor; .* torch\.as_tensor"):
         batches(np.zeros((3, 2)), torch.arange(3), 2)

@@ -99,6 +99,21 @@ def test_constant_features_become_0(tmp_path):
     assert data.test_x.isfinite().all()
 
 
+def test_what_is_taken_back_has_the_width_of_the_table(folder):
+    data = load("uci-yacht", folder)
+    own, targets = data.undo(data.test_x), data.undo_targets(data.test_y)
+    for x, y in ((data.test_x.numpy(), data.test_y.numpy()), (data.test_x.tolist(), data.test_y.tolist())):
+        np.testing.assert_allclose(data.undo(x), own, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(data.undo_targets(y), targets, rtol=1e-12)
+    assert torch.equal(data.undo_targets(data.test_y[:, 0]), targets[:, 0])
+    for x in (torch.zeros(4, 1), torch.zeros(4, 5), torch.zeros(6), np.zeros((2, 3, 2))):
+        with pytest.raises(InputError, match=r"uci-yacht has inputs of 6, got .* for each"):
+            data.undo(x)
+    for y in (torch.zeros(4, 2), np.zeros((4, 6))):
+        with pytest.raises(InputError, match="uci-yacht has one target for each input, got 4×"):
+            data.undo_targets(y)
+
+
 def test_the_curve_follows_its_seed():
     assert torch.equal(load("curve", seed=1).train_x, load("curve", seed=1).train_x)
     assert not torch.equal(load("curve", seed=1).train_x, load("curve", seed=2).train_x)

@@ -15,7 +15,7 @@ from varbnn import demo
 from varbnn.data import load
 from varbnn.demo.methods import MEASURES, METHODS, Outcome
 from varbnn.demo.networks import network
-from varbnn.demo.output import output
+from varbnn.demo.output import MARKS, output
 from varbnn.demo.pictures import draw
 from varbnn.demo.words import COLUMNS, reading, suggestions, table
 from varbnn.errors import InputError
@@ -111,6 +111,25 @@ def test_moons_come_with_a_map_of_each_method(tmp_path, capsys):
     assert captured.err == "", "bars belong on a terminal"
 
 
+def test_numbers_of_numpy_paths_and_any_iterable_of_names_do(tmp_path, monkeypatch):
+    plain = demo.run("moons", out=str(tmp_path / "plain"), methods=["ste"], epochs=1, num_samples=2, seed=3, quiet=True)
+    numbers = dict(epochs=np.int64(1), num_samples=np.int64(2), seed=np.int64(3))
+    read = []
+    monkeypatch.setattr("varbnn.demo.comparison.load", lambda name, place, seed: read.append(place) or load(name))
+    places = dict(out=tmp_path / "other", data_dir=tmp_path)
+    other = demo.run("moons", methods=(name for name in ["ste"]), quiet=True, **places, **numbers)
+    assert read == [str(tmp_path)]
+    assert other["settings"] == plain["settings"]
+    assert json.loads((tmp_path / "other/report.json").read_text())["seed"] == 3
+
+
+def test_training_leaves_generators_of_other_devices(tmp_path, monkeypatch):
+    reset = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", reset.append)
+    demo.run("moons", out=str(tmp_path), methods=["ste"], **SMOKE)
+    assert not reset
+
+
 def test_one_method_alone_is_possible(tmp_path, capsys):
     report = demo.run("moons", methods=["ste"], out=str(tmp_path), epochs=1, num_samples=1)
     assert list(report["methods"]) == ["ste"]
@@ -202,8 +221,8 @@ def test_the_pictures_of_all_methods_have_a_panel_for_each(tmp_path, monkeypatch
     assert cut == []
 
 
-def publish(folder, **files: str) -> list[str]:
-    with output(folder) as place:
+def publish(folder, program: str = "varbnn demo", **files: str) -> list[str]:
+    with output(folder, program) as place:
         for name, text in files.items():
             (place.draft / name.replace("_", ".")).write_text(text)
         return place.publish()
@@ -211,8 +230,9 @@ def publish(folder, **files: str) -> list[str]:
 
 def test_pictures_of_an_earlier_run_go_and_foreign_files_stay(tmp_path):
     (tmp_path / "mine.png").write_text("mine")
-    publish(tmp_path, a_png="1", b_png="1", report_json='{"files": ["a.png", "b.png"]}')
-    assert publish(tmp_path, b_png="2", report_json='{"files": ["b.png"]}') == ["b.png", "report.json"]
+    for mark in ('"program": "varbnn demo"', '"methods": {}'):  # which reports of before have
+        publish(tmp_path, a_png="1", b_png="1", report_json=f'{{{mark}, "files": ["a.png", "b.png"]}}')
+        assert publish(tmp_path, b_png="2", report_json="{}") == ["b.png", "report.json"]
     assert {path.name: path.read_text()[0] for path in tmp_path.iterdir()} == {
         "mine.png": "m",
         "b.png": "2",
@@ -220,14 +240,51 @@ def test_pictures_of_an_earlier_run_go_and_foreign_files_stay(tmp_path):
     }
 
 
-@pytest.mark.parametrize("report", ['{"files": ["../outside.png", 3, "notes.txt"]}', '{"files": 7}', "[]", "nonsense"])
+@pytest.mark.parametrize("own", ["varbnn demo", "varbnn train", "varbnn continual"])
+@pytest.mark.parametrize("other", ["varbnn demo", "varbnn train", "varbnn continual"])
+@pytest.mark.parametrize("says_so", [True, False])
+def test_a_run_of_another_program_is_left_alone(tmp_path, own, other, says_so):
+    report = {"plan": {}, MARKS[other]: {}, "files": ["a.png"]} | ({"program": other} if says_so else {})
+    if other == "varbnn demo":
+        del report["plan"]
+    publish(tmp_path, other, a_png="1", report_json=json.dumps(report))
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    if own == other:
+        publish(tmp_path, own, report_json="{}")
+        assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
+        return
+    with pytest.raises(InputError, match=f"holds a run of {other}; choose another --out"):
+        publish(tmp_path, own, a_png="2", report_json="{}")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_run_that_came_while_training_ran_is_left_alone(tmp_path):
+    with output(tmp_path, "varbnn demo") as place:
+        (place.draft / "report.json").write_text("{}")
+        publish(tmp_path, "varbnn train", report_json='{"program": "varbnn train"}')
+        with pytest.raises(InputError, match="holds a run of varbnn train"):
+            place.publish()
+    assert (tmp_path / "report.json").read_text() == '{"program": "varbnn train"}'
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        '{"program": "varbnn demo", "files": ["../outside.png", 3, "notes.txt"]}',
+        '{"program": "varbnn demo", "files": 7}',
+        '{"files": ["kept.png"]}',
+        "[]",
+        "nonsense",
+    ],
+)
 def test_a_report_that_is_none_of_ours_removes_nothing(tmp_path, report):
-    for name in ("outside.png", "out/notes.txt", "out/report.json"):
+    for name in ("outside.png", "out/notes.txt", "out/kept.png", "out/report.json"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(report)
     publish(tmp_path / "out", report_json="new")
     assert (tmp_path / "outside.png").exists()
     assert (tmp_path / "out" / "notes.txt").exists()
+    assert (tmp_path / "out" / "kept.png").exists()
     assert (tmp_path / "out" / "report.json").read_text() == "new"
 
 
@@ -278,9 +335,15 @@ def test_a_file_that_cannot_be_replaced_is_said_plainly(tmp_path):
         (dict(data="cifar"), "no data set 'cifar'; known are digits"),
         (dict(methods=["adam"]), "no method 'adam'; known are ste, bop,"),
         (dict(methods=[]), "no method ''"),
-        (dict(num_samples=0), "samples must be at least 1, got 0"),
-        (dict(epochs=0), "epochs must be at least 1, got 0"),
-        (dict(data="moons", seed=-1), "seed must be a whole number ≥ 0"),
+        (dict(methods="ste"), "methods must be a list of names, got 'ste'"),
+        (dict(methods=3), "methods must be a list of names, got 3"),
+        (dict(methods=[["ste"]]), r"no method \['ste'\]"),
+        (dict(num_samples=0), "num_samples must be a whole number ≥ 1, got 0"),
+        (dict(num_samples=2.5), "num_samples must be a whole number ≥ 1, got 2.5"),
+        (dict(num_samples="2"), "num_samples must be a whole number ≥ 1, got '2'"),
+        (dict(epochs=0), "epochs must be a whole number ≥ 1, got 0"),
+        (dict(data="moons", seed=-1), "seed must be a whole number from 0"),
+        (dict(seed=2**70), "seed must be a whole number from 0"),
         (dict(data="mnist"), "--data-dir"),
     ],
 )

@@ -12,7 +12,7 @@ from torch import nn
 
 import varbnn as vb
 from tests.contracts.rule import members
-from varbnn import active, continual
+from varbnn import active, continual, integer
 from varbnn.errors import CheckpointError
 from varbnn.posteriors import Gaussian, LowRankGaussian
 
@@ -65,6 +65,21 @@ def scheduler():
     return vb.optim.Scheduler(torch.optim.SGD([torch.zeros(3)], lr=0.1), lr=vb.optim.Constant(0.1))
 
 
+def integer_network(*widths, spread=0):
+    return integer.IntegerNetwork(widths or (4, 5, 3), spread=spread)
+
+
+def other_counters():
+    """States of networks of other sizes and another spread, and damaged ones."""
+    for widths in ((4, 6, 3), (4, 5, 5, 3), (4, 3)):
+        yield integer_network(*widths, spread=4).state_dict()
+    yield integer_network().state_dict()
+    own = integer_network(spread=4).state_dict()
+    for damage in (None, 3, torch.ones(2), torch.ones(0)):
+        yield own | {"_extra_state": damage}
+        yield own | {"layers.1.counter": damage}
+
+
 SGD = torch.optim.SGD([torch.zeros(3, 4)], lr=0.5).state_dict()
 NONE = [{}, None, nn.Linear(2, 2).state_dict()]
 CASES = {
@@ -78,6 +93,7 @@ CASES = {
     "Scheduler": (scheduler, lambda: [*NONE, SGD]),
     "EWC": (lambda: strategy(continual.EWC), lambda: [*NONE, strategy(continual.MeanField).state_dict()]),
     "MeanField": (lambda: strategy(continual.MeanField), lambda: [*NONE, strategy(continual.EWC).state_dict()]),
+    "IntegerNetwork": (lambda: integer_network(spread=4), lambda: [*NONE, *other_counters()]),
     "FineTune": (lambda: strategy(continual.FineTune), lambda: [None]),
     "Replay": (replay, lambda: [*NONE, {"strategy": {}, "coreset": coreset().state_dict()}]),
     "Rehearsal": (rehearsal, lambda: [*NONE, {"strategy": {"springs": []}, "coreset": {}}]),

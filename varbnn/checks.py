@@ -105,6 +105,18 @@ def _usable(array: np.ndarray) -> np.ndarray:
     return array if array.flags.writeable and min(array.strides, default=0) >= 0 else array.copy()
 
 
+def described(value: object) -> str:
+    """A tensor's dtype and shape, with its layout unless dense, or what else it is; for messages.
+
+    >>> described(torch.zeros(2, 3)), described([1])
+    ('torch.float32 (2, 3)', 'a list')
+    """
+    if not isinstance(value, Tensor):
+        return f"a {type(value).__name__}"
+    layout = "" if value.layout is torch.strided else f"{value.layout} "
+    return f"{layout}{value.dtype} {tuple(value.shape)}"
+
+
 def optional_generator(generator: object) -> None:
     """Raise InputError unless `generator` is one of torch's, or None.
 

@@ -243,6 +243,23 @@ def test_several_networks_at_once_are_refused():
         network(x)
 
 
+@pytest.mark.parametrize("bound", [Trace_ELBO, TraceMeanField_ELBO])
+@pytest.mark.parametrize("validated", [True, False])
+@pytest.mark.parametrize("size", [1, 5])
+def test_a_network_inside_a_plate_is_refused_when_the_guides_draw_is_replayed_too(bound, validated, size):
+    network = PyroNetwork(small())
+    x, y = batch()
+
+    def model(x, y):
+        with pyro.plate("data", size):
+            network(x)
+
+    with pyro.validation_enabled(validated), pytest.raises(InputError, match="one network at a time"):
+        bound().loss(model, network.guide, x, y)
+    with pyro.validation_enabled(validated), pytest.raises(InputError, match="one network at a time"):
+        model(x, y)
+
+
 def test_what_cannot_be_a_guide_is_refused():
     def with_posterior(posterior):
         return vb.binarize(nn.Sequential(nn.Linear(4, 3)), posterior)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ import varbnn as vb
 
 pytest.importorskip("sklearn", reason="the estimators need varbnn[sklearn]")
 
+from sklearn import config_context
 from sklearn.base import clone
 from sklearn.datasets import load_diabetes, load_iris, load_wine
 from sklearn.exceptions import NotFittedError
@@ -32,6 +34,8 @@ from varbnn.errors import VarbnnWarning
 ROOT = Path(__file__).resolve().parents[2]
 BOTH = [VariationalBNNClassifier, VariationalBNNRegressor]
 QUICK = dict(max_iter=5, num_samples=4, random_state=0)
+UNUSABLE = {VariationalBNNClassifier: np.zeros(150), VariationalBNNRegressor: np.full(150, 1.5e308)}
+"""Labels of one class, targets whose mean overflows: noticed once the features were checked."""
 
 
 @pytest.fixture(scope="module")
@@ -217,6 +221,71 @@ def test_a_fit_that_fails_leaves_the_last_one_in_force(iris):
     with pytest.raises(ValueError, match="temperature"):
         estimator.set_params(temperature=0).fit(X, y)
     assert_array_equal(estimator.predict_proba(X), before)
+
+
+@pytest.mark.parametrize("kind", BOTH)
+@pytest.mark.parametrize("broken_off", [False, True])
+def test_features_of_a_fit_that_fails_are_not_those_of_the_estimator(kind, broken_off, iris, monkeypatch):
+    X, y = iris
+    estimator = kind(**QUICK).fit(X, y)
+    before, said = dict(vars(estimator)), estimator.predict(X)
+    if broken_off:  # after features were checked, by hand
+        monkeypatch.setattr("varbnn.bridges.estimator.train", interrupted)
+    with pytest.raises((ValueError, KeyboardInterrupt)):
+        estimator.fit(X[:, :2], y if broken_off else UNUSABLE[kind])
+    monkeypatch.undo()
+    assert vars(estimator).keys() == before.keys()
+    assert all(vars(estimator)[name] is value for name, value in before.items())
+    assert_array_equal(estimator.predict(X), said)
+    fresh = kind(**QUICK)
+    with pytest.raises(ValueError, match=r"one class|too large"):
+        fresh.fit(X, UNUSABLE[kind])
+    with pytest.raises(NotFittedError):
+        fresh.predict(X)
+    assert not hasattr(fresh, "n_features_in_")
+
+
+def interrupted(*args, **kwargs):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("kind", BOTH)
+def test_threads_that_ask_one_estimator_hear_what_one_alone_hears(kind, iris):
+    estimator = kind(**QUICK).fit(*iris)
+    parts = [iris[0][start::10] for start in range(10)] * 8
+    alone, before = [estimator.predict(part) for part in parts], torch.get_rng_state()
+    with ThreadPoolExecutor(8) as threads:
+        together = list(threads.map(estimator.predict, parts))
+    for found, expected in zip(together, alone, strict=True):
+        assert_array_equal(found, expected)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(layer._held is None for _, layer in vb.nn.binary_layers(estimator.model_))
+
+
+@pytest.mark.parametrize("kind", BOTH)
+def test_fits_in_threads_are_those_of_one_alone_and_leave_torchs_state(kind, iris):
+    def losses(seed):
+        return kind(**{**QUICK, "random_state": seed}).fit(*iris).loss_curve_
+
+    alone, before = [losses(seed) for seed in range(4)], torch.get_rng_state()
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(losses, range(4))) == alone
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_fit_leaves_generators_of_other_devices(iris, monkeypatch):
+    reset = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", reset.append)
+    VariationalBNNClassifier(**QUICK).fit(*iris)
+    assert not reset
+
+
+@pytest.mark.parametrize("kind", BOTH)
+def test_the_form_that_others_are_told_to_answer_in_is_not_its_scalers(kind, iris):
+    plain = kind(**QUICK).fit(*iris)
+    with config_context(transform_output="pandas"):  # which need not be installed, as nothing is transformed for users
+        told = kind(**QUICK).fit(*iris)
+        assert_array_equal(told.predict(iris[0]), plain.predict(iris[0]))
 
 
 @pytest.mark.parametrize("posterior", ["bernoulli", "gaussian", "point"])

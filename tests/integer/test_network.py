@@ -7,6 +7,7 @@ import io
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import varbnn as vb
 from varbnn.errors import CheckpointError, InputError
@@ -107,9 +108,51 @@ class TestState:
     def test_floats_are_refused(self):
         state = {name: value.float() for name, value in trained().state_dict().items()}
         with pytest.raises(
-            CheckpointError, match=r"layers.0.counter is torch.float32 in the state, and torch.int8 here"
+            CheckpointError, match=r"layers.0.counter is torch.float32 \(24, 40\) in the state, and torch.int8 \(24"
         ):
             trained().load_state_dict(state)
+
+    @pytest.mark.parametrize(
+        "widths, inside, match",
+        [
+            (
+                (40, 24, 16, 4),
+                False,
+                r"layers.2.counter is torch.int8 \(4, 16\) in the state, and torch.int8 \(5, 16\)",
+            ),
+            (
+                (40, 24, 16, 4),
+                True,
+                r"1.layers.2.counter is torch.int8 \(4, 16\) in the state, and torch.int8 \(5, 16\)",
+            ),
+            ((40, 24, 5), True, r"1.layers.1.counter is torch.int8 \(5, 24\) in the state, and torch.int8 \(16, 24\)"),
+            ((40, 24, 16, 5, 5), False, r"lacks nothing and has .*layers.2.threshold.*layers.3.counter"),
+            ((40, 24, 5), False, r"lacks .*layers.2.counter.* and has nothing besides"),
+        ],
+    )
+    def test_a_network_of_other_sizes_is_refused_whole(self, widths, match, inside):
+        network, other = trained(), IntegerNetwork(widths)
+        if inside:
+            network, other = nn.Sequential(nn.Identity(), network), nn.Sequential(nn.Identity(), other)
+        before = {name: value.clone() for name, value in network.state_dict().items()}
+        with pytest.raises(CheckpointError, match=match):
+            network.load_state_dict(other.state_dict())
+        assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+
+    def test_what_a_state_lacks_is_kept_where_that_is_asked_for(self):
+        network, other = trained(), IntegerNetwork((40, 24, 16, 5), generator=generator(9))
+        head = network.layers[2].counter.clone()
+        network.load_state_dict({"layers.0.counter": other.layers[0].counter}, strict=False)
+        assert torch.equal(network.layers[0].counter, other.layers[0].counter)
+        assert torch.equal(network.layers[2].counter, head)
+
+    @pytest.mark.parametrize("here, there", [(0, 64), (64, 0), (16, 64)])
+    def test_counters_of_another_spread_are_refused(self, here, there):
+        network = trained(spread=here)
+        before = {name: value.clone() for name, value in network.state_dict().items()}
+        with pytest.raises(CheckpointError, match=f"a network with spread={there}, this one has {here}"):
+            network.load_state_dict(IntegerNetwork((40, 24, 16, 5), spread=there).state_dict())
+        assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
 
 
 class TestModel:
@@ -165,6 +208,12 @@ class TestModel:
         for seed in range(5):
             with vb.sampled(model, generator(seed)):
                 assert torch.equal(model[0].weight, mode)
+
+    @pytest.mark.parametrize("spread", [0, 16])
+    def test_to_look_moves_no_generator(self, spread):
+        network, before = trained(spread=spread), torch.get_rng_state()
+        as_model(network)
+        assert torch.equal(torch.get_rng_state(), before)
 
     def test_predict_evaluate_and_health_take_it(self):
         network, x, y = trained(spread=16), codes(60, 40).float(), torch.arange(60) % 5

@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.oracles import integer as oracle
 from varbnn.errors import InputError
-from varbnn.integer import IntegerNetwork, step
+from varbnn.integer import IntegerNetwork, as_model, fit, step
 from varbnn.integer.arithmetic import margin_errors, matmul, shifted
 
 WIDTHS = (40, 24, 9, 17, 5)
@@ -167,9 +167,59 @@ class TestBadInput:
         self.bad(r"got -1 … 3", labels=torch.arange(13) % 5 - 1)
 
     def test_labels_of_another_kind_or_number(self):
-        self.bad(r"labels must be 13 integers, got torch.float32 \(13,\)", labels=torch.zeros(13))
-        self.bad(r"labels must be 13 integers, got torch.int64 \(12,\)", labels=torch.zeros(12, dtype=torch.int64))
+        self.bad(r"labels must be 13 integers, a tensor, got torch.float32 \(13,\)", labels=torch.zeros(13))
+        self.bad(
+            r"labels must be 13 integers, a tensor, got torch.int64 \(12,\)", labels=torch.zeros(12, dtype=torch.int64)
+        )
         self.bad("got torch.bool", labels=torch.zeros(13, dtype=torch.bool))
+
+    @pytest.mark.parametrize(
+        "labels, match",
+        [
+            ([0] * 13, "got a list"),
+            (np.zeros(13, dtype=np.int64), "got a ndarray"),
+            ("none", "got a str"),
+            (torch.zeros(13, dtype=torch.int64).to_sparse(), "got torch.sparse_coo torch.int64"),
+            (torch.full((13,), 2**63 + 1, dtype=torch.uint64), "labels must be 0 … 4, the network's classes"),
+        ],
+    )
+    def test_labels_that_are_no_dense_tensor_of_classes(self, labels, match):
+        self.bad(match, labels=labels)
+
+    @pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.uint32, torch.uint64, torch.int16])
+    def test_labels_of_every_whole_kind_are_the_same_labels(self, dtype):
+        codes, labels = batch(generator(1))
+        one, other = (IntegerNetwork(WIDTHS, generator=generator(0)) for _ in range(2))
+        history = fit(one, [(codes, labels)], epochs=3, generator=generator(2), progress=False)
+        again = fit(other, [(codes, labels.to(dtype))], epochs=3, generator=generator(2), progress=False)
+        assert [row["accuracy"] for row in history] == [row["accuracy"] for row in again]
+        assert all(torch.equal(a, b) for a, b in zip(one.buffers(), other.buffers(), strict=True))
+
+    def test_codes_that_are_sparse(self):
+        self.bad("got torch.sparse_coo torch.int8", codes=torch.ones(13, 40, dtype=torch.int8).to_sparse())
+
+    def test_another_network(self):
+        codes, labels = batch(generator(1))
+        for use in (
+            lambda other: step(other, codes, labels, 2),
+            lambda other: fit(other, [(codes, labels)], epochs=1, progress=False),
+            as_model,
+        ):
+            with pytest.raises(InputError, match="network must be an IntegerNetwork, got a Linear"):
+                use(torch.nn.Linear(40, 5))
+
+    def test_a_seed_is_no_generator(self):
+        network, (codes, labels) = IntegerNetwork(WIDTHS, generator=generator(0)), batch(generator(1))
+        before = {name: value.clone() for name, value in network.state_dict().items()}
+        for use in (
+            lambda: IntegerNetwork(WIDTHS, generator=0),
+            lambda: step(network, codes, labels, 2, 0),
+            lambda: fit(network, [(codes, labels)], epochs=1, generator=0, progress=False),
+            lambda: network.sample(1, 0),
+        ):
+            with pytest.raises(InputError, match=r"generator must be a torch.Generator or None, got 0"):
+                use()
+        assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
 
     def test_codes_that_are_floats(self):
         self.bad("codes must be a tensor of int8, .1 and -1, got torch.float32", codes=torch.ones(13, 40))

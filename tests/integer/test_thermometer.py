@@ -107,7 +107,9 @@ def test_nothing_to_fit_and_bad_options_are_refused():
             Thermometer.fit(empty)
     with pytest.raises(InputError, match="levels must be a whole number ≥ 1, got 0"):
         Thermometer.fit(torch.zeros(2, 2), 0)
-    with pytest.raises(InputError, match=r"thresholds must be int32, features × levels, got torch.float32 \(2, 2\)"):
+    with pytest.raises(
+        InputError, match=r"thresholds must be a tensor of int32, features × levels, got torch.float32 \(2, 2\)"
+    ):
         Thermometer(torch.zeros(2, 2))
 
 
@@ -128,6 +130,30 @@ def test_thresholds_of_real_numbers_are_not_loaded_as_those_of_whole_ones():
     before = whole.thresholds.clone()
     with pytest.raises(CheckpointError, match="thresholds of real numbers, this Thermometer is for whole ones"):
         whole.load_state_dict(real.state_dict())
-    with pytest.raises(CheckpointError, match="must be int32"):
+    with pytest.raises(CheckpointError, match=r"must be torch.int32 \(2, 2\), the state has torch.float32"):
         whole.load_state_dict({**whole.state_dict(), "thresholds": torch.rand(2, 2)})
+    with pytest.raises(CheckpointError, match=r"the state has torch.int32 \(2, 3\)"):
+        whole.load_state_dict({**whole.state_dict(), "thresholds": torch.zeros(2, 3, dtype=torch.int32)})
     assert torch.equal(before, whole.thresholds)
+
+
+def test_thresholds_of_the_caller_are_copied():
+    mine = torch.tensor([[1, 2]], dtype=torch.int32)
+    encoder = Thermometer(mine)
+    mine.fill_(9)
+    assert encoder.thresholds.tolist() == [[1, 2]]
+
+
+@pytest.mark.parametrize(
+    "given, match",
+    [
+        ([[1, 2]], "got a list"),
+        (np.ones((1, 2), dtype=np.int32), "got a ndarray"),
+        (None, "got a NoneType"),
+        (torch.ones(1, 2, dtype=torch.int32).to_sparse(), r"got torch.sparse_coo torch.int32 \(1, 2\)"),
+    ],
+)
+def test_what_is_no_dense_tensor_is_refused_as_what_it_is(given, match):
+    for use in (Thermometer, Thermometer.fit, Thermometer(torch.ones(2, 1, dtype=torch.int32))):
+        with pytest.raises(InputError, match=match):
+            use(given)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from varbnn.active.scores import Acquisition, Asked, drawn, require_count, scores_of, top
-from varbnn.checks import Values, as_tensor, whole_number
+from varbnn.checks import Values, as_tensor, optional_generator, whole_number
 from varbnn.errors import InputError
 
 
@@ -30,7 +30,8 @@ class Pool:
         unlabelled: the others, ascending.
 
     Raises:
-        InputError: a start outside 1 … N, or indices that are not distinct or outside 0 … N-1.
+        InputError: a start outside 1 … N, indices that are not distinct or outside 0 … N-1, or a generator that is
+            none.
 
     >>> from varbnn import Prediction
     >>> pool = Pool(6, start=[4, 1])
@@ -44,6 +45,7 @@ class Pool:
     def __init__(
         self, size: int, start: int | Sequence[int] | Tensor, generator: torch.Generator | None = None
     ) -> None:
+        optional_generator(generator)
         self.generator = generator
         size = whole_number("size", size)
         if not isinstance(start, Sequence | Tensor | np.ndarray) or getattr(start, "ndim", 1) == 0:

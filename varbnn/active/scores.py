@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from varbnn.checks import Values, as_tensor, finite_number, whole_number
+from varbnn.checks import Values, as_tensor, finite_number, optional_generator, whole_number
 from varbnn.errors import InputError
 from varbnn.packed import AveragePrediction
 from varbnn.predict import Prediction, RegressionPrediction
@@ -76,7 +76,12 @@ def variation_ratio(prediction: Prediction, generator: torch.Generator | None = 
 
 
 def random(prediction: Asked, generator: torch.Generator | None = None) -> Tensor:
-    """Uniform numbers, N: what every other score has to beat."""
+    """Uniform numbers, N: what every other score has to beat.
+
+    Raises:
+        InputError: a generator that is none.
+    """
+    optional_generator(generator)
     device = generator.device if generator is not None else torch.device("cpu")
     return torch.rand(len(prediction), generator=generator, device=device)
 
@@ -149,12 +154,13 @@ def drawn(scores: Tensor, count: int, power: float, generator: torch.Generator |
     waiting times.
 
     Raises:
-        InputError: as `top`; negative scores, or a power that is not positive and finite.
+        InputError: as `top`; negative scores, a power that is not positive and finite, or a generator that is none.
 
     >>> drawn(torch.tensor([0.0, 1e-9, 3.0]), 3, power=2.0).tolist()
     [2, 1, 0]
     """
     power = finite_number("power", power, above=0, most=LARGEST_POWER, note=" (None takes the highest scores)")
+    optional_generator(generator)
     _require_choice(scores, count)
     if bool((scores < 0).any()):
         raise InputError("power raises scores that are ≥ 0, as those of 'bald' and 'entropy'; these are negative")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from varbnn.active.scores import ACQUISITIONS, Acquisition
-from varbnn.checks import finite_number
+from varbnn.checks import finite_number, optional_generator
 from varbnn.errors import CheckpointError, InputError
 from varbnn.packed import AveragePrediction
 from varbnn.predict import Prediction
@@ -49,7 +49,7 @@ class StreamQuery:
         saved: labels that can be spent now; infinite without a budget.
 
     Raises:
-        InputError: neither budget nor threshold, or a value out of range.
+        InputError: neither budget nor threshold, a value out of range, or a generator that is none.
 
     >>> query = StreamQuery(threshold=0.3)
     >>> agree, split = [[0.9, 0.1], [0.9, 0.1]], [[0.6, 0.4], [0.2, 0.8]]
@@ -76,6 +76,7 @@ class StreamQuery:
             threshold = finite_number("threshold", threshold, note=" in the unit of the score")
         if acquisition not in ACQUISITIONS:
             raise InputError(f"acquisition must be one of {', '.join(ACQUISITIONS)}, got {acquisition!r}")
+        optional_generator(generator)
         self.reserve = finite_number("reserve", reserve, least=1, note=" of labels")
         self.budget, self.threshold, self.acquisition = budget, threshold, acquisition
         self.generator = generator

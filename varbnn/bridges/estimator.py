@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
 from torch import nn
 
+import varbnn as vb
 from varbnn.bridges.tabular import KINDS, Loss, network, train
 from varbnn.checks import finite_number, whole_number
 from varbnn.errors import InputError, import_extra
@@ -23,6 +25,9 @@ Array = np.ndarray[Any, Any]
 BATCH_SIZE = 1000
 NUMBERS_AT_ONCE = 4_000_000
 """Of all networks' outputs, so that memory stays at some 100 MB; in whole batches, so that no answer depends on it."""
+
+ONE_AT_A_TIME = threading.RLock()
+"""Held in training and asking: both move torch's global generator, and asking holds a draw in the network."""
 
 
 class Network(base.BaseEstimator):
@@ -87,8 +92,22 @@ class Network(base.BaseEstimator):
         """Whether `fit` goes on from the last one, whose features a refusal must then leave alone."""
         return bool(self.warm_start) and hasattr(self, "model_")
 
+    def fit(self, X: Any, y: Any) -> Self:
+        """Train on rows `X`, n×d, with labels or real targets `y`, n; when it fails, the last fit stays in force."""
+        before = self.__dict__.copy()
+        try:
+            self._fit(X, y)
+        except BaseException:
+            self.__dict__ = before
+            raise
+        return self
+
+    def _fit(self, X: Any, y: Any) -> None:
+        """What `fit` does, which puts all attributes back when this raises."""
+        raise NotImplementedError
+
     def _train(self, X: Array, y: torch.Tensor, outputs: int, tail: Sequence[nn.Module], loss: Loss) -> None:
-        """Set `model_` and what goes with it; when training fails, none of these changes."""
+        """Set `model_` and what goes with it."""
         kind, widths = KINDS[self.posterior], self._widths()
         shape = (self.posterior, X.shape[1], *widths, outputs)
         seed = int(validation.check_random_state(self.random_state).randint(2**31 - 1))
@@ -98,10 +117,10 @@ class Network(base.BaseEstimator):
                 f"warm_start goes on with the network of the last fit, {self._shape}, but options and data now ask for "
                 f"{shape} (posterior, features, hidden widths, outputs); set warm_start=False"
             )
-        scaler = self.scaler_ if again else preprocessing.StandardScaler().fit(X)
+        scaler = self.scaler_ if again else preprocessing.StandardScaler().set_output(transform="default").fit(X)
         x = standardised(scaler, X).float()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with ONE_AT_A_TIME, torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)  # and not those of other devices, which are not put back
             if again:
                 model = copy.deepcopy(self.model_).float()
             else:
@@ -128,10 +147,10 @@ class Network(base.BaseEstimator):
 
     def prediction(self, X: Any) -> Any:
         """What each network says, S×n×…, for `varbnn.evaluate`."""
-        return self._answer(self._asked(self._checked(X)))
+        return self._answer(self._checked(X))
 
-    def _answer(self, question: dict[str, Any]) -> Any:
-        """The prediction for what `_asked` gives."""
+    def _answer(self, X: Array) -> Any:
+        """The prediction for checked rows."""
         raise NotImplementedError
 
     def _measured(self, X: Any, *names: str) -> dict[str, Array]:
@@ -140,27 +159,29 @@ class Network(base.BaseEstimator):
         rows_at_once = BATCH_SIZE * max(1, NUMBERS_AT_ONCE // (BATCH_SIZE * int(self.num_samples) * self._shape[-1]))
         parts = []
         for start in range(0, len(X), rows_at_once):
-            found = self._answer(self._asked(X[start : start + rows_at_once]))
+            found = self._answer(X[start : start + rows_at_once])
             parts.append([getattr(found, name).numpy() for name in names])
         return {name: np.concatenate(part) for name, *part in zip(names, *parts, strict=True)}
 
     def _checked(self, X: Any) -> Array:
         """Rows that a user gives, once `fit` was called."""
-        validation.check_is_fitted(self)
+        validation.check_is_fitted(self, "model_")
         whole_number("num_samples", self.num_samples)  # the one option that may change between fit and here
         rows: Array = validation.validate_data(self, X, dtype=np.float64, reset=False)
         return rows
 
-    def _asked(self, X: Array) -> dict[str, Any]:
-        """Arguments of `varbnn.predict` for these rows: the same draws in every call."""
+    def _asked(self, X: Array, task: Literal["classification", "gaussian"]) -> Any:
+        """What `varbnn.predict` gives for checked rows: from the same draws in every call."""
         posterior = self._shape[0]
-        return dict(
-            model=self.model_,
-            inputs=standardised(self.scaler_, X),
-            num_samples=int(self.num_samples) if KINDS[posterior].draws else 0,
-            batch_size=BATCH_SIZE,
-            generator=torch.Generator().manual_seed(self.seed_),
-        )
+        with ONE_AT_A_TIME:
+            return vb.predict(
+                model=self.model_,
+                inputs=standardised(self.scaler_, X),
+                num_samples=int(self.num_samples) if KINDS[posterior].draws else 0,
+                batch_size=BATCH_SIZE,
+                task=task,
+                generator=torch.Generator().manual_seed(self.seed_),
+            )
 
 
 def standardised(scaler: Any, X: Array) -> torch.Tensor:

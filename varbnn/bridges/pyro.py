@@ -116,7 +116,7 @@ class PyroNetwork:
         weights: dict[BinaryLayer, Tensor] = {}
         for (site, layer), natural in zip(self._sites(), self.priors, strict=True):
             natural = natural.to(layer.belief[0])
-            weight = self._sample(site, SignedBernoulli(natural=natural.expand(layer.belief[0].shape)))
+            weight = self._sample(site, _Alone(natural.expand(layer.belief[0].shape), site))
             if weight.shape != layer.belief[0].shape:
                 raise InputError(f"{site} must be {tuple(layer.belief[0].shape)}, got {tuple(weight.shape)}; {ALONE}")
             weights[layer] = weight
@@ -155,21 +155,12 @@ class PyroNetwork:
 ALONE = "sample one network at a time, outside plates and with vectorize_particles=False"
 
 
-class _Drawn(SignedBernoulli):
-    """The law that a layer believes in, which draws as the layer does and pulls gradients back onto its belief."""
+class _Alone(SignedBernoulli):
+    """The law of one network's weights, which plates cannot multiply."""
 
-    has_rsample = True
-
-    def __init__(self, layer: BinaryLayer, site: str) -> None:
-        # of the log-probability only the gradient in the draw counts, which reaches the belief through `rsample`; the
-        # other part is 0 on average, and would come with the gradient in λ where the natural one is asked for
-        super().__init__(natural=layer.posterior.natural(*layer.belief).detach(), validate_args=False)
-        self.layer, self.site = layer, site
-
-    def rsample(self, sample_shape: Any = ()) -> Tensor:
-        if torch.Size(sample_shape):
-            raise InputError(f"{self.site} was asked for {tuple(sample_shape)} draws at once; {ALONE}")
-        return self.layer.posterior.draw(*self.layer.belief)
+    def __init__(self, natural: Tensor, site: str, validate_args: bool | None = None) -> None:
+        super().__init__(natural=natural, validate_args=validate_args)
+        self.site = site
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> SignedBernoulli:
         if torch.Size(batch_shape) != self.batch_shape:
@@ -177,6 +168,23 @@ class _Drawn(SignedBernoulli):
                 f"{self.site} must be {tuple(self.batch_shape)}, got plates that ask for {tuple(batch_shape)}; {ALONE}"
             )
         return self
+
+
+class _Drawn(_Alone):
+    """The law that a layer believes in, which draws as the layer does and pulls gradients back onto its belief."""
+
+    has_rsample = True
+
+    def __init__(self, layer: BinaryLayer, site: str) -> None:
+        # of the log-probability only the gradient in the draw counts, which reaches the belief through `rsample`; the
+        # other part is 0 on average, and would come with the gradient in λ where the natural one is asked for
+        super().__init__(layer.posterior.natural(*layer.belief).detach(), site, validate_args=False)
+        self.layer = layer
+
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
+        if torch.Size(sample_shape):
+            raise InputError(f"{self.site} was asked for {tuple(sample_shape)} draws at once; {ALONE}")
+        return self.layer.posterior.draw(*self.layer.belief)
 
 
 @register_kl(_Drawn, posteriors.SignedBernoulli)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,7 +29,8 @@ class VariationalBNNClassifier(base.ClassifierMixin, Network):
     fall along a cosine. Predictions are means over networks drawn from it, the same ones in every call.
 
     Inputs are standardised inside, feature by feature (a constant feature becomes 0): no scaler is needed in front.
-    Labels may be anything scikit-learn takes, of two classes or more.
+    Labels may be anything scikit-learn takes, of two classes or more. Fits and answers in threads of one process wait
+    for each other, those of several estimators too; side by side they go in processes (joblib's default).
 
     Args:
         hidden_layer_sizes: widths of the hidden layers; a number is one layer.
@@ -65,8 +66,7 @@ class VariationalBNNClassifier(base.ClassifierMixin, Network):
 
     classes_: Array
 
-    def fit(self, X: Any, y: Any) -> Self:
-        """Train on rows `X`, n×d, with labels `y`, n."""
+    def _fit(self, X: Any, y: Any) -> None:
         self._check_options()
         X, y = validation.validate_data(self, X, y, reset=not self._goes_on, dtype=np.float64, ensure_min_samples=2)
         multiclass.check_classification_targets(y)
@@ -81,7 +81,6 @@ class VariationalBNNClassifier(base.ClassifierMixin, Network):
             raise InputError(f"warm_start needs the classes of the last fit, {known}, got {classes}")
         self._train(X, torch.from_numpy(labels.astype(np.int64)), len(classes), (), nn.functional.cross_entropy)
         self.classes_ = classes
-        return self
 
     def prediction(self, X: Any) -> vb.Prediction:
         """What each network says, S×n×C float64, for `varbnn.evaluate` and `varbnn.plots`.
@@ -91,8 +90,9 @@ class VariationalBNNClassifier(base.ClassifierMixin, Network):
         found: vb.Prediction = super().prediction(X)
         return found
 
-    def _answer(self, question: dict[str, Any]) -> vb.Prediction:
-        return vb.predict(**question)
+    def _answer(self, X: Array) -> vb.Prediction:
+        found: vb.Prediction = self._asked(X, "classification")
+        return found
 
     def predict_proba(self, X: Any) -> Array:
         """Class probabilities averaged over the networks, n×C float64, in the order of `classes_`."""
@@ -150,8 +150,7 @@ class VariationalBNNRegressor(base.RegressorMixin, Network):
     noise_factor_: float
     noise_: float
 
-    def fit(self, X: Any, y: Any) -> Self:
-        """Train on rows `X`, n×d, with real targets `y`, n."""
+    def _fit(self, X: Any, y: Any) -> None:
         self._check_options()
         X, y = validation.validate_data(
             self, X, y, reset=not self._goes_on, dtype=np.float64, ensure_min_samples=2, y_numeric=True
@@ -168,21 +167,19 @@ class VariationalBNNRegressor(base.RegressorMixin, Network):
         self._train(X, targets.float(), 1, (vb.nn.LearnedNoise(),), vb.nn.gaussian_nll)
         noise: Any = self.model_[-1]
         self.target_mean_, self.target_scale_, self.noise_factor_ = center, spread, 1.0
-        self.noise_factor_ = vb.NoiseScaling().fit(self._standard_prediction(self._asked(X)), targets).factor
+        self.noise_factor_ = vb.NoiseScaling().fit(self._standard_prediction(X), targets).factor
         self.noise_ = float(noise.variance[0].sqrt()) * self.noise_factor_**0.5 * spread
-        return self
 
-    def _standard_prediction(self, question: dict[str, Any]) -> vb.RegressionPrediction:
-        found = vb.predict(**question, task="gaussian")
-        return vb.NoiseScaling(self.noise_factor_)(found)
+    def _standard_prediction(self, X: Array) -> vb.RegressionPrediction:
+        return vb.NoiseScaling(self.noise_factor_)(self._asked(X, "gaussian"))
 
     def prediction(self, X: Any) -> vb.RegressionPrediction:
         """What each network says, S×n×1 in units of the target, for `varbnn.evaluate` and its `interval`."""
         found: vb.RegressionPrediction = super().prediction(X)
         return found
 
-    def _answer(self, question: dict[str, Any]) -> vb.RegressionPrediction:
-        return self._standard_prediction(question).in_units(self.target_scale_, self.target_mean_)
+    def _answer(self, X: Array) -> vb.RegressionPrediction:
+        return self._standard_prediction(X).in_units(self.target_scale_, self.target_mean_)
 
     def predict(self, X: Any, return_std: bool = False) -> Any:
         """The mean of the networks, n; with `return_std` also the standard deviation of an observation, n."""

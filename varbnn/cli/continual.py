@@ -24,7 +24,7 @@ from varbnn.cli.training import fingerprint
 from varbnn.continual.evaluation import PROTOCOLS
 from varbnn.data import NAMES, Dataset, from_files, load
 from varbnn.demo.comparison import alone
-from varbnn.demo.output import REPORT, as_json, output
+from varbnn.demo.output import CONTINUAL, REPORT, as_json, output
 from varbnn.errors import InputError
 from varbnn.presets import FEW
 
@@ -126,7 +126,7 @@ def _run(chosen: argparse.Namespace) -> None:
     data = _data(chosen)
     stream = STREAMS[chosen.stream](data, chosen.tasks, chosen.seed)
     plan = _plan(chosen, data, stream)
-    with output(folder):
+    with output(folder, CONTINUAL):
         pass  # better to hear now that it cannot be written to
     model, strategy = _made(plan, stream)
     strategy.begin(model, stream[0], 0)  # refuses settings out of range before anything is written
@@ -222,10 +222,15 @@ def _learned(plan: Plan, stream: continual.Stream, folder: Path, quiet: bool) ->
 
 def _publish(plan: Plan, model: nn.Module, result: continual.Result, folder: Path) -> list[str]:
     """Write everything; returns the names of the files."""
-    report: dict[str, Any] = {"varbnn": vb.__version__, "torch": torch.__version__, "plan": plan.written()}
+    report: dict[str, Any] = {
+        "program": CONTINUAL,
+        "varbnn": vb.__version__,
+        "torch": torch.__version__,
+        "plan": plan.written(),
+    }
     report |= {"scores": {name: scores(result, name) for name in result.accuracy}, "result": result.as_dict()}
     report |= {"bytes_kept": int(result.history[-1]["bytes_kept"])}
-    with output(folder) as place:
+    with output(folder, CONTINUAL) as place:
         draw(place.draft, result)
         torch.save(model.state_dict(), place.draft / MODEL)
         report["files"] = sorted(path.name for path in place.draft.iterdir())

@@ -24,7 +24,7 @@ from varbnn.cli.text import percent, plural, table
 from varbnn.data import NAMES, Dataset, batches, from_files, load
 from varbnn.demo.comparison import alone
 from varbnn.demo.networks import between, image_shape, layers_of
-from varbnn.demo.output import REPORT, as_json, output
+from varbnn.demo.output import REPORT, TRAIN, as_json, output
 from varbnn.demo.recipes import BY_PRESET
 from varbnn.errors import MissingExtraError
 
@@ -102,7 +102,7 @@ def _run(chosen: argparse.Namespace) -> None:
     folder = Path(chosen.out)
     data = read(chosen.data, chosen.data_dir, chosen.seed)
     plan = _plan(chosen, data)
-    with output(folder):
+    with output(folder, TRAIN):
         pass  # better to hear now that it cannot be written to
     going_on(folder / STATE, folder / SETTINGS, plan.written(), absent=ABSENT)
     print(f"{_opening(plan, data)}\n", flush=True)
@@ -121,8 +121,14 @@ def _made(chosen: argparse.Namespace, plan: Plan, data: Dataset, folder: Path) -
         model, history = _trained(plan, data, folder, chosen.quiet)
         packed = _packed(plan, data, model)
         found = _found(data, packed)
-        with output(folder) as place:
-            report = {"varbnn": vb.__version__, "torch": torch.__version__, "plan": plan.written(), **found["report"]}
+        with output(folder, TRAIN) as place:
+            report = {
+                "program": TRAIN,
+                "varbnn": vb.__version__,
+                "torch": torch.__version__,
+                "plan": plan.written(),
+                **found["report"],
+            }
             report |= {"entropy_bits": vb.health(model, warn=False).entropy_bits}
             report |= {"num_classes": data.num_classes, "shape": list(data.shape), "history": history}
             report["judged"] = fingerprint(*judged(data))

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from varbnn.checks import whole_number
+from varbnn.checks import optional_generator, whole_number
 from varbnn.errors import InputError
 
 Choice = Literal["random", "k-center"]
@@ -20,12 +20,12 @@ def random(x: Tensor, size: int, generator: torch.Generator | None = None) -> Te
     """Indices of `size` of the rows of `x`, int64, each as probable as any other.
 
     Raises:
-        InputError: a size outside 1 … N.
+        InputError: a size outside 1 … N, or a generator that is none.
 
     >>> random(torch.zeros(10, 2), 3, torch.Generator().manual_seed(0)).tolist()
     [4, 1, 7]
     """
-    size = _size(size, len(x))
+    size = _size(size, len(x), generator)
     return torch.randperm(len(x), generator=generator)[:size]
 
 
@@ -42,7 +42,7 @@ def k_center(x: Tensor, size: int, generator: torch.Generator | None = None) -> 
         generator: of the first; torch's global one when absent.
 
     Raises:
-        InputError: a size outside 1 … N, inputs that are not N×D or not finite.
+        InputError: a size outside 1 … N, inputs that are not N×D or not finite, a generator that is none.
 
     Source: Gonzalez 1985.
 
@@ -50,7 +50,7 @@ def k_center(x: Tensor, size: int, generator: torch.Generator | None = None) -> 
     >>> k_center(line, 3, torch.Generator().manual_seed(1)).tolist()
     [0, 4, 2]
     """
-    size = _size(size, len(x))
+    size = _size(size, len(x), generator)
     if x.ndim != 2:
         raise InputError(f"inputs must be N×D, got {'×'.join(map(str, x.shape))}; flatten each of them")
     rows = x.split(max(1, CHUNK // max(1, x.shape[1])))
@@ -73,5 +73,7 @@ CHOICES: dict[Choice, Chooser] = {"random": random, "k-center": k_center}
 """Every way to choose by its name."""
 
 
-def _size(size: object, count: int) -> int:
+def _size(size: object, count: int, generator: object) -> int:
+    """The size as a Python int, once the generator can be drawn from."""
+    optional_generator(generator)
     return whole_number("size", size, most=count, note=", the examples there are")

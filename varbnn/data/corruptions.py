@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from varbnn.checks import finite_number, whole_number
+from varbnn.checks import finite_number, optional_generator, whole_number
 from varbnn.errors import InputError
 
 __all__ = ["KINDS", "SEVERITIES", "Kind", "blur", "contrast", "corrupt", "noise", "rotation", "turn"]
@@ -50,7 +50,8 @@ def noise(
         generator: source of the noise, on any device; torch's global one when absent.
 
     Raises:
-        InputError: images of another shape, not floating, outside the range; another severity; an empty range.
+        InputError: images of another shape, not floating, outside the range; another severity; an empty range; a
+            generator that is none.
 
     Source: Hendrycks & Dietterich 2019, severities of ImageNet-C.
 
@@ -58,7 +59,7 @@ def noise(
     tensor([[[0.6233, 0.4765],
              [0.3257, 0.5455]]])
     """
-    low, high = _checked(images, severity, value_range)
+    low, high = _checked(images, severity, value_range, generator)
     device = generator.device if generator is not None else images.device
     drawn = torch.randn(images.shape, generator=generator, dtype=images.dtype, device=device).to(images.device)
     return (images + NOISE[severity - 1] * (high - low) * drawn).clamp(low, high)
@@ -75,7 +76,7 @@ def blur(
     >>> print(*(f"{value:.3f}" for value in blur(line, 3)[0, 5, 11:18]))
     0.004 0.054 0.242 0.399 0.242 0.054 0.004
     """
-    low, high = _checked(images, severity, value_range)
+    low, high = _checked(images, severity, value_range, generator)
     deviation = BLUR[severity - 1] * min(images.shape[-2:]) / SIDE
     reach = int(REACH * deviation + 0.5)
     places = torch.arange(-reach, reach + 1, dtype=images.dtype, device=images.device)
@@ -96,7 +97,7 @@ def rotation(
 
     Source: the angles of Ovadia et al. 2019, section 4.1 (which go on to 180).
     """
-    low, high = _checked(images, severity, value_range)
+    low, high = _checked(images, severity, value_range, generator)
     return turn(images, ANGLES[severity - 1], fill=low).clamp(low, high)
 
 
@@ -144,7 +145,7 @@ def contrast(
     tensor([[[0.4000, 0.6000],
              [0.4000, 0.6000]]])
     """
-    low, high = _checked(images, severity, value_range)
+    low, high = _checked(images, severity, value_range, generator)
     mean = images.mean((-2, -1), keepdim=True)
     return (mean + CONTRAST[severity - 1] * (images - mean)).clamp(low, high)
 
@@ -171,7 +172,8 @@ def corrupt(
         generator: source of the noise; torch's global one when absent. The others draw nothing.
 
     Raises:
-        InputError: images of another shape, not floating, outside the range; another kind or severity.
+        InputError: images of another shape, not floating, outside the range; another kind or severity; a generator that
+            is none.
 
     >>> corrupt(torch.zeros(3, 8, 8), "rotation", 2).shape
     torch.Size([3, 8, 8])
@@ -181,8 +183,9 @@ def corrupt(
     return KINDS[kind](images, severity, value_range=value_range, generator=generator)
 
 
-def _checked(images: Tensor, severity: int, value_range: Range) -> Range:
+def _checked(images: Tensor, severity: int, value_range: Range, generator: torch.Generator | None) -> Range:
     """The range as two floats."""
+    optional_generator(generator)
     whole_number("severity", severity, SEVERITIES[0], SEVERITIES[-1])
     return require_images(images, value_range)
 

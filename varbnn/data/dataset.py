@@ -56,15 +56,18 @@ class Dataset:
     value_range: tuple[float, float] | None = None
 
     def undo(self, x: Values) -> Tensor:
-        """Standardised inputs back in their own units (grey levels, coordinates), N×shape.
+        """Standardised inputs, N×D or N×shape, back in their own units (grey levels, coordinates), N×shape.
+
+        Raises:
+            InputError: inputs of another shape than the training data's.
 
         >>> from varbnn import data
         >>> moons = data.load("moons")
         >>> moons.undo(moons.test_x).shape
         torch.Size([1000, 2])
         """
-        x = x if isinstance(x, Tensor) else as_tensor(x, "x")  # which would cut off a gradient
-        return (x * self.std + self.mean).reshape(-1, *self.shape)
+        x = flat(x, "x", self.shape, self.name)
+        return (x * self.std + self.mean).reshape(len(x), *self.shape)
 
     def standardise(self, images: Values) -> Tensor:
         """Inputs in their own units, N×shape or N×D, as the models know them: float32 N×D. The inverse of `undo`.
@@ -79,19 +82,33 @@ class Dataset:
         >>> torch.allclose(moons.standardise(moons.undo(moons.test_x)), moons.test_x, atol=1e-6)
         True
         """
-        images, size = images if isinstance(images, Tensor) else as_tensor(images, "images"), math.prod(self.shape)
-        if images.ndim < 2 or tuple(images.shape[1:]) not in (self.shape, (size,)):
-            own, given = ("×".join(map(str, shape)) or "a number" for shape in (self.shape, images.shape[1:]))
-            raise InputError(
-                f"{self.name} has inputs of {own}, got {given} for each; resize them, or take a set of this shape"
-            )
-        return standardised(images.reshape(len(images), size), self.mean, self.std, f"these images for {self.name}")
+        x = flat(images, "images", self.shape, self.name)
+        return standardised(x, self.mean, self.std, f"these images for {self.name}")
 
     def __repr__(self) -> str:
         validation = "" if self.val_x is None else f"{len(self.val_x)} validation, "
         foreign = "" if self.ood_x is None else f", {len(self.ood_x)} {self.ood_name}"
         counts = f"{len(self.train_x)} train, {validation}{len(self.test_x)} test{foreign}"
         return f"Dataset({self.name}: {counts}; {'×'.join(map(str, self.shape))} inputs, {self.num_classes} classes)"
+
+
+def flat(inputs: Values, what: str, shape: tuple[int, ...], name: str) -> Tensor:
+    """Inputs N×shape or N×D as N×D; a tensor keeps its gradient.
+
+    Args:
+        what: they are, and `name`: of the data set, for messages.
+
+    Raises:
+        InputError: inputs of another shape.
+
+    >>> flat(torch.zeros(4, 8, 8), "images", (8, 8), "digits").shape
+    torch.Size([4, 64])
+    """
+    tensor, size = inputs if isinstance(inputs, Tensor) else as_tensor(inputs, what), math.prod(shape)
+    if tensor.ndim < 2 or tuple(tensor.shape[1:]) not in (shape, (size,)):
+        own, given = ("×".join(map(str, sides)) or "a number" for sides in (shape, tensor.shape[1:]))
+        raise InputError(f"{name} has inputs of {own}, got {given} for each; resize them, or take a set of this shape")
+    return tensor.reshape(len(tensor), size)
 
 
 def standardised(x: Tensor, mean: Tensor, std: Tensor, where: str) -> Tensor:

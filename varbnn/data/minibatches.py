@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from varbnn.checks import whole_number
+from varbnn.checks import optional_generator, whole_number
 from varbnn.errors import InputError
 
 
@@ -18,6 +18,7 @@ class Batches:
         self, x: Tensor, y: Tensor, batch_size: int, generator: torch.Generator | None = None, shuffle: bool = True
     ) -> None:
         batch_size = whole_number("batch_size", batch_size)
+        optional_generator(generator)
         if not (isinstance(x, Tensor) and isinstance(y, Tensor)):
             raise InputError(
                 f"x and y must be tensors, got {type(x).__name__} and {type(y).__name__}; of arrays "
@@ -60,7 +61,7 @@ def batches(
         shuffle: False keeps the order of the rows.
 
     Raises:
-        InputError: no tensors, no example, x and y of different length, or a batch size below 1.
+        InputError: no tensors, no example, x and y of different length, a batch size below 1, a generator that is none.
 
     >>> loader = batches(torch.arange(7.0), torch.arange(7), batch_size=3, shuffle=False)
     >>> len(loader), [len(y) for _, y in loader]

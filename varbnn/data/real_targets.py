@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from varbnn.data.dataset import Array
+from varbnn.checks import Values, as_tensor
+from varbnn.data.dataset import Array, flat
 from varbnn.errors import InputError
 
 VALIDATION_SHARE = 0.2
@@ -44,18 +45,28 @@ class RegressionDataset:
     target_scale: float
     note: str = ""
 
-    def undo(self, x: Tensor) -> Tensor:
-        """Standardised inputs back in their own units, N×D."""
-        return x * self.scale + self.mean
+    def undo(self, x: Values) -> Tensor:
+        """Standardised inputs back in their own units, N×D.
 
-    def undo_targets(self, y: Tensor) -> Tensor:
-        """Standardised targets back in their own units, float64.
+        Raises:
+            InputError: inputs of another width than the training data's.
+        """
+        return flat(x, "x", (len(self.mean),), self.name) * self.scale + self.mean
+
+    def undo_targets(self, y: Values) -> Tensor:
+        """Standardised targets, N×1 or N, back in their own units, float64 and of the same shape.
+
+        Raises:
+            InputError: several targets for each input.
 
         >>> from varbnn import data
         >>> curve = data.load("curve")
         >>> bool((curve.undo_targets(curve.train_y).mean() - curve.target_mean).abs() < 1e-6)
         True
         """
+        y = y if isinstance(y, Tensor) else as_tensor(y, "y")
+        if y.ndim > 1 and y.shape[-1] != 1:
+            raise InputError(f"{self.name} has one target for each input, got {'×'.join(map(str, y.shape))}")
         return y.double() * self.target_scale + self.target_mean
 
     def __repr__(self) -> str:

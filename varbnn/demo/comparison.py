@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -12,10 +13,11 @@ from typing import Any
 import torch
 
 import varbnn as vb
+from varbnn.checks import whole_number
 from varbnn.data import Dataset, load
 from varbnn.demo import words
 from varbnn.demo.methods import METHODS, Outcome, train
-from varbnn.demo.output import REPORT, as_json, output
+from varbnn.demo.output import DEMO, REPORT, as_json, output
 from varbnn.demo.pictures import draw
 from varbnn.demo.recipes import RECIPES, Recipe
 from varbnn.errors import InputError, MissingExtraError
@@ -24,12 +26,12 @@ from varbnn.errors import InputError, MissingExtraError
 def run(
     data: str = "digits",
     *,
-    data_dir: str | None = None,
-    methods: Sequence[str] = ("ste", "posterior"),
+    data_dir: str | os.PathLike[str] | None = None,
+    methods: Iterable[str] = ("ste", "posterior"),
     num_samples: int = 32,
     epochs: int | None = None,
     seed: int = 0,
-    out: str = "varbnn-demo",
+    out: str | os.PathLike[str] = "varbnn-demo",
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Train `methods` with the same budget, compare them, and write pictures, packed networks and `report.json`.
@@ -49,13 +51,17 @@ def run(
 
     Raises:
         InputError: an unknown name, a number out of range, data that cannot be read, a directory that cannot be written
-            to. Nothing is trained then.
+            to or holds a run of `varbnn train` or `varbnn continual`. Nothing is trained then.
         MissingExtraError: what the data are read with is not installed.
     """
-    _check(data, methods, num_samples, epochs)
+    methods = _known(data, methods)
+    num_samples = whole_number("num_samples", num_samples)
+    epochs = None if epochs is None else whole_number("epochs", epochs)
+    seed = whole_number("seed", seed, 0, 2**63 - 1)
+    data_dir, out = None if data_dir is None else os.fspath(data_dir), os.fspath(out)
     say: Callable[[str], None] = (lambda text: None) if quiet else partial(print, flush=True)
     recipe = RECIPES[data] if epochs is None else replace(RECIPES[data], epochs=epochs)
-    with output(Path(out)):
+    with output(Path(out), DEMO):
         pass  # better to hear now that it cannot be written to than after the training
     with alone(recipe.threads):
         dataset = load(data, data_dir, seed)
@@ -72,14 +78,14 @@ def run(
         say(f"\n{methods[-1]}, layer by layer:\n{vb.summary(outcomes[methods[-1]].model, dataset.test_x[:1])}\n")
         print(words.table(measures), flush=True)
         say(f"\n{words.reading(dataset, measures, num_samples)}")
-        with output(Path(out)) as place:
+        with output(Path(out), DEMO) as place:
             try:
                 draw(dataset, outcomes, num_samples, place.draft)
             except MissingExtraError as error:
                 say(f"\nNo pictures: {error}")
             packed = _pack(outcomes, dataset, recipe, num_samples, seed, place.draft)
             made = sorted(path.name for path in place.draft.iterdir())
-            report = words.report(recipe, dataset, seed, num_samples, outcomes, made)
+            report = {"program": DEMO} | words.report(recipe, dataset, seed, num_samples, outcomes, made)
             (place.draft / REPORT).write_text(as_json(report), encoding="utf-8")
             files = place.publish()
     print(f"\nWritten to {out}: {', '.join(files)}")
@@ -112,12 +118,15 @@ def alone(threads: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _check(data: str, methods: Sequence[str], num_samples: int, epochs: int | None) -> None:
-    if data not in RECIPES:
+def _known(data: str, methods: Iterable[str]) -> list[str]:
+    """The methods, if these and the data set are known."""
+    if not isinstance(data, str) or data not in RECIPES:
         raise InputError(f"there is no data set {data!r}; known are {', '.join(RECIPES)}")
-    unknown = [name for name in methods if name not in METHODS]
-    if unknown or not methods:
-        raise InputError(f"there is no method {unknown[0] if unknown else ''!r}; known are {', '.join(METHODS)}")
-    for name, value in (("samples", num_samples), ("epochs", 1 if epochs is None else epochs)):
-        if value < 1:
-            raise InputError(f"{name} must be at least 1, got {value}")
+    known = ", ".join(METHODS)
+    if isinstance(methods, str) or not isinstance(methods, Iterable):
+        raise InputError(f"methods must be a list of names, got {methods!r}; known are {known}")
+    names = list(methods)
+    unknown = [name for name in names if not isinstance(name, str) or name not in METHODS]
+    if unknown or not names:
+        raise InputError(f"there is no method {unknown[0] if unknown else ''!r}; known are {known}")
+    return names

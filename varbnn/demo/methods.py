@@ -118,10 +118,10 @@ def train(
     """Fit `method` to the training data, and measure it on the test data and the foreign inputs.
 
     The same sampled networks judge both, each with its own batch-norm statistics; a method that does not draw gets its
-    statistics re-estimated too. `dropout` is the share of inputs left out in training. Torch's global random state is
-    seeded with `seed`.
+    statistics re-estimated too. `dropout` is the share of inputs left out in training. Torch's global generator on the
+    CPU is seeded with `seed`.
     """
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)  # those of other devices draw nothing here
     model = network(
         data, recipe.widths, method.posterior, dropout, channels=recipe.channels, activation=recipe.activation
     )

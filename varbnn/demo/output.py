@@ -15,6 +15,12 @@ from varbnn.errors import InputError
 
 REPORT = "report.json"
 
+DEMO, CONTINUAL, TRAIN = "varbnn demo", "varbnn continual", "varbnn train"
+"""What writes reports, and says so in them as `program`."""
+
+MARKS = {DEMO: "methods", CONTINUAL: "result", TRAIN: "plan"}
+"""What a report has of each, and of none before, that was written before they said so."""
+
 
 class Output:
     """A directory to publish files in, and a hidden folder in it where they are made.
@@ -22,10 +28,11 @@ class Output:
     Attributes:
         path: the directory.
         draft: write here, then `publish`.
+        program: who publishes, for its report.
     """
 
-    def __init__(self, path: Path, draft: Path) -> None:
-        self.path, self.draft = path, draft
+    def __init__(self, path: Path, draft: Path, program: str) -> None:
+        self.path, self.draft, self.program = path, draft, program
 
     def publish(self) -> list[str]:
         """Move every draft to its place, the report last, and remove files of the report before that are not made anew.
@@ -34,11 +41,12 @@ class Output:
             The names, the report last.
 
         Raises:
-            InputError: a file cannot be put in its place.
+            InputError: a file cannot be put in its place, or another program's run has come there.
         """
+        before = _required_own(self.path, self.program)
         names = sorted((path.name for path in self.draft.iterdir()), key=lambda name: (name == REPORT, name))
         try:
-            for outdated in set(_reported(self.path / REPORT)) - set(names):
+            for outdated in set(before) - set(names):
                 (self.path / outdated).unlink(missing_ok=True)
             for name in names:
                 os.replace(self.draft / name, self.path / name)
@@ -61,20 +69,22 @@ def as_json(report: dict[str, Any]) -> str:
 
 
 @contextmanager
-def output(path: Path) -> Iterator[Output]:
-    """Make the directory `path` if need be, and show at once that it can be written to.
+def output(path: Path, program: str) -> Iterator[Output]:
+    """Make the directory `path` if need be, and show at once that `program` can write to it.
 
     Whatever ends the block, no draft stays behind, nor a directory that was made for nothing.
 
     Raises:
-        InputError: the directory cannot be made or written to, now or when a draft is written.
+        InputError: the directory cannot be made or written to, now or when a draft is written, or holds a run of
+            another program.
     """
+    _required_own(path, program)
     made = [folder for folder in (path, *path.parents) if not folder.exists()]
     draft = None
     try:
         path.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=path))
-        yield Output(path, draft)
+        yield Output(path, draft, program)
     except OSError as error:
         if draft is not None and str(draft) not in str(error.filename):
             raise  # not about our files
@@ -88,12 +98,24 @@ def output(path: Path) -> Iterator[Output]:
                 folder.rmdir()
 
 
-def _reported(report: Path) -> list[str]:
-    """The files that an earlier report says it came with; none if it is no report of ours."""
+def _required_own(path: Path, program: str) -> list[str]:
+    """The files of the run of `program` that the directory holds; none without such a run.
+
+    Raises:
+        InputError: it holds a run of another program.
+    """
     try:
-        files = list(json.loads(report.read_text(encoding="utf-8"))["files"])
-    except (OSError, ValueError, KeyError, TypeError):
+        report = json.loads((path / REPORT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return []
+    if not isinstance(report, dict):
+        return []
+    by = report.get("program") or next((name for name, mark in MARKS.items() if mark in report), None)
+    if by not in (program, None):
+        raise InputError(f"{path} holds a run of {by}; choose another --out, or remove its {REPORT} first")
+    files = report.get("files")
     return [
-        name for name in files if isinstance(name, str) and name.endswith((".png", ".vbnn")) and Path(name).name == name
+        name
+        for name in (files if by is not None and isinstance(files, list) else [])
+        if isinstance(name, str) and name.endswith((".png", ".vbnn")) and Path(name).name == name
     ]

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from varbnn import saving
-from varbnn.checks import whole_number
+from varbnn.checks import described, optional_generator, whole_number
 from varbnn.errors import CheckpointError, InputError
 from varbnn.integer.arithmetic import LARGEST_ERROR, margin_errors, matmul, require_exact, shifted, signs
-from varbnn.integer.network import IntegerNetwork
+from varbnn.integer.network import IntegerNetwork, require_network
 from varbnn.progress import progress_bar
 
 LARGEST_SHIFT = 24
@@ -45,8 +45,8 @@ def step(
         The scores from before the step under the weights that it used, int32 B×classes.
 
     Raises:
-        InputError: an empty batch, codes or labels that do not fit, a shift out of range, or a batch so large that
-            products are not exact; nothing is changed then.
+        InputError: another module, an empty batch, codes or labels that do not fit, a shift out of range, a generator
+            that is none, or a batch so large that products are not exact; nothing is changed then.
 
     >>> network = IntegerNetwork([4, 8, 3])
     >>> codes = torch.tensor([[1, -1, 1, 1], [-1, -1, 1, -1]], dtype=torch.int8)
@@ -54,10 +54,11 @@ def step(
     torch.Size([2, 3])
     """
     _require_batch(network, codes, labels, shift)
+    labels = labels.long()
     layers, weights = network.counters, network.drawn(generator)
     outputs = network.outputs(codes, weights)
     inputs = [codes, *(signs(output) for output in outputs[:-1])]
-    error = margin_errors(outputs[-1], labels.long(), network.margin)
+    error = margin_errors(outputs[-1], labels, network.margin)
     for depth in reversed(range(len(layers))):
         layer = layers[depth]
         update = shifted(matmul(error.T, inputs[depth], network.products), shift, generator)
@@ -102,7 +103,8 @@ def fit(
         (weights that changed sign over the epoch).
 
     Raises:
-        InputError: a number out of range, a batch that `step` refuses, or a loader that yields nothing.
+        InputError: another module, a number out of range, a generator that is none, a batch that `step` refuses, or a
+            loader that yields nothing.
         CheckpointError: `checkpoint` cannot be read, is in no folder that is there, or is of another network or of
             other settings; nothing is loaded then.
 
@@ -111,6 +113,8 @@ def fit(
     >>> [row["shift"] for row in fit(network, [batch], epochs=4, shifts=(2, 3), progress=False)]
     [2, 2, 3, 3]
     """
+    require_network(network)
+    optional_generator(generator)
     epochs = whole_number("epochs", epochs)
     first, last = _shifts(shifts)
     settings = {"widths": network.widths, "bits": network.bits, "spread": network.spread}
@@ -143,7 +147,7 @@ def _epoch(
             raise InputError(f"the loader must yield (codes, labels), two tensors, got {type(batch).__name__}")
         codes, labels = (tensor.to(device) for tensor in batch)
         scores = step(network, codes, labels, shift, generator)
-        correct += int((scores.argmax(1) == labels).sum())
+        correct += int((scores.argmax(1) == labels.long()).sum())
         seen += len(codes)
     if seen == 0:
         raise InputError("the loader yielded no batch to train on; is it a generator that was used up?")
@@ -152,12 +156,13 @@ def _epoch(
 
 
 def _require_batch(network: IntegerNetwork, codes: Tensor, labels: Tensor, shift: int) -> None:
+    require_network(network)
     network.require_codes(codes)
     if len(codes) == 0:
         raise InputError(f"the batch is empty, codes have shape {tuple(codes.shape)}; skip it")
-    whole = not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
-    if labels.shape != (len(codes),) or not whole:
-        raise InputError(f"labels must be {len(codes)} integers, got {labels.dtype} {tuple(labels.shape)}")
+    dense = isinstance(labels, Tensor) and labels.layout is torch.strided and labels.shape == (len(codes),)
+    if not dense or labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        raise InputError(f"labels must be {len(codes)} integers, a tensor, got {described(labels)}")
     classes, low, high = network.widths[-1], int(labels.long().min()), int(labels.long().max())
     if low < 0 or high >= classes:
         raise InputError(f"labels must be 0 … {classes - 1}, the network's classes, got {low} … {high}")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from varbnn.integer.network import IntegerNetwork
+from varbnn.integer.network import IntegerNetwork, require_network
 from varbnn.nn import BinaryLinear, Scale, Sign
 from varbnn.posteriors import Bernoulli, Point
 
@@ -25,18 +27,23 @@ def as_model(network: IntegerNetwork) -> nn.Module:
         A model in eval mode that takes codes as float32. Its logits are the scores divided by a power of two (a
         quarter of the margin), exactly.
 
+    Raises:
+        InputError: another module.
+
     >>> network = IntegerNetwork([4, 8, 3])
     >>> codes = torch.tensor([[1, -1, 1, 1]], dtype=torch.int8)
     >>> torch.equal(as_model(network)(codes.float()), network(codes) * (4 / network.margin))
     True
     """
+    require_network(network)
     layers: list[nn.Module] = []
     for counters in network.counters:
         outputs, inputs = counters.counter.shape
         posterior = Bernoulli() if network.spread else Point()
         threshold = counters.threshold
-        layer = BinaryLinear(inputs, outputs, bias=threshold is not None, posterior=posterior)
-        layer.to(counters.counter.device, torch.float32)
+        options: dict[str, Any] = dict(bias=threshold is not None, posterior=posterior, dtype=torch.float32)
+        layer = BinaryLinear(inputs, outputs, device="meta", **options)  # where a random start moves no generator
+        layer.to_empty(device=counters.counter.device)
         layer.belief[0].copy_(_natural(counters.counter, network.spread) if network.spread else counters.mode())
         layers.append(layer)
         if threshold is not None:

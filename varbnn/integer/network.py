@@ -10,7 +10,7 @@ from typing import Any, Self, cast
 import torch
 from torch import Tensor, nn
 
-from varbnn.checks import whole_number
+from varbnn.checks import described, optional_generator, whole_number
 from varbnn.errors import CheckpointError, InputError
 from varbnn.integer.arithmetic import LARGEST_ERROR, PRODUCTS, integers, log2_root, matmul, require_exact, signs
 
@@ -57,12 +57,12 @@ class Counters(nn.Module):
 
     def require_state(self, state_dict: Mapping[str, Any], prefix: str) -> None:
         """Raise CheckpointError if what `state_dict` holds for this layer is of another kind or size."""
-        for name, own in self._buffers.items():
-            value = state_dict.get(f"{prefix}{name}")
-            if isinstance(value, Tensor) and own is not None and value.dtype != own.dtype:
-                raise CheckpointError(f"{prefix}{name} is {value.dtype} in the state, and {own.dtype} here")
+        for name, own in self.named_buffers():
+            value = state_dict.get(f"{prefix}{name}", own)
+            if described(value) != described(own):
+                raise CheckpointError(f"{prefix}{name} is {described(value)} in the state, and {described(own)} here")
         counter = state_dict.get(f"{prefix}counter")
-        if isinstance(counter, Tensor) and counter.numel():
+        if counter is not None:
             found = int(counter.min()), int(counter.max())
             if found[0] < self.ends[0] or found[1] > self.ends[1]:
                 raise CheckpointError(
@@ -70,7 +70,7 @@ class Counters(nn.Module):
                     f"{self.ends[1]}; make a network of more bits"
                 )
         threshold, most = state_dict.get(f"{prefix}threshold"), self.counter.shape[1]
-        if isinstance(threshold, Tensor) and threshold.numel() and int(threshold.long().abs().max()) > most:
+        if threshold is not None and int(threshold.long().abs().max()) > most:
             raise CheckpointError(f"{prefix}threshold goes beyond ±{most}, the largest sum of this layer")
 
 
@@ -92,6 +92,9 @@ class IntegerNetwork(nn.Module):
             (CPU only, slower). They agree to the bit.
         generator: of the first counters, uniform on the middle quarter of their range.
 
+    The state says the spread as ``_extra_state``. A state of another spread, of other widths, or with counters beyond
+    this range is refused by a CheckpointError, and nothing is loaded.
+
     Raises:
         InputError: an argument outside these, or layers so wide that `products` would not be exact.
 
@@ -99,7 +102,7 @@ class IntegerNetwork(nn.Module):
     >>> codes = torch.tensor([[1, -1, 1, 1]], dtype=torch.int8)
     >>> network(codes).shape
     torch.Size([1, 3])
-    >>> {name: value.dtype for name, value in network.state_dict().items()}
+    >>> {name: value.dtype for name, value in network.named_buffers()}
     {'layers.0.counter': torch.int8, 'layers.0.threshold': torch.int32, 'layers.1.counter': torch.int8}
     """
 
@@ -113,6 +116,7 @@ class IntegerNetwork(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
+        optional_generator(generator)
         self.widths = _widths(widths, products)
         self.bits = whole_number("bits", bits, FEWEST_BITS, MOST_BITS)
         half = 2 ** (self.bits - 1)
@@ -147,6 +151,7 @@ class IntegerNetwork(nn.Module):
 
     def drawn(self, generator: torch.Generator | None = None) -> list[Tensor]:
         """One draw of all weights, ±1 in int8, layer by layer."""
+        optional_generator(generator)
         return [layer.drawn(self.spread, generator) for layer in self.counters]
 
     def outputs(self, codes: Tensor, weights: Sequence[Tensor]) -> list[Tensor]:
@@ -164,7 +169,7 @@ class IntegerNetwork(nn.Module):
             generator: of the draws; torch's global one when absent.
 
         Raises:
-            InputError: `num_samples` below 1.
+            InputError: `num_samples` below 1, or a generator that is none.
 
         >>> network = IntegerNetwork([4, 8, 3], spread=16)
         >>> [one.spread for one in network.sample(2)]
@@ -182,21 +187,49 @@ class IntegerNetwork(nn.Module):
 
     def require_codes(self, codes: Tensor) -> None:
         """Raise InputError unless `codes` are int8 N×inputs of ±1."""
-        if not isinstance(codes, Tensor) or codes.dtype != torch.int8:
-            given = codes.dtype if isinstance(codes, Tensor) else f"a {type(codes).__name__}"
-            raise InputError(f"codes must be a tensor of int8, +1 and -1, got {given}; a Thermometer makes them")
+        dense = isinstance(codes, Tensor) and codes.layout is torch.strided
+        if not dense or codes.dtype != torch.int8:
+            raise InputError(
+                f"codes must be a tensor of int8, +1 and -1, got {described(codes)}; a Thermometer makes them"
+            )
         if codes.dim() != 2 or codes.shape[1] != self.widths[0]:
             raise InputError(f"codes must be N×{self.widths[0]}, got {tuple(codes.shape)}")
         if not bool((codes.abs() == 1).all()):
             raise InputError("codes must be +1 or -1 throughout; a Thermometer makes them")
 
+    def get_extra_state(self) -> Tensor:
+        return torch.tensor(self.spread, dtype=torch.int32)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        spread = state.item() if isinstance(state, Tensor) and state.numel() == 1 else described(state)
+        if spread != self.spread:
+            raise CheckpointError(f"the state is of a network with spread={spread}, this one has {self.spread}")
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        if not isinstance(state_dict, Mapping):
+            raise CheckpointError(f"a state is a dictionary of tensors, got {described(state_dict)}")
+        here, given = self.state_dict().keys(), state_dict.keys()
+        if strict and here != given:  # torch would say so once the others are loaded
+            raise CheckpointError(
+                f"the state is not that of a network {'-'.join(map(str, self.widths))}: it lacks "
+                f"{sorted(here - given) or 'nothing'} and has {sorted(given - here) or 'nothing'} besides"
+            )
+        return super().load_state_dict(state_dict, strict, assign)
+
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
+        self.set_extra_state(state_dict.get(f"{prefix}_extra_state", self.get_extra_state()))
         for number, layer in enumerate(self.counters):  # all of them, before any is loaded
             layer.require_state(state_dict, f"{prefix}layers.{number}.")
         super()._load_from_state_dict(cast(dict[str, Any], state_dict), prefix, *args)
 
     def extra_repr(self) -> str:
         return f"{'-'.join(map(str, self.widths))}, bits={self.bits}, spread={self.spread}, products={self.products!r}"
+
+
+def require_network(network: object) -> None:
+    """Raise InputError unless it is an `IntegerNetwork`."""
+    if not isinstance(network, IntegerNetwork):
+        raise InputError(f"network must be an IntegerNetwork, got {described(network)}")
 
 
 def _widths(widths: Sequence[int], products: str) -> tuple[int, ...]:

@@ -8,7 +8,7 @@ from typing import Any, Self, cast
 import torch
 from torch import Tensor, nn
 
-from varbnn.checks import whole_number
+from varbnn.checks import described, whole_number
 from varbnn.errors import CheckpointError, InputError
 
 
@@ -20,11 +20,11 @@ class Thermometer(nn.Module):
     round, so their thresholds are integers too.
 
     Args:
-        thresholds: int32, D×levels; `Thermometer.fit` finds them.
+        thresholds: int32, D×levels, copied; `Thermometer.fit` finds them.
         real: they are thresholds of real numbers.
 
     Raises:
-        InputError: thresholds of another dtype or shape.
+        InputError: no tensor, or thresholds of another dtype or shape.
 
     >>> images = torch.tensor([[0, 7], [128, 7], [255, 9]], dtype=torch.uint8)
     >>> encoder = Thermometer.fit(images, levels=2)
@@ -41,13 +41,14 @@ class Thermometer(nn.Module):
 
     def __init__(self, thresholds: Tensor, *, real: bool = False) -> None:
         super().__init__()
-        if thresholds.dtype != torch.int32 or thresholds.dim() != 2 or thresholds.numel() == 0:
+        dense = isinstance(thresholds, Tensor) and thresholds.layout is torch.strided
+        if not dense or thresholds.dtype != torch.int32 or thresholds.dim() != 2 or thresholds.numel() == 0:
             raise InputError(
-                f"thresholds must be int32, features × levels, got {thresholds.dtype} {tuple(thresholds.shape)}; "
+                f"thresholds must be a tensor of int32, features × levels, got {described(thresholds)}; "
                 "Thermometer.fit(train_x, levels=4) finds them"
             )
         self.real = real
-        self.register_buffer("thresholds", thresholds)
+        self.register_buffer("thresholds", thresholds.clone())
 
     @classmethod
     def fit(cls, inputs: Tensor, levels: int = 4) -> Self:
@@ -59,7 +60,7 @@ class Thermometer(nn.Module):
             levels: thresholds per feature; each is a code bit.
 
         Raises:
-            InputError: no inputs, NaN or infinite ones, integers that take more than 32 bits, or `levels` below 1.
+            InputError: no tensor, no inputs, NaN or infinite ones, integers of more than 32 bits, or `levels` below 1.
         """
         levels = whole_number("levels", levels)
         values = _comparable(inputs)
@@ -94,8 +95,8 @@ class Thermometer(nn.Module):
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
         self.set_extra_state(state_dict.get(f"{prefix}_extra_state", {"real": self.real}))  # before anything is loaded
         found = state_dict.get(f"{prefix}thresholds")
-        if isinstance(found, Tensor) and found.dtype != torch.int32:
-            raise CheckpointError(f"thresholds must be int32, the state has {found.dtype}")
+        if found is not None and described(found) != described(self.thresholds):
+            raise CheckpointError(f"thresholds must be {described(self.thresholds)}, the state has {described(found)}")
         super()._load_from_state_dict(cast(dict[str, Any], state_dict), prefix, *args)
 
     def extra_repr(self) -> str:
@@ -107,10 +108,10 @@ def _comparable(inputs: Tensor) -> Tensor:
     """Integers N×D, int32, in the order of the inputs.
 
     Raises:
-        InputError: NaN, infinite or complex inputs, truth values, integers that take more than 32 bits, no rows.
+        InputError: no dense tensor, NaN, infinite or complex inputs, truth values, integers of more than 32 bits.
     """
-    if not isinstance(inputs, Tensor):
-        raise InputError(f"inputs must be a tensor, got a {type(inputs).__name__}")
+    if not isinstance(inputs, Tensor) or inputs.layout is not torch.strided:
+        raise InputError(f"inputs must be a dense tensor, N×features, got {described(inputs)}")
     if inputs.dim() < 2 or inputs.is_complex() or inputs.dtype == torch.bool:
         raise InputError(f"inputs must be numbers, N×features, got {inputs.dtype} {tuple(inputs.shape)}")
     flat = inputs.reshape(len(inputs), inputs.shape[1:].numel())
