@@ -4,9 +4,9 @@
 
 `varbnn.pack` of whole models against a loop over as many plain torch networks, each with weights of its own: first
 784-2048-2048-2048-10 with batch norm and ReLU (`mlp`) or signs (`signs`), 32 networks, then a VGG-like net for 32x32
-colour images (`vgg`: 128-128-pool, 256-256-pool, 512-512-pool, 1024-1024-10), 16 networks. `gates` are 784-100-10 and
-784-2000-10 with layer norm and `Gate("bits", reverse=True)`, 32 networks; the float ones compare as one writes it in
-torch, without the gate's care for NaN and gradients. `predict` takes the time of
+colour images (`vgg`: 128-128-pool, 256-256-pool, 512-512-pool, 1024-1024-10), 16 networks, with ReLU or signs
+(`vgg-signs`). `gates` are 784-100-10 and 784-2000-10 with layer norm and `Gate("bits", reverse=True)`, 32 networks; the
+float ones compare as one writes it in torch, without the gate's care for NaN and gradients. `predict` takes the time of
 `varbnn.predict` with 32 networks from the call to the result, drawing and batch-norm statistics included, packed and as
 a loop (what ``VARBNN_BACKEND=reference`` gives). One thread, processor seconds, the smallest of rounds taken in turns.
 """
@@ -28,7 +28,7 @@ from varbnn.kernels import backend_info, usable_backends
 
 BATCHES = (1, 16, 128)
 IMAGE_BATCHES = (1, 4, 16, 64)
-PARTS = ["mlp", "signs", "gates", "vgg", "predict"]
+PARTS = ["mlp", "signs", "gates", "vgg", "vgg-signs", "predict"]
 
 
 def mlp(widths: tuple[int, ...], activation: type[nn.Module]) -> nn.Module:
@@ -38,14 +38,14 @@ def mlp(widths: tuple[int, ...], activation: type[nn.Module]) -> nn.Module:
     return vb.binarize(settled(nn.Sequential(*layers[:-1])))
 
 
-def vgg() -> nn.Module:
+def vgg(activation: type[nn.Module]) -> nn.Module:
     layers: list[nn.Module] = []
     for index, (inputs, outputs) in enumerate(pairwise((3, 128, 128, 256, 256, 512, 512))):
         layers += [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)]
-        layers += [nn.MaxPool2d(2)] * (index % 2) + [nn.BatchNorm2d(outputs), nn.ReLU()]
+        layers += [nn.MaxPool2d(2)] * (index % 2) + [nn.BatchNorm2d(outputs), activation()]
     layers.append(nn.Flatten())
     for inputs, outputs in pairwise((8192, 1024, 1024, 10)):
-        layers += [nn.Linear(inputs, outputs, bias=False), nn.BatchNorm1d(outputs), nn.ReLU()]
+        layers += [nn.Linear(inputs, outputs, bias=False), nn.BatchNorm1d(outputs), activation()]
     return vb.binarize(settled(nn.Sequential(*layers[:-1])))
 
 
@@ -140,8 +140,10 @@ def main() -> None:
     if "gates" in chosen:
         for width in (100, 2000):
             table[f"gates-{width}"] = against_torch(gated(width), 32, (784,), BATCHES, args.levels, args.seconds)
-    if "vgg" in chosen:
-        table["vgg"] = against_torch(vgg(), 16, (3, 32, 32), tuple(args.image_batches), args.levels, args.seconds)
+    for name, activation in (("vgg", nn.ReLU), ("vgg-signs", vb.nn.Sign)):
+        if name in chosen:
+            model, batches = vgg(activation), tuple(args.image_batches)
+            table[name] = against_torch(model, 16, (3, 32, 32), batches, args.levels, args.seconds)
     if "predict" in chosen:
         networks = {"784-400-400-10": (784, 400, 400, 10), "784-2048-2048-2048-10": wide}
         table["predict"] = {name: predicting(widths, args.seconds) for name, widths in networks.items()}
