@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import copy
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.fx import Proxy
+from torch.nn.utils import parametrize
 
 from varbnn.errors import InputError
+from varbnn.nn.marks import kept, mark
 from varbnn.nn.misfit import Belief, first_belief, refuse_misfit
 from varbnn.nn.pairs import Change, Pair, in_backward, refuse_recomputation
 from varbnn.posteriors import Bernoulli, Posterior, SignedBernoulli, mark_belief
@@ -77,13 +80,7 @@ class BinaryLayer(nn.Module):
         self._paired = False  # it drew inside `antithetic` and not since
         self._reused = False
         self._last_mode: Tensor | None = None
-        self._mark()
-
-    def _mark(self) -> None:
-        for name in self.posterior.names:
-            parameter = self._parameters.get(name)
-            if parameter is not None:  # else a parametrization or pruning has put something of its own in its place
-                mark_belief(parameter, self.posterior, name)
+        mark(self, self.posterior)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "weight" and "posterior" in self.__dict__:
@@ -110,7 +107,15 @@ class BinaryLayer(nn.Module):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # deepcopy drops the attributes of parameters, and with them the mark
-        self._mark()
+        mark(self, self.posterior)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        # a class without one is given torch's by a parametrization, which goes past both and forbids the first
+        kind: Any = type(self).__mro__[1] if parametrize.is_parametrized(self) else type(self)
+        copied = self.__new__(type(self))
+        memo[id(self)] = copied
+        copied.__setstate__(copy.deepcopy(kind.__getstate__(self), memo))
+        return copied
 
     @property
     def belief(self) -> tuple[Tensor, ...]:
@@ -225,12 +230,12 @@ class BinaryLayer(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """As torch's, except that a belief never drops below float32: small steps would be lost in it."""
-        kept = [t for name in (*self.posterior.names, *self.posterior.buffer_names) for t in self._with_grad(name)]
-
+        own = [tensor for _, tensor in kept(self, (*self.posterior.names, *self.posterior.buffer_names))]
+        own += [tensor.grad for tensor in own if tensor.grad is not None]
         axes = self.belief[0].dim()
 
         def keep_precision(tensor: Tensor) -> Tensor:
-            if not any(tensor is k for k in kept):
+            if not any(tensor is k for k in own):
                 return fn(tensor)
             try:
                 result = fn(tensor)
@@ -242,20 +247,13 @@ class BinaryLayer(nn.Module):
             return result if torch.finfo(result.dtype).bits >= 32 else tensor.to(result.device)
 
         super()._apply(keep_precision, recurse)
-        self._mark()
+        mark(self, self.posterior)
         return self
-
-    def _with_grad(self, name: str) -> Iterator[Tensor]:
-        tensor = {**self._parameters, **self._buffers}.get(name)
-        if tensor is not None:  # else it is parametrized
-            yield tensor
-            if tensor.grad is not None:
-                yield tensor.grad
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
         refuse_misfit(self, self.posterior, state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args)
-        self._mark()
+        mark(self, self.posterior)
 
     def reset_parameters(self) -> None:
         """Start the belief and the bias afresh, as at construction."""
