@@ -70,8 +70,9 @@ def fit(
         checkpoint: file to write after every epoch and to continue from when it is there. It holds the model, the
             optimizer, the scheduler, the loader's generator, torch's random state and the history; a resumed run ends
             as the uninterrupted one (not with ``persistent_workers=True``, whose workers keep states of their own). It
-            goes on with an optimizer of the same settings only; more epochs may be asked for. Under torch.distributed
-            every rank has draws of its own, and so a file of its own: the number of the rank is put behind its name.
+            goes on with an optimizer of the same settings in every group and the same prior only; more epochs may be
+            asked for. Under torch.distributed every rank has draws of its own, and so a file of its own: the number of
+            the rank is put behind its name.
             A run that `after_epoch` ended is over: called again it returns its history, and without `after_epoch` it
             goes on.
         label: in front of the bar.
