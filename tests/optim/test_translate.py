@@ -465,6 +465,21 @@ def test_weights_against_their_average_are_refused(rule, name):
         translate(optimizer, "StraightThrough")
 
 
+@pytest.mark.parametrize("target", ["Bop", "StraightThrough"])
+def test_where_the_second_average_is_none_the_first_is_taken_over_if_the_two_differ(target):
+    run, gradients = started(GradientFilter, dict(alpha=1.0, gamma=0.1, lr=0.1), 20, Gradients(False))
+    for group in run[1].param_groups:
+        group["lr"] = 1.0  # so that slow and fast differ, as after set_state
+    if target == "StraightThrough":
+        states = [run[1].state[p]["slow"] for p in run[0]]
+        run[1].set_state("fast", [-slow for slow in states])
+        with pytest.raises(InputError, match=r"disagree with their average 'fast'.*after the next step"):
+            translate(run[1], target)
+        sizes = torch.Generator().manual_seed(3)
+        run[1].set_state("fast", [slow * torch.rand(slow.shape, generator=sizes) for slow in states])
+    race(gradients, run, taken_over(translate(run[1], target)), steps=200)
+
+
 def test_a_gradient_window_on_the_latents_is_refused_on_either_side():
     windowed = nn.Parameter(torch.zeros(3))
     mark_belief(windowed, Point(clip=1.0), "latent")

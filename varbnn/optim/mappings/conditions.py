@@ -104,8 +104,8 @@ def agreeing(source: Source, name: str) -> None:
         against = int((sign(belief) * remembered(state, name, belief) > 0).sum())
         need(
             against == 0,
-            f"{against} weights disagree with their average {name!r}, which was set without a step since, and a latent "
-            "has only one sign; translate after the next step",
+            f"{against} weights disagree with their average {name!r}, as no step was done since it was set or lr was "
+            "changed, and a latent has only one sign; translate after the next step",
         )
 
 

@@ -98,7 +98,10 @@ def _decoupled_to_filter(average: Latent, momentum: float) -> Mapping:
 def filter_to_latent(source: Source, *, weight_decay: float = 1e-4, decoupled_weight_decay: bool = False) -> Mapping:
     """`weight_decay` is free, as only lr · weight_decay matters; decoupled is exact under schedules, too."""
     decay, alpha, gamma = unit_of_latents(weight_decay), moving(source.group, "alpha"), source.group["gamma"]
+    # where the second average is none, the latent of the coupled form is the first one; decoupled it is the velocity
+    average = "fast" if alpha == 1 and gamma != 1 and not decoupled_weight_decay else "slow"
     agreeing(source, "slow")
+    agreeing(source, average)
     if decoupled_weight_decay:
         momentum = dampening = 1 - gamma
         lr, velocity = alpha / decay, "fast"
@@ -108,12 +111,12 @@ def filter_to_latent(source: Source, *, weight_decay: float = 1e-4, decoupled_we
 
     def carry(belief: Tensor, state: State) -> tuple[Tensor, State]:
         slow, fast = (remembered(state, name, belief) for name in ("slow", "fast"))
-        latent = latent_of(belief, slow, decay)
+        latent = latent_of(belief, remembered(state, average, belief), decay)
         if momentum == 0:
             return latent, {}
         return latent, {"momentum": fast if decoupled_weight_decay else (fast - slow) / (gamma * (1 - alpha))}
 
-    start = {"r": f"-slow / {decay:.6g}, or next to 0 on the side of w"} | ({"v": velocity} if momentum else {})
+    start = {"r": f"-{average} / {decay:.6g}, or next to 0 on the side of w"} | ({"v": velocity} if momentum else {})
     exact = (SIGNS_ONLY, NO_ZERO) if decoupled_weight_decay or gamma == 1 else (CONSTANT, SIGNS_ONLY, NO_ZERO)
     schedule = "decoupled_weight_decay=True would follow a schedule of lr, too" if CONSTANT in exact else SCHEDULE
     settings = dict(lr=lr, base="sgd", momentum=momentum, dampening=dampening, weight_decay=decay, clip=None)
