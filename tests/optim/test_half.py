@@ -116,3 +116,20 @@ def test_a_state_of_another_precision_goes_on_in_float32(dtype, saved_as):
     real_steps(parameter, optimizer, 1)
     assert bool(parameter.isfinite().all())
     assert optimizer.state[parameter]["step"] == 6
+
+
+@pytest.mark.parametrize("member, settings", SETTINGS)
+def test_what_a_hook_makes_of_a_state_is_restored_in_float32(member, settings):
+    parameters, optimizer = made(member, settings, torch.bfloat16)
+    steps(parameters, optimizer, 3)
+    own = optimizer.state_dict()
+
+    def halved(_, state):
+        return {**state, "state": {i: {k: v / 3 for k, v in s.items()} for i, s in state["state"].items()}}
+
+    again, resumed = made(member, settings, torch.bfloat16)
+    resumed.register_load_state_dict_pre_hook(halved)
+    resumed.load_state_dict(own)
+    for index, p in enumerate(again):
+        for name, value in own["state"].get(index, {}).items():
+            assert torch.equal(resumed.state[p][name], value / 3)

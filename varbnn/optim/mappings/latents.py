@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from varbnn.bits import sign
+from varbnn.checks import finite_number
 from varbnn.errors import InputError
 from varbnn.optim.bayesbinn import BayesBiNN
 from varbnn.optim.bop import TIES, Bop
@@ -187,7 +188,8 @@ def latent_to_bayesbinn(source: Source, *, dataset_size: float, temperature: flo
     """`dataset_size` / `temperature` is the scale of λ."""
     average = as_average(source.group)
     without_momentum(source.group, "BayesBiNN corrects the bias of its start, lr_t = lr / (1 - momentumᵗ); take 0")
-    need(dataset_size > 0 and temperature > 0, "dataset_size and temperature must be positive")
+    dataset_size = finite_number("dataset_size", dataset_size, above=0)
+    temperature = finite_number("temperature", temperature, above=0)
     ratio = average.scale * dataset_size / temperature
 
     def carry(belief: Tensor, state: State) -> tuple[Tensor, State]:
@@ -200,7 +202,7 @@ def latent_to_bayesbinn(source: Source, *, dataset_size: float, temperature: flo
 @between(StraightThrough, StraightThrough)
 def latent_to_latent(source: Source, *, scale: float) -> Mapping:
     """Latents have no scale, and neither has Adam on them nor a box that is scaled with them."""
-    need(0 < scale < math.inf, f"scale must be positive and finite, got {scale!r}")
+    scale = finite_number("scale", scale, above=0)
     group = source.group
     keys = ("base", "betas", "eps", "momentum", "dampening", "decoupled_weight_decay")
     settings = {key: group[key] for key in keys}
