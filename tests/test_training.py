@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 
@@ -371,11 +372,47 @@ def test_an_optimizer_of_torch_is_held_back_from_a_gradient_that_is_not_finite(m
     before = {name: value.clone() for name, value in model.state_dict().items()}
     adam = torch.optim.Adam(model.parameters())
     with pytest.raises(InputError, match="gradients have NaN"):
-        vb.fit(model, adam, [(X, Y)], epochs=1, loss=lambda o, t: (o * torch.inf).sum(), progress=False)
-    targets = torch.full((64, 1), torch.nan)
-    with pytest.raises(InputError, match="gradients have NaN"):
-        vb.fit(model, adam, [(X, targets)], epochs=1, loss=nn.functional.mse_loss, progress=False)
+        vb.fit(model, adam, [(X, Y)], epochs=1, loss=lambda o, t: (o - o.detach()).abs().sqrt().sum(), progress=False)
     assert_same_state(model.state_dict(), before)
+
+
+@pytest.mark.parametrize(
+    "targets, loss, found",
+    [
+        (torch.full((64,), -100), nn.functional.cross_entropy, "nan"),  # all ignored, and gradients of 0
+        (torch.full((64, 3), torch.nan), nn.functional.mse_loss, "nan"),
+        (Y, lambda o, t: o.sum() * 0 + torch.inf, "inf"),
+    ],
+)
+@pytest.mark.parametrize("rule", [bayes, lambda model: torch.optim.Adam(model.parameters())], ids=["rule", "torch"])
+def test_a_loss_that_is_no_number_is_refused_before_it_moves_anything(targets, loss, found, rule):
+    model = network()
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    with pytest.raises(
+        InputError, match=f"the loss of a batch of the loader is {found}; are all of its targets ignored"
+    ):
+        vb.fit(model, rule(model), [(X, targets)], epochs=1, loss=loss, progress=False)
+    assert_same_state(dict(model.named_parameters()), before)
+
+
+def test_outputs_may_be_whatever_the_loss_takes():
+    class Pair(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = network()
+
+        def forward(self, x):
+            return self.inner(x), x
+
+    def fitted(model, loss):
+        torch.manual_seed(0)
+        options = dict(epochs=2, loss=loss, validation=[(X, Y)], progress=False)
+        return [(row["loss"], row["val_loss"]) for row in vb.fit(model, bayes(model), [(X, Y)], **options)]
+
+    torch.manual_seed(0)
+    pair = Pair()
+    plain = copy.deepcopy(pair.inner)
+    assert fitted(pair, lambda o, t: nn.functional.cross_entropy(o[0], t)) == fitted(plain, nn.functional.cross_entropy)
 
 
 def test_a_batch_of_the_wrong_parts_is_named_by_them():

@@ -14,7 +14,7 @@ from torch.nn.utils import parametrize
 
 from varbnn.errors import InputError
 from varbnn.nn.marks import kept, mark
-from varbnn.nn.misfit import Belief, first_belief, refuse_misfit
+from varbnn.nn.misfit import Belief, first_belief, refuse_misfit, require_posterior
 from varbnn.nn.pairs import Change, Pair, in_backward, refuse_recomputation
 from varbnn.posteriors import Bernoulli, Posterior, SignedBernoulli, mark_belief
 
@@ -43,6 +43,7 @@ class BinaryLayer(nn.Module):
     """The torch layer it is the binary form of."""
 
     def __init__(self, *args: Any, posterior: Posterior | None = None, **kwargs: Any) -> None:
+        require_posterior(posterior)
         super().__init__(*args, **kwargs)
         posterior = posterior or Bernoulli()
         self._take_weight(posterior, first_belief(self, posterior, posterior.initial))
@@ -128,16 +129,22 @@ class BinaryLayer(nn.Module):
         """The law of each weight, as a torch distribution on {-1, +1}."""
         return self.posterior.distribution(*self.belief)
 
-    # While the torch layer's own __init__ runs there is no posterior yet: this property then raises AttributeError, and
-    # Module.__getattr__ falls back to the weight parameter that is being initialised.
+    # An AttributeError in here makes Module.__getattr__ look for a parameter of that name. There is one while the torch
+    # layer's own __init__ runs; later on it would only say that there is none, and hide the error.
     @property
     def weight(self) -> Tensor:
         """The ±1 weight in use: a draw (train mode), the mode (eval mode) or the sample held by `sampled`."""
         posterior = self.posterior
+        try:
+            return self._weight_in_use()
+        except AttributeError as error:
+            raise RuntimeError(f"{type(posterior).__name__} gave no weight: {error}") from error
+
+    def _weight_in_use(self) -> Tensor:
         if self._held is not None:
             return self._held
         if not self.training:
-            return posterior.mode(*self.belief)
+            return self.posterior.mode(*self.belief)
         if self._drawn is not None:
             self._reused = True
             return self._drawn

@@ -52,10 +52,10 @@ def fit(
 
     Args:
         model: put into train mode.
-        optimizer: any torch optimizer.
+        optimizer: any torch optimizer whose step needs no closure (LBFGS does).
         loader: yields (inputs, targets), every epoch anew.
         epochs: passes over the loader, in all (a resumed run counts the earlier ones).
-        loss: (outputs, targets) → mean loss per example.
+        loss: (outputs, targets) → mean loss per example; of a batch whose targets are all ignored there is none.
         scheduler: a torch scheduler, stepped after every epoch; ``ReduceLROnPlateau`` gets ``val_loss`` where there is
             `validation`, else the epoch's mean loss; of the ranks that train one model, the mean of theirs.
         num_samples: draws per step, whose gradients are averaged.
@@ -84,9 +84,10 @@ def fit(
         (in its first step); with `validation` its two.
 
     Raises:
-        InputError: a number out of range, an optimizer that holds none of the model's parameters or none of its
-            beliefs, a loader that yields nothing or no pairs, an `after_epoch` that answers neither yes nor no, or NaN
-            on the way (the parameters keep their last good step).
+        InputError: a number out of range, what is no loss, loader or scheduler, LBFGS, an optimizer that holds none of
+            the model's parameters or none of its beliefs, a loader that yields nothing or no pairs, an `after_epoch`
+            that answers neither yes nor no, or NaN on the way: in inputs, gradients or the loss, also of `validation`
+            (the parameters keep their last good step).
         CheckpointError: `checkpoint` cannot be read, is in no folder that is there, or belongs to another model or to
             other settings of the optimizer; nothing is loaded then.
 
@@ -100,9 +101,7 @@ def fit(
     >>> [row["epoch"] for row in fit(model, optimizer, data, epochs=2, progress=False)]
     [1, 2]
     """
-    if not isinstance(model, nn.Module) or not hasattr(optimizer, "param_groups"):
-        given = f"{type(model).__name__} and {type(optimizer).__name__}"
-        raise InputError(f"fit takes a model and an optimizer, in this order, got {given}")
+    _require_parts(model, optimizer, loader, loss, scheduler)
     require_own(model.parameters(), optimizer)
     epochs, num_samples = whole_number("epochs", epochs), whole_number("num_samples", num_samples)
     if antithetic and num_samples % 2:
@@ -144,6 +143,20 @@ def fit(
     if beliefs.warning is not None:
         warnings.warn(beliefs.warning, VarbnnWarning, stacklevel=2)
     return run.history
+
+
+def _require_parts(model: object, optimizer: object, loader: object, loss: object, scheduler: object) -> None:
+    if not isinstance(model, nn.Module) or not hasattr(optimizer, "param_groups"):
+        given = f"{type(model).__name__} and {type(optimizer).__name__}"
+        raise InputError(f"fit takes a model and an optimizer, in this order, got {given}")
+    if isinstance(optimizer, torch.optim.LBFGS):
+        raise InputError("LBFGS asks for the loss several times a step, which fit does not; write that loop yourself")
+    if not hasattr(loader, "__iter__") and not hasattr(loader, "__getitem__"):
+        raise InputError(f"loader must yield (inputs, targets), [(x, y)] will do, got a {type(loader).__name__}")
+    if not callable(loss):
+        raise InputError(f"loss must be a function of outputs and targets, got {loss!r:.60}")
+    if scheduler is not None and not all(hasattr(scheduler, name) for name in ("step", "state_dict")):
+        raise InputError(f"scheduler must be one of torch's, built on the optimizer, or None, got {scheduler!r:.60}")
 
 
 def _require_hooks(validation: object, after_epoch: object) -> None:
