@@ -19,8 +19,10 @@ from varbnn.demo import words
 from varbnn.demo.methods import METHODS, Outcome, train
 from varbnn.demo.output import DEMO, REPORT, as_json, output
 from varbnn.demo.pictures import draw
-from varbnn.demo.recipes import RECIPES, Recipe
+from varbnn.demo.recipes import RECIPES, SIGNS, Recipe
 from varbnn.errors import InputError, MissingExtraError
+
+NETWORKS = {"relu": RECIPES, "sign": SIGNS}
 
 
 def run(
@@ -30,6 +32,7 @@ def run(
     methods: Iterable[str] = ("ste", "posterior"),
     num_samples: int = 32,
     epochs: int | None = None,
+    activation: str = "relu",
     seed: int = 0,
     out: str | os.PathLike[str] = "varbnn-demo",
     quiet: bool = False,
@@ -42,6 +45,7 @@ def run(
         methods: keys of `METHODS`.
         num_samples: networks that a posterior predicts with.
         epochs: instead of the recipe's.
+        activation: between the layers: ``"relu"``, or ``"sign"`` for networks of bits throughout.
         seed: of initial weights, batches and draws.
         out: a directory, made if need be; files of an earlier run in it are replaced, and only when everything is done.
         quiet: print the table and the files, nothing else.
@@ -54,13 +58,14 @@ def run(
             to or holds a run of `varbnn train` or `varbnn continual`. Nothing is trained then.
         MissingExtraError: what the data are read with is not installed.
     """
-    methods = _known(data, methods)
+    methods = _known(data, activation, methods)
     num_samples = whole_number("num_samples", num_samples)
     epochs = None if epochs is None else whole_number("epochs", epochs)
     seed = whole_number("seed", seed, 0, 2**63 - 1)
     data_dir, out = None if data_dir is None else os.fspath(data_dir), os.fspath(out)
     say: Callable[[str], None] = (lambda text: None) if quiet else partial(print, flush=True)
-    recipe = RECIPES[data] if epochs is None else replace(RECIPES[data], epochs=epochs)
+    recipe = NETWORKS[activation][data]
+    recipe = recipe if epochs is None else replace(recipe, epochs=epochs)
     with output(Path(out), DEMO):
         pass  # better to hear now that it cannot be written to than after the training
     with alone(recipe.threads):
@@ -89,7 +94,7 @@ def run(
             (place.draft / REPORT).write_text(as_json(report), encoding="utf-8")
             files = place.publish()
     print(f"\nWritten to {out}: {', '.join(files)}")
-    say(f"\n{words.suggestions(data, data_dir, out, packed)}")
+    say(f"\n{words.suggestions(data, data_dir, out, packed, activation)}")
     return report
 
 
@@ -118,10 +123,16 @@ def alone(threads: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _known(data: str, methods: Iterable[str]) -> list[str]:
-    """The methods, if these and the data set are known."""
+def _known(data: str, activation: str, methods: Iterable[str]) -> list[str]:
+    """The methods, if these, the data set and the activation are known."""
     if not isinstance(data, str) or data not in RECIPES:
         raise InputError(f"there is no data set {data!r}; known are {', '.join(RECIPES)}")
+    if activation not in NETWORKS:
+        raise InputError(f"activation must be one of {', '.join(map(repr, NETWORKS))}, got {activation!r}")
+    if data not in NETWORKS[activation]:
+        raise InputError(
+            f"there are no settings for {data} with activation={activation!r}, only for {', '.join(SIGNS)}"
+        )
     known = ", ".join(METHODS)
     if isinstance(methods, str) or not isinstance(methods, Iterable):
         raise InputError(f"methods must be a list of names, got {methods!r}; known are {known}")
