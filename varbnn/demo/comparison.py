@@ -23,6 +23,7 @@ from varbnn.demo.recipes import RECIPES, SIGNS, Recipe
 from varbnn.errors import InputError, MissingExtraError
 
 NETWORKS = {"relu": RECIPES, "sign": SIGNS}
+"""Recipes by activation and data set."""
 
 
 def run(
@@ -32,7 +33,7 @@ def run(
     methods: Iterable[str] = ("ste", "posterior"),
     num_samples: int = 32,
     epochs: int | None = None,
-    activation: str = "relu",
+    activation: str | None = None,
     seed: int = 0,
     out: str | os.PathLike[str] = "varbnn-demo",
     quiet: bool = False,
@@ -45,7 +46,8 @@ def run(
         methods: keys of `METHODS`.
         num_samples: networks that a posterior predicts with.
         epochs: instead of the recipe's.
-        activation: between the layers: ``"relu"``, or ``"sign"`` for networks of bits throughout.
+        activation: between the layers: ``"sign"``, networks of bits throughout, or ``"relu"``. When absent signs, but
+            for moons, for which there are no such settings.
         seed: of initial weights, batches and draws.
         out: a directory, made if need be; files of an earlier run in it are replaced, and only when everything is done.
         quiet: print the table and the files, nothing else.
@@ -58,7 +60,8 @@ def run(
             to or holds a run of `varbnn train` or `varbnn continual`. Nothing is trained then.
         MissingExtraError: what the data are read with is not installed.
     """
-    methods = _known(data, activation, methods)
+    methods = _known(data, methods)
+    asked, activation = activation, _activation(data, activation)
     num_samples = whole_number("num_samples", num_samples)
     epochs = None if epochs is None else whole_number("epochs", epochs)
     seed = whole_number("seed", seed, 0, 2**63 - 1)
@@ -94,7 +97,7 @@ def run(
             (place.draft / REPORT).write_text(as_json(report), encoding="utf-8")
             files = place.publish()
     print(f"\nWritten to {out}: {', '.join(files)}")
-    say(f"\n{words.suggestions(data, data_dir, out, packed, activation)}")
+    say(f"\n{words.suggestions(data, data_dir, out, packed, asked)}")
     return report
 
 
@@ -123,16 +126,10 @@ def alone(threads: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _known(data: str, activation: str, methods: Iterable[str]) -> list[str]:
-    """The methods, if these, the data set and the activation are known."""
+def _known(data: str, methods: Iterable[str]) -> list[str]:
+    """The methods, if these and the data set are known."""
     if not isinstance(data, str) or data not in RECIPES:
         raise InputError(f"there is no data set {data!r}; known are {', '.join(RECIPES)}")
-    if activation not in NETWORKS:
-        raise InputError(f"activation must be one of {', '.join(map(repr, NETWORKS))}, got {activation!r}")
-    if data not in NETWORKS[activation]:
-        raise InputError(
-            f"there are no settings for {data} with activation={activation!r}, only for {', '.join(SIGNS)}"
-        )
     known = ", ".join(METHODS)
     if isinstance(methods, str) or not isinstance(methods, Iterable):
         raise InputError(f"methods must be a list of names, got {methods!r}; known are {known}")
@@ -141,3 +138,16 @@ def _known(data: str, activation: str, methods: Iterable[str]) -> list[str]:
     if unknown or not names:
         raise InputError(f"there is no method {unknown[0] if unknown else ''!r}; known are {known}")
     return names
+
+
+def _activation(data: str, activation: str | None) -> str:
+    """The one asked for, if there are settings for it; else the first there are."""
+    if activation is None:
+        return "sign" if data in SIGNS else "relu"
+    if activation not in NETWORKS:
+        raise InputError(f"activation must be one of {', '.join(map(repr, NETWORKS))}, got {activation!r}")
+    if data not in NETWORKS[activation]:
+        raise InputError(
+            f"there are no settings for {data} with activation={activation!r}, only for {', '.join(SIGNS)}"
+        )
+    return activation
