@@ -286,6 +286,23 @@ def test_what_turns_out_to_work_across_the_batch_is_refused_at_the_first_call(na
         vb.pack(across(run), 3)(X[:batch])
 
 
+EQUAL = {"zeros": torch.zeros(2, 20), "a lone half": torch.full((1, 20), 0.5), "near it": torch.full((3, 20), 0.501)}
+
+
+@pytest.mark.parametrize("rows", EQUAL)
+@pytest.mark.parametrize(
+    "run",
+    [
+        lambda m, x: nn.functional.scaled_dot_product_attention(m.a(x), m.a(x), m.a(x)),
+        lambda m, x: nn.functional.batch_norm(m.a(x), None, None, training=True),
+    ],
+    ids=["attention", "batch norm"],
+)
+def test_equal_inputs_do_not_hide_it(run, rows):
+    with pytest.raises(InputError, match="works across the batch"):
+        vb.pack(across(run), 3)(EQUAL[rows])
+
+
 def test_with_data_for_batchnorm_it_is_refused_while_packing():
     run, operation = UNSAID["product of the batch"]
     model = across(lambda m, x: run(m, m.norm(x)))

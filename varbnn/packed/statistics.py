@@ -81,7 +81,7 @@ def _parts(model: nn.Module, weights: Mapping[nn.Module, Tensor], rows: Tensor, 
     probe = Probe(one.program.steps, one.program.wires, 1).run(rows)
     if probe.problem is not None:
         raise InputError(probe.problem)
-    bytes_each = probe.row_bytes * batch
+    bytes_each = max(1, probe.row_bytes * batch)
     together = max(1, WORKING_BYTES // bytes_each)
     samples = len(next(iter(weights.values())))
     starts = range(0, samples, together)
