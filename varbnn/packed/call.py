@@ -24,9 +24,10 @@ _TORCH = _listed(
     "sigmoid sign softmax sqrt squeeze stack sub sum tanh transpose unsqueeze"
 )
 _FUNCTIONAL = _listed(
-    "adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d avg_pool1d "
-    "avg_pool2d avg_pool3d elu gelu hardsigmoid hardswish hardtanh interpolate leaky_relu log_softmax max_pool1d "
-    "max_pool2d max_pool3d normalize pad relu relu6 selu sigmoid silu softmax softplus tanh"
+    "adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d "
+    "adaptive_max_pool3d avg_pool1d avg_pool2d avg_pool3d elu gelu hardsigmoid hardswish hardtanh interpolate "
+    "leaky_relu log_softmax max_pool1d max_pool2d max_pool3d normalize pad relu relu6 selu sigmoid silu softmax "
+    "softplus tanh"
 )
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     **{f"operator.{name}": getattr(operator, name) for name in _OPERATORS},
@@ -60,6 +61,13 @@ class Ref:
     index: int
 
 
+@dataclass(frozen=True)
+class _Named:
+    """Stands for ``FUNCTIONS[name]`` in a pickled call."""
+
+    name: str
+
+
 class Call(nn.Module):
     """Call `target` with values of the program in the places of `Ref`.
 
@@ -86,6 +94,16 @@ class Call(nn.Module):
 
     def member(self, s: int) -> list[nn.Module]:
         return [self]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """With a function by its name in `FUNCTIONS`: pickle does not find all of torch's by themselves."""
+        name = None if isinstance(self.target, str | nn.Module) else _NAMES.get(self.target)
+        return self.__dict__ if name is None else {**self.__dict__, "target": _Named(name)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if isinstance(self.target, _Named):
+            self.target = FUNCTIONS[self.target.name]
 
     def name(self) -> str:
         """How the call is written in a file.
