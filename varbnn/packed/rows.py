@@ -26,7 +26,7 @@ _DIMENSION: dict[str, tuple[int, int | None]] = {
     "normalize": (2, 1),
     "topk": (2, -1),
 }
-_FAILURES = (RuntimeError, AttributeError, TypeError, ValueError, IndexError)
+FAILURES = (RuntimeError, AttributeError, TypeError, ValueError, IndexError)
 """Of the model's code."""
 _RECURRENT = (nn.RNNBase, nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
 
@@ -126,7 +126,7 @@ class Probe:
             try:
                 result = step(*inputs)
                 each = [step(*(one[value] for value in wire)) for one in alone] if _may_mix(step) else []
-            except _FAILURES as error:
+            except FAILURES as error:
                 if lone and [_fails(step, [one[value] for value in wire]) for one in alone] == [False, True]:
                     self.row_bytes = 0  # the row that was made up is none of this model's, which tells nothing
                     return self
@@ -156,7 +156,7 @@ class Probe:
 def _fails(step: nn.Module, inputs: Sequence[Any]) -> bool:
     try:
         step(*inputs)
-    except _FAILURES:
+    except FAILURES:
         return True
     return False
 
