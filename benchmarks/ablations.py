@@ -2,9 +2,9 @@
 
     python benchmarks/ablations.py
 
-Network and data are those of ``varbnn demo`` on digits, judged on the validation part, with constant rates where no
-schedule is said. Signs are looked at after every step, so two runs are compared weight by weight over all of training.
-Results are written after every run, and a run that is there already is not repeated.
+Network and data are those of ``varbnn demo --activation relu``, judged on the validation part, with constant rates
+where no schedule is said. Signs are looked at after every step, so two runs are compared weight by weight over all of
+training. Results are written after every run, and a run that is there already is not repeated.
 """
 
 from __future__ import annotations

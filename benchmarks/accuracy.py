@@ -5,13 +5,13 @@
     python benchmarks/accuracy.py --data mnist --data-dir DIR --seeds 3
     python benchmarks/accuracy.py --data mnist --data-dir DIR --seeds 3 --activation sign
 
-Network, budget and measures are those of ``varbnn demo``; with ``--convolutions`` the network is that of the preset
-digits-conv; with ``--activation sign`` what goes from layer to layer is ±1 as well. Settings are chosen on validation
-data: every method gets the same number of trials, each trial the same epochs, and the trial with the lowest validation
-NLL wins. The winner is then trained on all training data with every seed and tested once. With --convolutions every
-seed tests another fifth of the digits (`split` of `varbnn.data.load`), with settings chosen on the training data of
-that split alone. Results are written after every run, and a run that is
-there already is not repeated, so the script can be stopped and started again.
+Network, budget and measures are those of ``varbnn demo --activation relu``; with ``--convolutions`` the network is
+that of the preset digits-conv; with ``--activation sign`` what goes from layer to layer is ±1 as well. Settings are
+chosen on validation data: every method gets the same number of trials, each trial the same epochs, and the trial with
+the lowest validation NLL wins. The winner is then trained on all training data with every seed and tested once. With
+--convolutions every seed tests another fifth of the digits (`split` of `varbnn.data.load`), with settings chosen on
+the training data of that split alone. Results are written after every run, and a run that is there already is not
+repeated, so the script can be stopped and started again.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """How much of a lead on the digits is the luck of the seeds?
 
     python benchmarks/digits_seeds.py
+    python benchmarks/digits_seeds.py --activation sign
 
 The demo's two methods with the demo's settings, which stay as they were chosen, over more seeds than a table usually
 has. All seeds share the 360 test digits; training order, start and draws differ.
@@ -19,7 +20,7 @@ from record import RESULTS, machine, say, write
 
 from varbnn import backend_info, demo
 from varbnn.data import load
-from varbnn.demo.recipes import RECIPES
+from varbnn.demo.comparison import NETWORKS
 
 MEASURED = ("accuracy", "nll", "ece", "ood_auroc")
 
@@ -27,10 +28,12 @@ MEASURED = ("accuracy", "nll", "ece", "ood_auroc")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=20)
-    parser.add_argument("--out", type=Path, default=RESULTS / "digits-seeds.json")
+    parser.add_argument("--activation", choices=list(NETWORKS), default="relu", help="between the layers")
+    parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    recipe = RECIPES["digits"]
+    recipe = NETWORKS[args.activation]["digits"]
+    out = args.out or RESULTS / ("digits-seeds.json" if args.activation == "relu" else "digits-seeds-signs.json")
     runs: dict[str, list[dict[str, Any]]] = {"ste": [], "posterior": []}
     for seed in range(args.seeds):
         for method, row in runs.items():
@@ -54,7 +57,7 @@ def main() -> None:
         "standard_error": statistics.stdev(differences) / math.sqrt(len(differences)),
     }
     level = backend_info().cpu
-    write(args.out, {"machine": machine(), "level": level, "table": table, "nll_difference": paired, "runs": runs})
+    write(out, {"machine": machine(), "level": level, "table": table, "nll_difference": paired, "runs": runs})
     for method, row in table.items():
         cells = [f"{key} {row[key]['mean']:.4f} ± {row[key]['standard_error']:.4f}" for key in MEASURED]
         print(f"{method:10} {', '.join(cells)}")

@@ -6,6 +6,7 @@ from typing import Any
 
 from record import RESULTS, read
 from uncertainty_tables import PAGES, grid, spread
+from widths_tables import widths_table
 
 METHODS = {
     "ste": "StraightThrough (Adam)",
@@ -66,7 +67,7 @@ def tables() -> dict[str, str]:
     """By the name of its marker in docs/signs.md."""
     mnist = {"relu": read(RESULTS / "accuracy-mnist.json"), "sign": read(RESULTS / "accuracy-mnist-signs.json")}
     relu, fashion = (read(RESULTS / f"uncertainty-fashion-{kind}.json") for kind in ("small", "signs"))
-    made = {"signs-mnist": beside(mnist), "signs-mnist-settings": settings(mnist["sign"])}
+    made = {"widths": widths_table(), "signs-mnist": beside(mnist), "signs-mnist-settings": settings(mnist["sign"])}
     made["signs-summary"] = summary(
         {
             "MNIST, 784-400-400-10": {kind: study["table"] for kind, study in mnist.items()},

@@ -6,6 +6,7 @@ python benchmarks/tables.py
 from __future__ import annotations
 
 import re
+import statistics
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,24 @@ def accuracy_table(results: dict[str, Any]) -> str:
             for key, (_, scale, digits) in COLUMNS.items()
         ]
         rows.append([title.format(results["num_samples"]), *cells])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+FIRST = 5
+
+
+def seeds_table(results: dict[str, Any]) -> str:
+    """Mean ± standard deviation over all seeds and over the first few, of one network and of the posterior."""
+    columns = {key: COLUMNS[key] for key in ("accuracy", "nll", "ece", "ood_auroc")}
+    head = ["", "seeds", *(title for title, _, _ in columns.values())]
+    rows = [head, ["---", *("---:" for _ in head[1:])]]
+    for seeds in (len(results["runs"]["ste"]), FIRST):
+        for name, runs in results["runs"].items():
+            cells = []
+            for key, (_, scale, digits) in columns.items():
+                values = [scale * run[key] for run in runs[:seeds]]
+                cells.append(f"{statistics.fmean(values):.{digits}f} ± {statistics.stdev(values):.{digits}f}")
+            rows.append([NAMES[name].format(16), str(seeds), *cells])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
@@ -195,6 +214,7 @@ def tables() -> dict[str, dict[str, str]]:
     """By page, every table by the name of its marker."""
     made = {data: read(RESULTS / f"accuracy-{data}.json") for data in ("digits", "digits-convolutions", "mnist")}
     readme = {f"accuracy-{data}": accuracy_table(made[data]) for data in ("digits", "mnist")}
+    readme["digits-signs"] = seeds_table(read(RESULTS / "digits-seeds-signs.json"))
     readme["step-time"] = cost_table(read(RESULTS / "step-time.json"))
     readme["packed-speed"] = packed_table(read(RESULTS / "packed.json"), PACKED)
     readme["reference-run"] = reference_table(read(RESULTS / "reference-run.json"))

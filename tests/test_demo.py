@@ -362,6 +362,31 @@ def test_every_measure_has_a_column_and_every_data_set_a_recipe():
         assert set(recipe.settings) == set(demo.METHODS)
 
 
+def test_networks_of_bits_have_a_recipe_of_their_own_and_say_so(tmp_path, capsys):
+    report = demo.run("digits", activation="sign", out=tmp_path / "d", epochs=1, num_samples=8)
+    assert report["settings"]["activation"] == "sign"
+    assert report["settings"]["widths"] == (128, 128)
+    assert report["settings"]["settings"]["posterior"] == vb.presets.PRESETS["digits-signs"].settings
+    said = capsys.readouterr().out
+    assert "every weight and activation ±1" in said
+    assert "varbnn demo --activation sign --seed 1" in said
+    packed = vb.load_packed(tmp_path / "d" / "posterior.vbnn")
+    assert [step.activation for step in packed.program.steps] == ["sign", "sign", "none"]
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (dict(activation="tanh"), "activation must be one of 'relu', 'sign', got 'tanh'"),
+        (dict(data="moons", activation="sign"), "no settings for moons with activation='sign', only for digits, mnist"),
+    ],
+)
+def test_an_activation_without_settings_is_refused(options, message, tmp_path):
+    with pytest.raises(InputError, match=message):
+        demo.run(**options, out=tmp_path / "d")
+    assert not (tmp_path / "d").exists()
+
+
 @pytest.mark.parametrize("packed", [[], ["posterior.vbnn"]])
 @pytest.mark.parametrize("data, data_dir", [("digits", None), ("moons", None), ("mnist", "files")])
 def test_three_commands_are_suggested_and_all_can_be_typed(data, data_dir, packed):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 
@@ -371,11 +372,47 @@ def test_an_optimizer_of_torch_is_held_back_from_a_gradient_that_is_not_finite(m
     before = {name: value.clone() for name, value in model.state_dict().items()}
     adam = torch.optim.Adam(model.parameters())
     with pytest.raises(InputError, match="gradients have NaN"):
-        vb.fit(model, adam, [(X, Y)], epochs=1, loss=lambda o, t: (o * torch.inf).sum(), progress=False)
-    targets = torch.full((64, 1), torch.nan)
-    with pytest.raises(InputError, match="gradients have NaN"):
-        vb.fit(model, adam, [(X, targets)], epochs=1, loss=nn.functional.mse_loss, progress=False)
+        vb.fit(model, adam, [(X, Y)], epochs=1, loss=lambda o, t: (o - o.detach()).abs().sqrt().sum(), progress=False)
     assert_same_state(model.state_dict(), before)
+
+
+@pytest.mark.parametrize(
+    "targets, loss, found",
+    [
+        (torch.full((64,), -100), nn.functional.cross_entropy, "nan"),  # all ignored, and gradients of 0
+        (torch.full((64, 3), torch.nan), nn.functional.mse_loss, "nan"),
+        (Y, lambda o, t: o.sum() * 0 + torch.inf, "inf"),
+    ],
+)
+@pytest.mark.parametrize("rule", [bayes, lambda model: torch.optim.Adam(model.parameters())], ids=["rule", "torch"])
+def test_a_loss_that_is_no_number_is_refused_before_it_moves_anything(targets, loss, found, rule):
+    model = network()
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    with pytest.raises(
+        InputError, match=f"the loss of a batch of the loader is {found}; are all of its targets ignored"
+    ):
+        vb.fit(model, rule(model), [(X, targets)], epochs=1, loss=loss, progress=False)
+    assert_same_state(dict(model.named_parameters()), before)
+
+
+def test_outputs_may_be_whatever_the_loss_takes():
+    class Pair(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = network()
+
+        def forward(self, x):
+            return self.inner(x), x
+
+    def fitted(model, loss):
+        torch.manual_seed(0)
+        options = dict(epochs=2, loss=loss, validation=[(X, Y)], progress=False)
+        return [(row["loss"], row["val_loss"]) for row in vb.fit(model, bayes(model), [(X, Y)], **options)]
+
+    torch.manual_seed(0)
+    pair = Pair()
+    plain = copy.deepcopy(pair.inner)
+    assert fitted(pair, lambda o, t: nn.functional.cross_entropy(o[0], t)) == fitted(plain, nn.functional.cross_entropy)
 
 
 def test_a_batch_of_the_wrong_parts_is_named_by_them():
@@ -424,6 +461,80 @@ def test_a_rate_of_a_group_that_a_schedule_moves_is_a_setting(tmp_path):
     with pytest.raises(CheckpointError, match="begun with initial_lr="):
         go(0.3, 2)
     assert len(go(0.2, 2)) == 2
+
+
+@pytest.mark.parametrize(
+    "first, second, named",
+    [
+        (dict(lr=0.2), dict(lr=0.3), "lr of group 0=0.2, the optimizer given has 0.3"),
+        (dict(temperature=0.2), dict(temperature=1.0), "temperature of group 0=0.2, the optimizer given has 1.0"),
+        (dict(real_lr=0.2), dict(real_lr=0.3), "lr of group 1=0.2"),
+        (dict(), dict(prior=1), "prior tensors='none'"),
+        (dict(prior=1), dict(prior=2), "prior tensors='sha256 "),
+        (dict(prior=1, lr=0.2), dict(prior=1, lr=0.2), None),
+    ],
+)
+def test_settings_of_a_group_and_prior_tensors_are_settings_too(tmp_path, first, second, named):
+    def rule(options):
+        def of(model):
+            own = {key: value for key, value in options.items() if key != "prior"}
+            groups = [{"params": model[0].parameters(), **own}, {"params": [model[3].natural]}]
+            tensors = [options["prior"] * torch.ones(8, 4), torch.ones(3, 8)] if "prior" in options else 0.0
+            return vb.optim.BayesBiNN(groups, lr=0.1, dataset_size=64, prior=tensors)
+
+        return of
+
+    run(1, tmp_path / "run.pt", rule=rule(first))
+    if named is None:
+        whole, _ = run(2, rule=rule(first))
+        assert_same_state(whole.state_dict(), run(2, tmp_path / "run.pt", rule=rule(second))[0].state_dict())
+        return
+    with pytest.raises(CheckpointError, match=f"begun with {named}"):
+        run(2, tmp_path / "run.pt", rule=rule(second))
+
+
+LINE = vb.optim.Linear(0.1, 0.5, 6)
+SCHEDULES = {
+    "plateau": lambda o: torch.optim.lr_scheduler.ReduceLROnPlateau(o, factor=0.5, patience=0, threshold=10.0),
+    "one cycle": lambda o: torch.optim.lr_scheduler.OneCycleLR(
+        o, max_lr=[0.1, 0.05], total_steps=8, cycle_momentum="momentum" in o.defaults
+    ),
+    "any key": lambda o: vb.optim.Scheduler(
+        o, real_lr=lambda t: 0.1 / (1 + t), **{"temperature" if "temperature" in o.defaults else "lr": LINE}
+    ),
+    "warm-up": lambda o: torch.optim.lr_scheduler.SequentialLR(
+        o, [torch.optim.lr_scheduler.LinearLR(o, 0.1), torch.optim.lr_scheduler.ExponentialLR(o, 0.5)], [2]
+    ),
+}
+
+
+@pytest.mark.parametrize("rule", ["BayesBiNN", "FollowingPrior"])
+@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("same", [False, True], ids=["built anew", "the same objects"])
+def test_what_schedules_and_steps_move_is_no_other_setting(tmp_path, name, rule, same):
+    def objects():
+        torch.manual_seed(0)
+        model = network()
+        own = (
+            dict(dataset_size=64, momentum=0.5)
+            if rule == "BayesBiNN"
+            else dict(window=1e3, settling=1e2, batch_size=16)
+        )
+        optimizer = getattr(vb.optim, rule)(model.parameters(), lr=0.1, prior=vb.as_prior(model), **own)
+        return model, optimizer, data.batches(X, Y, 16, torch.Generator().manual_seed(1)), SCHEDULES[name](optimizer)
+
+    def go(model, optimizer, loader, schedule, epochs, **options):
+        return vb.fit(model, optimizer, loader, epochs=epochs, scheduler=schedule, progress=False, **options)
+
+    whole = objects()
+    go(*whole, 6)
+    parts = objects()
+    for epochs in (2, 4, 6):
+        go(*parts, epochs, checkpoint=tmp_path / "run.pt")
+        parts = parts if same else objects()
+    if not same:
+        go(*parts, 6, checkpoint=tmp_path / "run.pt")
+    assert_same_state(parts[0].state_dict(), whole[0].state_dict())
 
 
 @pytest.mark.parametrize("name", ["epochs", "num_samples"])

@@ -299,14 +299,20 @@ class TestWhoEndsIt:
         (dict(validation=X.numpy()), r"got ndarray; give \[\(x, y\)\]"),
         (dict(validation=[]), r"got nothing; give \[\(x, y\)\]"),
         (dict(after_epoch=3), "after_epoch must be a function of the history, got a int"),
+        (dict(loss=None), "loss must be a function of outputs and targets, got None"),
+        (dict(loader=None), r"loader must yield \(inputs, targets\).*got a NoneType"),
+        (dict(scheduler="cosine"), "scheduler must be one of torch's.*got 'cosine'"),
+        (dict(optimizer=torch.optim.LBFGS), "LBFGS asks for the loss several times a step"),
     ],
 )
 def test_what_cannot_be_used_is_refused_before_anything_is_trained(options, message):
     model = network()
     before = copy.deepcopy(model)
     optimizer = vb.optim.BayesBiNN(model.parameters(), lr=0.1, dataset_size=96)
+    own = {"loader": [(X, Y)], "optimizer": optimizer, **options}
+    own["optimizer"] = own["optimizer"](model.parameters()) if "optimizer" in options else optimizer
     with pytest.raises(InputError, match=message):
-        vb.fit(model, optimizer, [(X, Y)], epochs=1, progress=False, **options)
+        vb.fit(model, epochs=1, progress=False, **own)
     assert_same_state(model, before)
 
 
@@ -316,6 +322,10 @@ def test_what_cannot_be_used_is_refused_before_anything_is_trained(options, mess
         (DataLoader([]), "the validation loader yielded no batch"),
         (DataLoader(X), r"the validation loader must yield \(inputs, targets\).*got Tensor"),
         ([(X * math.nan, Y)], "a batch of the validation loader's inputs has NaN"),
+        (
+            [(X, Y), (X, torch.full_like(Y, -100))],
+            "the loss of a batch of the validation loader is nan.*all of its targets",
+        ),
     ],
 )
 def test_validation_data_are_checked_as_training_data_are(batches, message):

@@ -70,6 +70,10 @@ WIDE = Case(2, True, 1, 512, 17, (4, 90), (3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 
         WIDE,
         replace(WIDE, stride=(2, 3), dilation=(1, 2)),
         replace(WIDE, channels=1056, groups=3, outputs=51),
+        # taller, and the last box across is so narrow that the places of one call lie in several of its rows
+        *(replace(WIDE, outputs=3, space=(12, width), samples=1) for width in (21, 22, 23, 25)),
+        replace(WIDE, outputs=3, channels=1024, space=(12, 17), samples=1),
+        replace(WIDE, outputs=3, channels=256, space=(12, 43), samples=1, stride=(2, 1)),
         Case(1, False, 1, 32, 5, (300,), (5,), (1,), (2, 2), (1,), 1),
         Case(
             1, False, 1, 32, 5, (30, 2), (3, 1), (1, 1), (6, 6, 0, 0), (6, 1), 1
@@ -77,7 +81,21 @@ WIDE = Case(2, True, 1, 512, 17, (4, 90), (3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 
         Case(1, False, 2, 32, 33, (1, 1, 1), (3, 3, 3), (1, 1, 1), (1, 1) * 3, (1, 1, 1), 1),
         Case(1, True, 1, 64, 16, (5, 5), (1, 1), (7, 7), (20, 20, 0, 0), (1, 1), 1),  # most places see padding only
     ],
-    ids=["wide", "strided", "groups", "line", "dilated", "pixel", "padding"],
+    ids=[
+        "wide",
+        "strided",
+        "groups",
+        "rest 1",
+        "rest 2",
+        "rest 3",
+        "rest 5",
+        "1024",
+        "256",
+        "line",
+        "dilated",
+        "pixel",
+        "padding",
+    ],
 )
 @pytest.mark.parametrize("kind", ["integers", "signs"])
 def test_shapes_that_are_cut_into_boxes(backend, case, kind):

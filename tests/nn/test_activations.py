@@ -53,8 +53,9 @@ def test_the_shift_moves_the_threshold_of_its_channel_and_learns(shape):
 def test_options_are_checked_and_shown():
     with pytest.raises(InputError, match="surrogate"):
         Sign("tanh")
-    with pytest.raises(InputError, match="channels"):
-        Sign(channels=0)
+    for channels in (0, 2.5, "3", True):
+        with pytest.raises(InputError, match="channels must be a whole number ≥ 1"):
+            Sign(channels=channels)
     assert repr(Sign("polynomial", channels=3)) == "Sign('polynomial', channels=3)"
 
 

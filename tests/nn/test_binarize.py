@@ -162,7 +162,7 @@ def test_a_name_covers_whole_dotted_parts_only():
     assert binary_names(vb.binarize(model, skip=["head"])) == ["head2"]
 
 
-@pytest.mark.parametrize("skip", [["heed"], [nn.Linear(1, 1)], "2", [3], [""]])
+@pytest.mark.parametrize("skip", [["heed"], [nn.Linear(1, 1)], "2", [3], [""], None, 3])
 def test_a_skip_that_names_nothing_is_refused_and_the_model_unchanged(skip):
     model = network()
     with pytest.raises(InputError, match="skip"):
@@ -183,6 +183,36 @@ def test_nothing_to_make_binary_is_an_error():
 def test_what_is_not_a_posterior_is_refused(posterior):
     with pytest.raises(InputError, match="posterior"):
         vb.binarize(network(), posterior)
+    with pytest.raises(InputError, match="posterior must be a varbnn posterior"):
+        vb.nn.BinaryLinear(3, 2, posterior=posterior)
+
+
+@pytest.mark.parametrize("name", ["binarize", "freeze", "health", "summary"])
+@pytest.mark.parametrize("model", [None, nn.Linear(2, 2).parameters, "model"])
+def test_what_is_no_model_is_refused(name, model):
+    with pytest.raises(InputError, match=r"a model is a torch\.nn\.Module, got"):
+        getattr(vb, name)(model)
+
+
+def test_what_is_no_model_has_no_sample():
+    with pytest.raises(InputError, match=r"a model is a torch\.nn\.Module, got None"), vb.sampled(None):
+        pass
+
+
+class Lacking(Bernoulli):
+    def draw(self, natural, noise=None):
+        return natural.missing_in_my_draw
+
+    def mode(self, natural):
+        return natural.missing_in_my_mode
+
+
+def test_a_posterior_that_lacks_something_says_what():
+    layer = vb.binarize(nn.Linear(3, 2), Lacking())
+    for mode in ("draw", "mode"):
+        with pytest.raises(RuntimeError, match=f"Lacking gave no weight: .*missing_in_my_{mode}") as caught:
+            layer.train(mode == "draw")(torch.randn(4, 3))
+        assert isinstance(caught.value.__cause__, AttributeError)
 
 
 @pytest.mark.parametrize("posterior", [Bernoulli(), Bernoulli("concrete", numerics="reference"), Point()], ids=repr)

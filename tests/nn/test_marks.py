@@ -1,10 +1,12 @@
 """A belief keeps its mark, by which rules know it, however its parameter comes into the layer."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.nn.utils import parametrizations, parametrize
+from torch.nn.utils import parametrizations, parametrize, prune
 
 import varbnn as vb
 from varbnn.errors import InputError
@@ -35,6 +37,49 @@ def test_a_belief_in_the_place_of_another_is_one(put):
     assert belief_of(model[0].natural) is not None
     optimizer = vb.optim.BayesBiNN(model.parameters(), lr=0.0, dataset_size=100)
     assert [len(group["params"]) for group in optimizer.param_groups if group["kind"] == "belief"] == [2]
+
+
+def parametrized(layer):
+    parametrize.register_parametrization(layer, "natural", nn.Identity())
+
+
+def pruned(layer):
+    with torch.no_grad():  # torch itself cannot copy the product otherwise
+        prune.l1_unstructured(layer, "natural", 0.5)
+
+
+@pytest.mark.parametrize("put", [parametrized, pruned])
+@pytest.mark.parametrize("how", ["copied", "from meta", "half"])
+def test_a_belief_under_a_parametrization_or_pruning_keeps_mark_and_precision(put, how):
+    def count(model):
+        optimizer = vb.optim.BayesBiNN(model.parameters(), lr=0.1, dataset_size=8)
+        return [(group["kind"], [tuple(p.shape) for p in group["params"]]) for group in optimizer.param_groups]
+
+    model = vb.binarize(nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3)))
+    put(model[0])
+    prior, groups = vb.as_prior(model), count(model)
+    if how == "copied":
+        other = copy.deepcopy(model)
+        assert [p is q for p, q in zip(model.parameters(), other.parameters(), strict=True)] == [False] * 4
+    else:
+        other = model.half() if how == "half" else model.to("meta").to_empty(device="cpu")
+    assert count(other) == groups
+    assert groups[0] == ("belief", [(8, 6), (3, 8)])
+    if how != "from meta":  # whose values are whatever was in the memory
+        assert all(torch.equal(p, q) for p, q in zip(vb.as_prior(other), prior, strict=True))
+    assert {p.dtype for p in vb.as_prior(other)} == {torch.float32}
+    assert other[0].bias.dtype == (torch.float16 if how == "half" else torch.float32)
+
+
+def test_a_parametrized_layer_is_copied_without_the_draw_under_way():
+    model = vb.binarize(nn.Sequential(nn.Linear(6, 8)))
+    parametrized(model[0])
+    model[0].weight.sum().backward()
+    copies = []
+    model[0].register_forward_hook(lambda layer, _, output: copies.append(copy.deepcopy(layer)))
+    model(torch.randn(2, 6))
+    assert copies[0]._drawn is None
+    assert type(copies[0]) is type(model[0])
 
 
 @pytest.mark.parametrize("wrong", ["tensor", "shape", "many"])

@@ -56,6 +56,12 @@ def test_a_checkpoint_of_another_posterior_is_refused_and_nothing_changes(saved,
 
 
 @strictness
+def test_arrays_in_a_checkpoint_are_refused_and_nothing_changes(strict):
+    state = {name: value.numpy() for name, value in trained(vb.binarize(network())).state_dict().items()}
+    assert_refused(vb.binarize(network()), state, "natural is a ndarray and no tensor", strict)
+
+
+@strictness
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
 def test_a_checkpoint_with_a_broken_belief_is_refused_and_nothing_changes(bad, strict):
     state = snapshot(trained(vb.binarize(network())))

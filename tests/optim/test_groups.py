@@ -74,6 +74,16 @@ def test_the_lr_of_a_mixed_group_is_the_beliefs_and_of_a_real_group_its_own():
     assert layout(optimizer) == [*mixed, *split, *alone, ("belief", 1, 0.1), ("real", 1, 0.3)]
 
 
+def test_an_initial_lr_in_a_mixed_group_is_the_beliefs_and_the_others_begin_at_their_own():
+    model = network()
+    groups = [{"params": model.parameters(), "lr": 0.1, "initial_lr": 0.2}]
+    optimizer = bayes(groups, real_lr=0.003)
+    torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: 0.5, last_epoch=5)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.1, 0.0015]
+    alone = bayes([{"params": model[0].natural}, {"params": model[1].parameters(), "lr": 0.1, "initial_lr": 0.2}])
+    assert alone.param_groups[1]["initial_lr"] == 0.2
+
+
 def test_what_a_rule_knows_in_a_mixed_group_is_meant_for_the_beliefs():
     def decays(group):
         optimizer = StraightThrough([{"params": network(Point()).parameters(), **group}], real_weight_decay=0.01)

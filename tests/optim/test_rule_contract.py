@@ -29,6 +29,7 @@ from tests.contracts.rule import (
 )
 from varbnn.errors import CheckpointError, InputError, VarbnnWarning
 from varbnn.optim.filters import Filter
+from varbnn.optim.parts import chosen
 from varbnn.posteriors import Bernoulli, Point, mark_belief
 
 RULES, MEMBERS = rules(), members()
@@ -297,6 +298,28 @@ def test_infinities_that_cancel_in_a_sum_are_refused_and_large_finite_gradients_
     optimizer.step()
 
 
+@pytest.mark.parametrize(
+    "rule", [m for m in MEMBERS if m.rule.__name__ in ("BayesBiNN", "GaussianBLR", "BiMU")], ids=str
+)
+def test_a_gain_that_float32_cannot_hold_is_refused(rule):
+    usual = rule.settings[0]
+    huge = {"likelihood_multiplier": 1e39} if "likelihood_multiplier" in usual else {"temperature": 1e-40}
+    with pytest.raises(InputError, match=r"multiplied by \S+, which float32 cannot hold; look at "):
+        simple(rule, torch.randn(3), **huge)
+    with pytest.raises(InputError, match="too large to convert"):
+        simple(
+            rule, torch.randn(3), **{"dataset_size" if "dataset_size" in usual else "likelihood_multiplier": 10**400}
+        )
+    parameters, optimizer = simple(rule, torch.randn(3))
+    before = [p.detach().clone() for p in parameters]
+    optimizer.param_groups[0].update(huge)  # as a schedule does
+    for p in parameters:
+        p.grad = torch.ones_like(p)
+    with pytest.raises(InputError, match="which float32 cannot hold"):
+        optimizer.step()
+    assert all(torch.equal(p, q) for p, q in zip(parameters, before, strict=True))
+
+
 @every_rule
 def test_a_step_without_any_gradient_is_refused(rule):
     parameters, optimizer = simple(rule, torch.randn(3))
@@ -351,6 +374,18 @@ def test_integer_parameters_are_refused(rule):
 def test_what_is_no_parameter_is_refused(rule):
     with pytest.raises(InputError, match="parameters are tensors, got str"):
         rule(["weight"], **rule.settings[0])
+    belief = beliefs(rule, torch.zeros(2))
+    for params in (nn.Linear(2, 2).parameters, 5, [{"params": nn.Linear(2, 2).parameters}]):
+        with pytest.raises(InputError, match=r"takes parameters, or groups of them, got a (method|int); .*parameters"):
+            rule(params, **rule.settings[0])
+    for group in ({"lr": 0.1}, {}):
+        with pytest.raises(InputError, match="a group is a dict with params"):
+            rule([group], **rule.settings[0])
+        with pytest.raises(InputError, match="a group is a dict with params"):
+            rule([{"params": belief}, group], **rule.settings[0])
+    for rate in (torch.tensor([0.1, 0.2]), np.array([0.1, 0.2])):
+        with pytest.raises(InputError, match="lr"):
+            rule(belief, **{**rule.settings[0], "lr": rate})
     with pytest.raises(InputError, match="is a set"):
         rule([{"params": set(beliefs(rule, torch.zeros(2)))}], **rule.settings[0])
 
@@ -542,6 +577,70 @@ def test_a_damaged_state_is_refused_before_anything_is_changed(rule):
     with pytest.raises(CheckpointError, match="got a list; give"):
         optimizer.load_state_dict([before])
     optimizer.load_state_dict(before)
+
+
+def copied_state(optimizer):
+    return copy.deepcopy(optimizer.state_dict())
+
+
+def assert_same_state(optimizer, before):
+    now = optimizer.state_dict()
+    assert now["param_groups"] == before["param_groups"]
+    assert now["state"].keys() == before["state"].keys()
+    for index, own in before["state"].items():
+        assert now["state"][index].keys() == own.keys()
+        assert all(torch.equal(now["state"][index][name], value) for name, value in own.items())
+
+
+@every_setting
+def test_a_state_with_holes_or_nan_is_refused_before_anything_is_changed(rule, settings):
+    params = [*beliefs(rule, torch.randn(3)), nn.Parameter(torch.zeros(3))]
+    optimizer = rule(params, **settings)
+    for p in params:
+        p.grad = torch.ones_like(p)
+    optimizer.step()
+    before = copied_state(optimizer)
+    for index, own in before["state"].items():
+        for name, value in own.items():
+            for bad in (torch.full_like(value, torch.nan), torch.full_like(value, torch.inf), 1.0):
+                damaged = copy.deepcopy(before)
+                damaged["state"][index][name] = bad
+                with pytest.raises(CheckpointError, match=f"saved {name} of parameter {index} "):
+                    optimizer.load_state_dict(damaged)
+            if name == "prior" or len(own.keys() - {"prior"}) == 1:
+                continue  # without it nothing is remembered, as before the first step
+            damaged = copy.deepcopy(before)
+            del damaged["state"][index][name]
+            with pytest.raises(CheckpointError, match=f"of parameter {index} lacks {name}"):
+                optimizer.load_state_dict(damaged)
+        assert_same_state(optimizer, before)
+
+
+@every_setting
+def test_a_state_that_was_set_can_be_saved_and_loaded(rule, settings):
+    parameters = beliefs(rule, torch.randn(3))
+    optimizer = rule(parameters, **settings)
+    for name in chosen(optimizer.filter, optimizer.param_groups[0]).names(optimizer.param_groups[0]):
+        fresh = rule(parameters, **settings)
+        fresh.set_state(name, [np.ones(p.shape) for p in parameters])
+        before = copied_state(fresh)
+        assert torch.equal(before["state"][0][name], torch.ones_like(parameters[0]))
+        fresh.load_state_dict(before)
+        assert_same_state(fresh, before)
+
+
+@every_rule
+def test_a_hook_that_looks_on_switches_no_check_off(rule):
+    optimizer = rule(beliefs(rule, torch.randn(3)), **rule.settings[0])
+    before, seen = copied_state(optimizer), []
+    optimizer.register_load_state_dict_pre_hook(lambda _, state: seen.append(state))
+    for bad in (torch.optim.SGD([torch.zeros(3)], lr=0.5).state_dict(), [before], 5, {**before, "state": {0: 5}}):
+        with pytest.raises(CheckpointError):
+            optimizer.load_state_dict(bad)
+        assert_same_state(optimizer, before)
+    optimizer.load_state_dict(before)
+    assert len(seen) == 3  # torch cannot copy the others to begin with
+    assert len(optimizer._optimizer_load_state_dict_pre_hooks) == 1
 
 
 def test_a_filter_of_ones_own_may_keep_what_it_likes():

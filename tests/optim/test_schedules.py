@@ -481,3 +481,26 @@ def test_a_compiled_step_follows_the_schedule_also_past_the_limit_of_compilation
     for mine, its in zip(averages, expected, strict=True):
         torch.testing.assert_close(mine, its)
     assert torch.equal(model[0].latent, twin[0].latent)
+
+
+def test_a_curve_alone_moves_groups_that_are_added_later_and_a_list_asks_for_theirs():
+    model, later = network(), network(seed=1)
+    optimizer = vb.optim.Bop(model.parameters(), gamma=0.5)
+    alone = Scheduler(optimizer, gamma=Linear(0.5, 0.1, 4), real_lr=Linear(0.2, 0.1, 4))
+    listed = Scheduler(optimizer, threshold=[Linear(0.5, 0.1, 4)])
+    optimizer.add_param_group({"params": later.parameters(), "gamma": 0.25})
+    for p in (*model.parameters(), *later.parameters()):
+        p.grad = torch.zeros_like(p)
+    optimizer.step()
+    alone.step()
+    found = [(group["kind"], group.get("gamma"), group["lr"]) for group in optimizer.param_groups]
+    assert found == [("belief", 0.4, 1.0), ("real", None, Linear(0.2, 0.1, 4)(1))] * 2
+    with pytest.raises(InputError, match="threshold has 1 curves for 2 groups of kind 'belief'"):
+        listed.step()
+
+
+def test_a_staircase_beyond_all_numbers_is_refused_by_its_name():
+    with pytest.raises(
+        InputError, match=r"Staircase\(start=1.0, factor=2.0, every=1\) is beyond all numbers at step 5000"
+    ):
+        Staircase(1.0, 2.0, 1)(5000)

@@ -319,6 +319,24 @@ def test_maximising_runs_are_translated():
     race(gradients, run, there)
 
 
+def test_a_run_can_be_built_to_maximise_all_of_it():
+    own, reals, _ = network()
+    source = StraightThrough([*own, *reals], **COUPLED)
+    built = translate(source, GradientFilter).build([*own, *reals], maximize=True)
+    assert [group["maximize"] for group in built.param_groups] == [True, True]
+
+
+@every_case
+def test_a_translated_start_can_be_saved_and_loaded(case):
+    rule, settings, target, choices, _, _ = case
+    run, _ = started(rule, settings, 3, Gradients(False))
+    for source in (run[1], {"rule": rule.__name__, **settings}):
+        built = translate(source, target, **choices).build(grouped(target)[1])
+        state = built.state_dict()
+        built.load_state_dict(state)
+        assert all(p.isfinite().all() for p in built.state_dict()["state"].get(0, {}).values())
+
+
 def test_where_an_average_is_zero_the_latent_has_the_sign_of_the_weight_and_no_size():
     (p,) = beliefs(Bop, torch.tensor([0.7, -0.2, 1.0]))
     translation = translate(Bop([p], threshold=0.0), "StraightThrough")
@@ -376,9 +394,12 @@ REFUSED = {
     "momentum to bayesbinn": (
         {**LATENT, **COUPLED}, "BayesBiNN", {"dataset_size": 10}, "momentum=0.8 cannot be translated: BayesBiNN corr",
     ),
-    "sizes": ({**LATENT, **PLAIN}, "BayesBiNN", {"dataset_size": 0}, "dataset_size and temperature must be positive"),
+    "sizes": ({**LATENT, **PLAIN}, "BayesBiNN", {"dataset_size": 0}, "dataset_size must be a finite number > 0"),
+    "temperature": (
+        {**LATENT, **PLAIN}, "BayesBiNN", {"dataset_size": 1, "temperature": "a"}, "temperature must be a finite",
+    ),
     "ties": ({**LATENT, **PLAIN}, "Bop", {"ties": "larger"}, "ties must be one of"),
-    "scale": ({**LATENT, **PLAIN}, "StraightThrough", {"scale": 0.0}, "scale must be positive and finite, got 0.0"),
+    "scale": ({**LATENT, **PLAIN}, "StraightThrough", {"scale": 0.0}, "scale must be a finite number > 0, got 0.0"),
     "threshold to latents": ({"rule": "Bop"}, "StraightThrough", {}, "threshold=1e-08 holds a weight"),
     "threshold to filter": ({"rule": "Bop"}, "GradientFilter", {}, "only threshold=0 can be translated"),
     "threshold of the second order": ({"rule": "Bop2ndOrder"}, "Bop", {}, "only threshold=0 can be translated"),
@@ -389,7 +410,7 @@ REFUSED = {
     "a still second order": (
         {"rule": "Bop2ndOrder", "lr": 0.0}, "Bop2ndOrder", {"bias_correction": "released"}, "lr · gamma is 0",
     ),
-    "no unit": ({"rule": "GradientFilter"}, "StraightThrough", {"weight_decay": 0.0}, "weight_decay must be positive"),
+    "no unit": ({"rule": "GradientFilter"}, "StraightThrough", {"weight_decay": "a"}, "weight_decay must be a finite"),
     "adam's correction": (
         {"rule": "Bop2ndOrder", "bias_correction": "adam"}, "Bop2ndOrder", {"bias_correction": None},
         "'adam' to None: what 'adam' divides by changes at every step",
@@ -463,6 +484,21 @@ def test_weights_against_their_average_are_refused(rule, name):
     optimizer.set_state(name, [torch.tensor([1.0, 1.0, 0.0])])
     with pytest.raises(InputError, match=f"1 weights disagree with their average '{name}'.*after the next step"):
         translate(optimizer, "StraightThrough")
+
+
+@pytest.mark.parametrize("target", ["Bop", "StraightThrough"])
+def test_where_the_second_average_is_none_the_first_is_taken_over_if_the_two_differ(target):
+    run, gradients = started(GradientFilter, dict(alpha=1.0, gamma=0.1, lr=0.1), 20, Gradients(False))
+    for group in run[1].param_groups:
+        group["lr"] = 1.0  # so that slow and fast differ, as after set_state
+    if target == "StraightThrough":
+        states = [run[1].state[p]["slow"] for p in run[0]]
+        run[1].set_state("fast", [-slow for slow in states])
+        with pytest.raises(InputError, match=r"disagree with their average 'fast'.*after the next step"):
+            translate(run[1], target)
+        sizes = torch.Generator().manual_seed(3)
+        run[1].set_state("fast", [slow * torch.rand(slow.shape, generator=sizes) for slow in states])
+    race(gradients, run, taken_over(translate(run[1], target)), steps=200)
 
 
 def test_a_gradient_window_on_the_latents_is_refused_on_either_side():

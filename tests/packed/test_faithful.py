@@ -7,6 +7,7 @@ import copy
 import pickle
 import threading
 import types
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -495,3 +496,36 @@ def test_a_loader_may_itself_predict_in_another_thread():
             yield torch.randn(20, 8)
 
     assert vb.pack(model, 2, refresh_bn=Loader()).num_samples == 2
+
+
+def test_threads_that_pack_one_model_leave_it_in_train_mode():
+    model = vb.binarize(nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8), nn.Linear(8, 3))).train()
+    x, inside, done = torch.randn(20, 8), threading.Event(), threading.Event()
+
+    def second():
+        inside.set()
+        assert done.wait(30)
+        yield x
+
+    thread = threading.Thread(target=lambda: vb.pack(model, 2, refresh_bn=second()), daemon=True)
+
+    def first():
+        thread.start()
+        assert inside.wait(30)
+        yield x
+
+    vb.pack(model, 2, refresh_bn=first())
+    done.set()
+    thread.join(30)
+    assert not thread.is_alive()
+    assert all(module.training for module in model.modules())
+
+
+def test_an_ensemble_drawn_while_others_are_is_the_one_drawn_alone():
+    model = vb.binarize(nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8), nn.Linear(8, 3))).train()
+    x = torch.randn(20, 8)
+    expected = vb.pack(model, 2, refresh_bn=x, generator=seeded(5))(x)
+    with ThreadPoolExecutor(4) as threads:
+        packs = [threads.submit(vb.pack, model, 2, refresh_bn=x, generator=seeded(5)) for _ in range(40)]
+        assert all(torch.equal(each.result()(x), expected) for each in packs)
+    assert all(module.training for module in model.modules())

@@ -10,6 +10,7 @@ import pickle
 import stat
 import struct
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 
@@ -65,6 +66,41 @@ def test_a_loaded_ensemble_is_the_saved_one_to_the_bit(name, mmap, tmp_path):
     assert not loaded.training
     loaded.save(tmp_path / "b.vbnn")
     assert (tmp_path / "a.vbnn").read_bytes() == (tmp_path / "b.vbnn").read_bytes()
+
+
+@contextmanager
+def double_precision():
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("mmap", [False, True])
+@pytest.mark.parametrize("default", [double_precision, lambda: torch.device("meta")], ids=["dtype", "device"])
+def test_defaults_of_torch_change_no_file_and_no_ensemble(name, mmap, default, saved, tmp_path):
+    (tmp_path / "a.vbnn").write_bytes(saved[name])
+    x = networks()[name][1]
+    expected = vb.load_packed(tmp_path / "a.vbnn")(x)
+    with default():
+        loaded = vb.load_packed(tmp_path / "a.vbnn", mmap=mmap)
+        assert torch.equal(loaded(x), expected)
+        loaded.save(tmp_path / "b.vbnn")
+    assert (tmp_path / "b.vbnn").read_bytes() == saved[name]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_mapped_ensemble_pickles_to_what_it_holds(name, saved, tmp_path):
+    (tmp_path / "a.vbnn").write_bytes(saved[name])
+    mapped, read = (vb.load_packed(tmp_path / "a.vbnn", mmap=mmap) for mmap in (True, False))
+    x = networks()[name][1]
+    assert len(pickle.dumps(mapped)) < len(pickle.dumps(read)) + 100
+    torch.save(mapped, tmp_path / "whole.pt")
+    for again in (pickle.loads(pickle.dumps(mapped)), torch.load(tmp_path / "whole.pt", weights_only=False)):
+        assert torch.equal(again(x), read(x))
 
 
 def test_the_members_of_a_loaded_ensemble_are_those_of_the_saved_one(tmp_path):

@@ -15,6 +15,7 @@ import varbnn as vb
 from tests.packed.models import Net, answers, seeded
 from varbnn.errors import InputError
 from varbnn.packed.noise import refuse_noise
+from varbnn.packed.steps import PackedLinear
 
 X = torch.randn(6, 5, 20, generator=seeded(1))
 
@@ -25,7 +26,7 @@ def model_of(run) -> nn.Module:
         "a": nn.Linear(20, 8), "b": nn.Linear(8, 3), "relu": nn.ReLU(), "dropout": nn.Dropout(),
         "attention": nn.MultiheadAttention(8, 2, batch_first=True), "early": nn.LSTM(20, 20, batch_first=True),
         "cell": nn.LSTMCell(8, 8), "lstm": nn.LSTM(8, 8, 2, batch_first=True),
-        "gru": nn.GRU(8, 8, batch_first=True, bidirectional=True),
+        "gru": nn.GRU(8, 8, batch_first=True, bidirectional=True), "place": nn.Embedding(20, 8),
     }  # fmt: skip
     causal = torch.full((5, 5), -1e9).triu(1)
     return vb.binarize(Net(run, mask=causal, **parts), skip=["attention", "cell", "early", "lstm", "gru"])
@@ -169,6 +170,38 @@ def test_modules_with_options_and_tuples_are_packed(run):
 def test_states_that_are_not_picked_are_refused(run):
     with pytest.raises(InputError, match="across the batch, or moves it"):
         vb.pack(model_of(run), 3)
+
+
+PLACES = {
+    "a dimension": lambda m, x: m.b(m.a(x) + m.place(torch.arange(x.shape[1]))),
+    "size": lambda m, x: m.b(m.a(x) + m.place(torch.arange(x.size(1), device=x.device)).to(x.dtype)),
+    "by keyword": lambda m, x: m.b(m.a(x) + F.gelu(m.place(torch.arange(x.size(dim=1)) % 3))),
+    "of the table": lambda m, x: m.b(m.a(x) + m.place(torch.arange(m.place.weight.shape[0]))[:5]),
+    "of own rows": lambda m, x: (lambda h: m.b(h + m.place(torch.arange(h.shape[1]))))(m.a(x)),
+    "number": lambda m, x: m.b(m.a(x / x.shape[2]) * x.shape[1] ** -0.5 + m.mask.shape[0]),
+}
+UNSURE = {
+    "counted from the end": lambda m, x: m.b(m.a(x) + m.place(torch.arange(x.shape[-2])).relu()),
+    "the batch": lambda m, x: m.b(m.a(x) + m.place(torch.arange(x.shape[0]) * 0)[:, None]),
+    "the whole shape": lambda m, x: m.b(m.a(x).reshape(x.shape[:2] + (8,))),
+}
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_what_sizes_behind_the_batch_give_is_the_same_for_all_networks(name):
+    layers = [step for step in agree(PLACES[name]).program.steps if isinstance(step, PackedLinear)]
+    assert [layer.shared for layer in layers] == [True, False]
+
+
+@pytest.mark.parametrize("name", UNSURE)
+def test_sizes_that_may_be_that_of_the_batch_are_those_of_all_networks_rows(name):
+    layers = [step for step in agree(UNSURE[name]).program.steps if isinstance(step, PackedLinear)]
+    assert not any(layer.shared for layer in layers)
+
+
+def test_binary_layers_on_what_sizes_give_are_refused():
+    with pytest.raises(InputError, match="does not come from the input"):
+        vb.pack(model_of(lambda m, x: m.b(m.a(x)) + m.b(m.place(torch.arange(x.shape[1])))), 2)
 
 
 def test_a_binary_layer_takes_no_options():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from torch import nn
 
 import varbnn as vb
 from tests.packed.models import ZOO, Net, answers, built, mlp, seeded, settled
-from varbnn.errors import InputError
+from varbnn.errors import BackendError, InputError
 from varbnn.nn.batchnorm import batchnorms
 from varbnn.nn.draws import holding
 from varbnn.packed import statistics
@@ -286,6 +287,23 @@ def test_what_turns_out_to_work_across_the_batch_is_refused_at_the_first_call(na
         vb.pack(across(run), 3)(X[:batch])
 
 
+EQUAL = {"zeros": torch.zeros(2, 20), "a lone half": torch.full((1, 20), 0.5), "near it": torch.full((3, 20), 0.501)}
+
+
+@pytest.mark.parametrize("rows", EQUAL)
+@pytest.mark.parametrize(
+    "run",
+    [
+        lambda m, x: nn.functional.scaled_dot_product_attention(m.a(x), m.a(x), m.a(x)),
+        lambda m, x: nn.functional.batch_norm(m.a(x), None, None, training=True),
+    ],
+    ids=["attention", "batch norm"],
+)
+def test_equal_inputs_do_not_hide_it(run, rows):
+    with pytest.raises(InputError, match="works across the batch"):
+        vb.pack(across(run), 3)(EQUAL[rows])
+
+
 def test_with_data_for_batchnorm_it_is_refused_while_packing():
     run, operation = UNSAID["product of the batch"]
     model = across(lambda m, x: run(m, m.norm(x)))
@@ -445,3 +463,33 @@ def test_a_compiled_model_is_packed_as_the_model_it_was_made_from():
     model = vb.binarize(mlp())
     found = vb.pack(torch.compile(model, backend="eager"), 3, generator=seeded(0))
     torch.testing.assert_close(found(X), vb.pack(model, 3, generator=seeded(0))(X))
+
+
+UNFIT = {
+    "a row": (lambda m, x: m.a(x.unflatten(1, (4, 5)).flatten(1)), torch.zeros(20)),
+    "another width": (lambda m, x: m.a(x.reshape(-1, 4, 5).flatten(1)), torch.zeros(3, 21)),
+    "no rows": (lambda m, x: m.a(x.unflatten(1, (4, 5)).flatten(1)), torch.zeros(0, 21)),
+    "a second table": (lambda m, x: m.a(m.table(x[:, 0].long()) + x), torch.full((3, 20), 7.0)),
+}
+
+
+@pytest.mark.parametrize("name", UNFIT)
+@pytest.mark.parametrize("used", [False, True])
+def test_inputs_that_do_not_fit_are_refused_whenever_they_come(name, used):
+    run, inputs = UNFIT[name]
+    packed = vb.pack(vb.binarize(Net(run, a=nn.Linear(20, 3), table=nn.Embedding(5, 20))), 2)
+    if used:
+        packed(torch.rand(2, 20))
+    with pytest.raises(InputError, match="fail"):
+        packed(inputs)
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("of the GPU"), BackendError("not built"), MemoryError(),
+                                   RuntimeError("DefaultCPUAllocator: can't allocate memory")])  # fmt: skip
+def test_what_is_no_fault_of_the_inputs_stays_what_it_is(error, monkeypatch):
+    packed = vb.pack(vb.binarize(nn.Linear(20, 3)), 2)
+    packed(X)
+    monkeypatch.setattr(packed.program, "forward", Mock(side_effect=error))
+    with pytest.raises(type(error)) as found:
+        packed(X)
+    assert found.value is error

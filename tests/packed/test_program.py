@@ -9,12 +9,14 @@ import pickle
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 import varbnn as vb
-from tests.packed.models import built, mlp, seeded
+from tests.packed.models import Net, built, mlp, seeded
 from tests.predict.allocations import allocations
 from varbnn.errors import InputError
 from varbnn.kernels import using_backend
+from varbnn.packed.call import FUNCTIONS, Call, Ref
 
 NAMES = [
     "mlp",
@@ -76,6 +78,27 @@ def test_copies_say_the_same(name, how):
     assert twin.nbytes == ensemble.nbytes
     assert all(not torch.equal(a, b) or a.data_ptr() != b.data_ptr() for a, b in zip(twin.buffers(), ensemble.buffers(),
                                                                                      strict=True))  # fmt: skip
+
+
+@pytest.mark.parametrize("how", [copy.deepcopy, lambda call: pickle.loads(pickle.dumps(call))])
+@pytest.mark.parametrize("name", [*FUNCTIONS, "method.relu"])
+def test_copies_of_calls_call_the_same(name, how):
+    call = Call.named(name, (Ref(0), "shape"), {"dim": 1})
+    twin = how(call)
+    assert (twin.target, twin.args, twin.kwargs) == (call.target, call.args, call.kwargs)
+    assert twin.name() == call.name()
+
+
+def test_ensembles_whose_forward_picks_the_largest_pickle(tmp_path):
+    def forward(m, x):
+        return m.b(F.adaptive_max_pool1d(m.a(x).unsqueeze(1), 4).flatten(1))
+
+    packed = vb.pack(vb.binarize(Net(forward, a=nn.Linear(8, 9), b=nn.Linear(4, 3))), 3)
+    x = torch.randn(5, 8)
+    twin = pickle.loads(pickle.dumps(packed))
+    assert torch.equal(twin(x), packed(x))
+    twin.save(tmp_path / "a.vbnn")
+    assert torch.equal(vb.load_packed(tmp_path / "a.vbnn")(x), packed(x))
 
 
 @pytest.mark.parametrize("name", NAMES)

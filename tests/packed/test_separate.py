@@ -120,6 +120,27 @@ def test_divisions_that_can_end_the_process_are_refused_when_they_come_up(tmp_pa
     assert Call(torch.div, (Ref(0), 4.0), {"rounding_mode": "trunc"})(torch.tensor([-7.0])).item() == -1
 
 
+@pytest.mark.parametrize("pool, dims", [(nn.functional.avg_pool2d, 2), (nn.functional.avg_pool3d, 3)])
+def test_so_are_averages_of_whole_numbers(pool, dims, tmp_path):
+    smallest = Constant(torch.full((1, 1, *[4] * dims), -(2**63)))
+    averaged = Call(pool, (Ref(0), 1, 1, 0, False, True, -1), {})
+    save(Program([smallest, averaged], [(), (1,)], 2), 1, tmp_path / "forged.vbnn")
+    with pytest.raises(InputError, match="divides whole numbers"):
+        vb.load_packed(tmp_path / "forged.vbnn")(torch.zeros(1, 1))
+    ones = torch.ones(1, 1, *[4] * dims)
+    assert torch.equal(averaged(ones), -ones)
+
+
+@pytest.mark.parametrize(("function", "name"), [(torch.abs, "torch.abs"), ("abs", "method.abs")])
+def test_no_file_says_where_results_are_written(function, name, tmp_path):
+    call = Call(function, (Ref(0),), {"out": Ref(1)})
+    constants = [Constant(torch.ones(2)), Constant(torch.ones(3))]
+    with pytest.raises(InputError, match="with out="):
+        save(Program([*constants, call], [(), (), (0, 1)], 3), 1, tmp_path / "forged.vbnn")
+    with pytest.raises(InputError, match="with out="):
+        Call.named(name, call.args, call.kwargs)
+
+
 def test_gates_pack_whatever_the_default_dtype():
     before = torch.get_default_dtype()
     model = vb.binarize(nn.Sequential(nn.Linear(64, 64), vb.nn.Gate("bits"), nn.Linear(64, 3)))

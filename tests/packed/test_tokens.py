@@ -198,6 +198,13 @@ def test_a_lone_input_is_answered_though_the_one_made_up_is_none_of_the_models(r
     assert packed(x.repeat(5, 1)).shape == (3, 5, 3)
 
 
+def test_statistics_though_two_equal_inputs_cannot_be_told_apart_by_one_made_up():
+    model = model_of(lambda m, x: m.b(m.n(m.a(m.embed(x - 1).mean(1))).relu()))
+    x = torch.cat([torch.ones(2, 6, dtype=torch.long), TOKENS[:5] + 1])
+    first, last = (vb.pack(model, 3, refresh_bn=data, generator=seeded(5)) for data in (x, x.flip(0)))
+    torch.testing.assert_close(first(x), last(x))
+
+
 def test_the_first_two_inputs_tell_what_a_lone_one_could_not():
     def mixing_from_one(m, x):
         return across(m, x - 1)

@@ -20,6 +20,8 @@ def add(commands: Any) -> None:
     add("--method", choices=[*demo.METHODS, *SHORTHANDS], default="both", help="default: both")
     add("--samples", type=at_least(1), default=32, metavar="N", help="networks that predict together; default: 32")
     add("--epochs", type=at_least(1), metavar="N", help="default: what suits the data")
+    about = "between the layers; sign, all but the inputs is ±1, is the default except for moons"
+    add("--activation", choices=list(demo.ACTIVATIONS), help=about)
     add("--seed", type=at_least(0), default=0, metavar="N", help="default: 0")
     about = "for pictures, packed networks and report.json; default: varbnn-demo"
     add("--out", default="varbnn-demo", metavar="DIR", help=about)
@@ -34,6 +36,7 @@ def _run(chosen: argparse.Namespace) -> None:
         methods=SHORTHANDS.get(chosen.method, (chosen.method,)),
         num_samples=chosen.samples,
         epochs=chosen.epochs,
+        activation=chosen.activation,
         seed=chosen.seed,
         out=chosen.out,
         quiet=chosen.quiet,

@@ -19,8 +19,11 @@ from varbnn.demo import words
 from varbnn.demo.methods import METHODS, Outcome, train
 from varbnn.demo.output import DEMO, REPORT, as_json, output
 from varbnn.demo.pictures import draw
-from varbnn.demo.recipes import RECIPES, Recipe
+from varbnn.demo.recipes import RECIPES, SIGNS, Recipe
 from varbnn.errors import InputError, MissingExtraError
+
+NETWORKS = {"relu": RECIPES, "sign": SIGNS}
+"""Recipes by activation and data set."""
 
 
 def run(
@@ -30,6 +33,7 @@ def run(
     methods: Iterable[str] = ("ste", "posterior"),
     num_samples: int = 32,
     epochs: int | None = None,
+    activation: str | None = None,
     seed: int = 0,
     out: str | os.PathLike[str] = "varbnn-demo",
     quiet: bool = False,
@@ -42,6 +46,8 @@ def run(
         methods: keys of `METHODS`.
         num_samples: networks that a posterior predicts with.
         epochs: instead of the recipe's.
+        activation: between the layers: ``"sign"``, networks of bits throughout, or ``"relu"``. When absent signs, but
+            for moons, for which there are no such settings.
         seed: of initial weights, batches and draws.
         out: a directory, made if need be; files of an earlier run in it are replaced, and only when everything is done.
         quiet: print the table and the files, nothing else.
@@ -55,12 +61,14 @@ def run(
         MissingExtraError: what the data are read with is not installed.
     """
     methods = _known(data, methods)
+    asked, activation = activation, _activation(data, activation)
     num_samples = whole_number("num_samples", num_samples)
     epochs = None if epochs is None else whole_number("epochs", epochs)
     seed = whole_number("seed", seed, 0, 2**63 - 1)
     data_dir, out = None if data_dir is None else os.fspath(data_dir), os.fspath(out)
     say: Callable[[str], None] = (lambda text: None) if quiet else partial(print, flush=True)
-    recipe = RECIPES[data] if epochs is None else replace(RECIPES[data], epochs=epochs)
+    recipe = NETWORKS[activation][data]
+    recipe = recipe if epochs is None else replace(recipe, epochs=epochs)
     with output(Path(out), DEMO):
         pass  # better to hear now that it cannot be written to than after the training
     with alone(recipe.threads):
@@ -89,7 +97,7 @@ def run(
             (place.draft / REPORT).write_text(as_json(report), encoding="utf-8")
             files = place.publish()
     print(f"\nWritten to {out}: {', '.join(files)}")
-    say(f"\n{words.suggestions(data, data_dir, out, packed)}")
+    say(f"\n{words.suggestions(data, data_dir, out, packed, asked)}")
     return report
 
 
@@ -130,3 +138,16 @@ def _known(data: str, methods: Iterable[str]) -> list[str]:
     if unknown or not names:
         raise InputError(f"there is no method {unknown[0] if unknown else ''!r}; known are {known}")
     return names
+
+
+def _activation(data: str, activation: str | None) -> str:
+    """The one asked for, if there are settings for it; else the first there are."""
+    if activation is None:
+        return "sign" if data in SIGNS else "relu"
+    if activation not in NETWORKS:
+        raise InputError(f"activation must be one of {', '.join(map(repr, NETWORKS))}, got {activation!r}")
+    if data not in NETWORKS[activation]:
+        raise InputError(
+            f"there are no settings for {data} with activation={activation!r}, only for {', '.join(SIGNS)}"
+        )
+    return activation

@@ -70,6 +70,7 @@ FASHION_CONVOLUTIONS = MNIST | {
     "vispa": dict(lr=3.0, weight_decay=1e-5, real_lr=1e-2),
     "posterior": PRESETS["fashion-conv"].settings,
 }
+DIGITS_SIGNS = DIGITS | {"ste": dict(lr=3e-3, real_lr=1e-2), "posterior": PRESETS["digits-signs"].settings}
 MNIST_SIGNS = MNIST | {
     "ste": dict(lr=3e-3, real_lr=3e-3),
     "bop": dict(gamma=1e-3, threshold=1e-8, real_lr=1e-2),
@@ -83,6 +84,7 @@ FASHION_SIGNS = MNIST | {
 }
 BY_PRESET = {
     "digits": DIGITS,
+    "digits-signs": DIGITS_SIGNS,
     "digits-conv": CONVOLUTIONS,
     "mnist": MNIST,
     "mnist-signs": MNIST_SIGNS,
@@ -91,8 +93,8 @@ BY_PRESET = {
     "fashion-conv": FASHION_CONVOLUTIONS,
 }
 """Settings of every method by the name of a preset. With convolutions straight-through, the posterior and, for
-fashion-conv, Bop and VISPA were tuned, with signs Bop too and, for fashion-signs, VISPA; the others have the settings
-of the multilayer perceptron with ReLU."""
+fashion-conv, Bop and VISPA were tuned, with signs Bop too (not for digits) and, for fashion-signs, VISPA; the others
+have the settings of the multilayer perceptron with ReLU."""
 
 RECIPES = {
     "digits": Recipe((256, 256), 100, 100, DIGITS),
@@ -102,6 +104,13 @@ RECIPES = {
 }
 """Those of digits and mnist are the best of `benchmarks/accuracy.py`, vispa's lr that of the shorter runs of
 `benchmarks/vispa.py`; fashion takes mnist's, moons are by eye."""
+
+SIGNS = {
+    "digits": replace(RECIPES["digits"], widths=(128, 128), settings=DIGITS_SIGNS, activation="sign"),
+    "mnist": replace(RECIPES["mnist"], settings=MNIST_SIGNS, activation="sign"),
+    "fashion": replace(RECIPES["fashion"], settings=FASHION_SIGNS, activation="sign"),
+}
+"""With activations of ±1; that of digits is narrower, as `benchmarks/widths.py` has it."""
 
 _LAYERS = PRESETS["digits-conv"]
 CONVOLUTIONAL = {

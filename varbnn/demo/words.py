@@ -124,10 +124,13 @@ def report(
     }
 
 
-def suggestions(data: str, data_dir: str | None, out: str, packed: Sequence[str] = ()) -> str:
+def suggestions(
+    data: str, data_dir: str | None, out: str, packed: Sequence[str] = (), activation: str | None = None
+) -> str:
     """Three commands to go on with."""
     out = out.rstrip("/")
     again = "" if data == "digits" else f" --data {data}"
+    again += "" if activation is None else f" --activation {activation}"
     again += "" if data_dir is None else f" --data-dir {shlex.quote(data_dir)}"
     if data == "moons":
         other = (f"varbnn demo --data digits --out {shlex.quote(out + '-digits')}", "handwritten digits")

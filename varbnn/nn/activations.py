@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from varbnn.bits import sign
-from varbnn.checks import finite_number
+from varbnn.checks import finite_number, whole_number
 from varbnn.errors import InputError
 from varbnn.posteriors import pull_back
 
@@ -26,7 +26,7 @@ class Sign(nn.Module):
             combine with ``surrogate="polynomial"``. Absent means no shift.
 
     Raises:
-        InputError: an unknown surrogate, or `channels` < 1.
+        InputError: an unknown surrogate, or `channels` that are no whole number ≥ 1.
 
     >>> x = torch.tensor([-2.0, 0.0, 0.5], requires_grad=True)
     >>> y = Sign("polynomial")(x)
@@ -41,10 +41,9 @@ class Sign(nn.Module):
         super().__init__()
         if surrogate not in SURROGATES:
             raise InputError(f"surrogate must be one of {SURROGATES}, got {surrogate!r}")
-        if channels is not None and channels < 1:
-            raise InputError(f"channels must be at least 1 or None, got {channels}")
+        count = None if channels is None else whole_number("channels", channels)
         self.surrogate = surrogate
-        self.shift = None if channels is None else nn.Parameter(torch.zeros(channels))
+        self.shift = None if count is None else nn.Parameter(torch.zeros(count))
 
     def forward(self, input: Tensor) -> Tensor:
         if self.shift is not None:

@@ -26,7 +26,7 @@ from varbnn.nn.draws import (
 )
 from varbnn.nn.layer import PASSING, BinaryLayer
 from varbnn.nn.linear import BinaryLinear
-from varbnn.nn.misfit import first_belief, refuse_misfit
+from varbnn.nn.misfit import first_belief, refuse_misfit, require_posterior
 from varbnn.nn.own_code import own_code
 from varbnn.posteriors import Bernoulli, Posterior
 
@@ -77,8 +77,8 @@ def binarize(
     >>> sorted(name for name, _ in model.named_parameters())
     ['0.bias', '0.natural', '1.bias', '1.weight', '3.bias', '3.natural']
     """
-    if posterior is not None and not isinstance(posterior, Posterior):
-        raise InputError(f"posterior must be a varbnn posterior such as Bernoulli(), got {posterior!r}")
+    require_posterior(posterior)
+    binary = [layer for _, layer in binary_layers(model)]
     lazy = [name for name, module in model.named_modules() if isinstance(module, LazyModuleMixin)]
     if lazy:
         raise InputError(
@@ -90,7 +90,6 @@ def binarize(
         for name, module in model.named_modules()
         if reason_to_stay_real(module, owners) is None and not skipped(name, module)
     ]
-    binary = [layer for _, layer in binary_layers(model)]
     if not chosen and not binary:
         raise InputError(
             f"{type(model).__name__} has no layer to make binary; known are {', '.join(t.__name__ for t in TWINS)}"
@@ -151,6 +150,8 @@ def skipper(model: nn.Module, skip: Skip) -> Callable[[str, nn.Module], bool]:
     if isinstance(skip, str):
         raise InputError(f"skip takes a list: skip=[{skip!r}]")
     one = isinstance(skip, (type, nn.Module))
+    if not one and not isinstance(skip, Iterable):
+        raise InputError(f"skip must be a list of names, classes or modules, or a function, got {skip!r}")
     items: list[Any] = [skip] if one else list(cast(Iterable[Any], skip))
     names, modules = dict(model.named_modules()), set(model.modules())
     for item in items:
@@ -213,8 +214,9 @@ def freeze(
         refresh_bn = as_data(refresh_bn, "refresh_bn", model)
     if how not in ("mode", "sample"):
         raise InputError(f"how must be 'mode' or 'sample', got {how!r}")
+    named = list(binary_layers(model))
     refuse_sharded(model)
-    for name, layer in binary_layers(model):
+    for name, layer in named:
         own = {key for key, parameter in layer._parameters.items() if parameter is not None}
         if parametrize.is_parametrized(layer) or not own.issuperset(layer.posterior.names):
             raise InputError(

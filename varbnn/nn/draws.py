@@ -22,6 +22,8 @@ def binary_layers(model: nn.Module) -> Iterator[tuple[str, BinaryLayer]]:
     >>> [name for name, _ in binary_layers(nn.Sequential(BinaryLinear(2, 3), nn.ReLU()))]
     ['0']
     """
+    if not isinstance(model, nn.Module):
+        raise InputError(f"a model is a torch.nn.Module, got {model!r:.60}")
     for name, module in model.named_modules():
         if isinstance(module, BinaryLayer):
             yield name, module

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import copy
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.fx import Proxy
+from torch.nn.utils import parametrize
 
 from varbnn.errors import InputError
-from varbnn.nn.misfit import Belief, first_belief, refuse_misfit
+from varbnn.nn.marks import kept, mark
+from varbnn.nn.misfit import Belief, first_belief, refuse_misfit, require_posterior
 from varbnn.nn.pairs import Change, Pair, in_backward, refuse_recomputation
 from varbnn.posteriors import Bernoulli, Posterior, SignedBernoulli, mark_belief
 
@@ -40,6 +43,7 @@ class BinaryLayer(nn.Module):
     """The torch layer it is the binary form of."""
 
     def __init__(self, *args: Any, posterior: Posterior | None = None, **kwargs: Any) -> None:
+        require_posterior(posterior)
         super().__init__(*args, **kwargs)
         posterior = posterior or Bernoulli()
         self._take_weight(posterior, first_belief(self, posterior, posterior.initial))
@@ -77,13 +81,7 @@ class BinaryLayer(nn.Module):
         self._paired = False  # it drew inside `antithetic` and not since
         self._reused = False
         self._last_mode: Tensor | None = None
-        self._mark()
-
-    def _mark(self) -> None:
-        for name in self.posterior.names:
-            parameter = self._parameters.get(name)
-            if parameter is not None:  # else a parametrization or pruning has put something of its own in its place
-                mark_belief(parameter, self.posterior, name)
+        mark(self, self.posterior)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "weight" and "posterior" in self.__dict__:
@@ -110,7 +108,15 @@ class BinaryLayer(nn.Module):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # deepcopy drops the attributes of parameters, and with them the mark
-        self._mark()
+        mark(self, self.posterior)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        # a class without one is given torch's by a parametrization, which goes past both and forbids the first
+        kind: Any = type(self).__mro__[1] if parametrize.is_parametrized(self) else type(self)
+        copied = self.__new__(type(self))
+        memo[id(self)] = copied
+        copied.__setstate__(copy.deepcopy(kind.__getstate__(self), memo))
+        return copied
 
     @property
     def belief(self) -> tuple[Tensor, ...]:
@@ -123,16 +129,22 @@ class BinaryLayer(nn.Module):
         """The law of each weight, as a torch distribution on {-1, +1}."""
         return self.posterior.distribution(*self.belief)
 
-    # While the torch layer's own __init__ runs there is no posterior yet: this property then raises AttributeError, and
-    # Module.__getattr__ falls back to the weight parameter that is being initialised.
+    # An AttributeError in here makes Module.__getattr__ look for a parameter of that name. There is one while the torch
+    # layer's own __init__ runs; later on it would only say that there is none, and hide the error.
     @property
     def weight(self) -> Tensor:
         """The ±1 weight in use: a draw (train mode), the mode (eval mode) or the sample held by `sampled`."""
         posterior = self.posterior
+        try:
+            return self._weight_in_use()
+        except AttributeError as error:
+            raise RuntimeError(f"{type(posterior).__name__} gave no weight: {error}") from error
+
+    def _weight_in_use(self) -> Tensor:
         if self._held is not None:
             return self._held
         if not self.training:
-            return posterior.mode(*self.belief)
+            return self.posterior.mode(*self.belief)
         if self._drawn is not None:
             self._reused = True
             return self._drawn
@@ -225,12 +237,12 @@ class BinaryLayer(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """As torch's, except that a belief never drops below float32: small steps would be lost in it."""
-        kept = [t for name in (*self.posterior.names, *self.posterior.buffer_names) for t in self._with_grad(name)]
-
+        own = [tensor for _, tensor in kept(self, (*self.posterior.names, *self.posterior.buffer_names))]
+        own += [tensor.grad for tensor in own if tensor.grad is not None]
         axes = self.belief[0].dim()
 
         def keep_precision(tensor: Tensor) -> Tensor:
-            if not any(tensor is k for k in kept):
+            if not any(tensor is k for k in own):
                 return fn(tensor)
             try:
                 result = fn(tensor)
@@ -242,20 +254,13 @@ class BinaryLayer(nn.Module):
             return result if torch.finfo(result.dtype).bits >= 32 else tensor.to(result.device)
 
         super()._apply(keep_precision, recurse)
-        self._mark()
+        mark(self, self.posterior)
         return self
-
-    def _with_grad(self, name: str) -> Iterator[Tensor]:
-        tensor = {**self._parameters, **self._buffers}.get(name)
-        if tensor is not None:  # else it is parametrized
-            yield tensor
-            if tensor.grad is not None:
-                yield tensor.grad
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
         refuse_misfit(self, self.posterior, state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args)
-        self._mark()
+        mark(self, self.posterior)
 
     def reset_parameters(self) -> None:
         """Start the belief and the bias afresh, as at construction."""

@@ -36,10 +36,18 @@ def refuse_misfit(layer: nn.Module, posterior: Posterior, state: Mapping[str, An
         saved, own = state.get(prefix + name), getattr(layer, name)
         if saved is None:
             continue
+        if not isinstance(saved, Tensor):
+            raise CheckpointError(f"{where}: the checkpoint's {name} is a {type(saved).__name__} and no tensor")
         if saved.shape != own.shape:
             raise CheckpointError(f"{where}: {name} has shape {tuple(own.shape)}, the checkpoint {tuple(saved.shape)}")
         if not saved.is_meta and not bool(torch.isfinite(saved).all()):
             raise CheckpointError(f"{where}: the checkpoint's {name} has NaN or infinite entries; nothing was loaded")
+
+
+def require_posterior(posterior: object) -> None:
+    """Raise InputError unless `posterior` is one, or None."""
+    if posterior is not None and not isinstance(posterior, Posterior):
+        raise InputError(f"posterior must be a varbnn posterior such as Bernoulli(), got {posterior!r}")
 
 
 def first_belief(layer: nn.Module, posterior: Posterior, start: Callable[[Tensor], Belief]) -> Belief:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import warnings
 from collections.abc import Iterable
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from varbnn.errors import CheckpointError, InputError, VarbnnWarning
+from varbnn.optim.parts import Group
 from varbnn.optim.rule import Rule
 from varbnn.posteriors import belief_of
 
@@ -52,26 +55,53 @@ def advance(scheduler: Any, loss: float) -> None:
 
 
 def chosen_settings(optimizer: Optimizer) -> dict[str, Any]:
-    """What its user chose when it was built, in plain values: schedules and training change none of it."""
+    """What its user chose, in plain values; of a run these are taken when it is built, before schedules move any."""
     options = dict(getattr(optimizer, "defaults", {}))
     if isinstance(optimizer, Rule):
         options |= {f"real_{key}": value for key, value in optimizer._real.items()}
     rates = [float(group["initial_lr"]) for group in optimizer.param_groups if "initial_lr" in group]
     options |= {"initial_lr": rates} if rates else {}  # of each group, where a schedule moves them
-    plain = {key: _plain(value) for key, value in options.items() if key not in HOW}
-    kept = {key: value for key, value in plain.items() if value is not _UNTOLD}
-    return {"optimizer": type(optimizer).__name__, **kept}
+    states = [optimizer.state.get(p, {}) for group in optimizer.param_groups for p in group["params"]]
+    return {"optimizer": type(optimizer).__name__, **_kept(options), **_of_groups(optimizer.param_groups, states)}
 
 
-def require_same_settings(saved: Any, optimizer: Optimizer, where: str) -> None:
-    """Raise CheckpointError where the run in the file `where` was begun with another optimizer than this one."""
-    own = chosen_settings(optimizer)
+def require_same_settings(saved: Any, own: dict[str, Any], stood: Any, where: str) -> None:
+    """Raise CheckpointError where the run in the file `where` was begun with another optimizer than this one.
+
+    Args:
+        saved: the `chosen_settings` of that run.
+        own: those of this one, whose optimizer may have been trained and moved by schedules.
+        stood: the state of the optimizer when the file was written. What had moved by then is not compared.
+    """
+    given = stood if isinstance(stood, dict) else {}
+    groups, states = given.get("param_groups", []), given.get("state", {})
+    now = _of_groups(groups, [states.get(index, {}) for group in groups for index in group["params"]])
     for key, first in saved.items() if isinstance(saved, dict) else ():
-        if key in own and not _same(own[key], first):
+        if key in own and not _same(own[key], first) and _same(now.get(key, first), first):
             raise CheckpointError(
                 f"{where} was begun with {key}={first!r}, the optimizer given has {own[key]!r}; give it the settings "
                 "the run began with, or another file"
             )
+
+
+def _of_groups(groups: list[Group], states: list[dict[str, Any]]) -> dict[str, Any]:
+    """What each group has, and the digest of all prior tensors."""
+    found: dict[str, Any] = {}
+    for index, group in enumerate(groups):
+        covered = {"params", "param_names", *(["lr"] if "initial_lr" in group else [])}
+        own = _kept({key: value for key, value in group.items() if key not in covered})
+        found |= {f"{key} of group {index}": value for key, value in own.items()}
+    priors = [state["prior"] for state in states if isinstance(state.get("prior"), Tensor)]
+    digest = hashlib.sha256()
+    for prior in priors:
+        local = prior.to_local() if hasattr(prior, "to_local") else prior  # of a sharded one
+        digest.update(local.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return {**found, "prior tensors": f"sha256 {digest.hexdigest()[:16]}" if priors else "none"}
+
+
+def _kept(options: dict[str, Any]) -> dict[str, Any]:
+    plain = {key: _plain(value) for key, value in options.items() if key not in HOW}
+    return {key: value for key, value in plain.items() if value is not _UNTOLD}
 
 
 def _plain(value: Any) -> Any:

@@ -176,4 +176,7 @@ class Staircase(Curve):
         return (0, self.every)
 
     def __call__(self, step: int) -> float:
-        return float(self.start * self.factor ** (step // self.every))
+        try:
+            return float(self.start * self.factor ** (step // self.every))
+        except OverflowError:
+            raise InputError(f"{self} is beyond all numbers at step {step}; take a factor nearer to 1") from None

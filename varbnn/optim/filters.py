@@ -77,7 +77,7 @@ class Momentum(Filter):
         return group["momentum"] == 0 and not any("momentum" in state for state in states)
 
     def begin(self, beliefs: list[Tensor], states: States, group: Group) -> None:
-        weigh(beliefs, states, weight=1 - group["momentum"])
+        weigh(states, weight=1 - group["momentum"])
 
     def __call__(self, gradients: list[Tensor], states: States, group: Group) -> list[Tensor]:
         average = [state["momentum"] for state in states]
@@ -129,7 +129,7 @@ class AdamDirection(Filter):
 
     def begin(self, beliefs: list[Tensor], states: States, group: Group) -> None:
         beta1, beta2 = group["betas"]
-        weigh(beliefs, states, weight=1 - beta1, weight_sq=1 - beta2)
+        weigh(states, weight=1 - beta1, weight_sq=1 - beta2)
 
     def __call__(self, gradients: list[Tensor], states: States, group: Group) -> list[Tensor]:
         beta1, beta2 = group["betas"]
@@ -186,7 +186,7 @@ class NormalisedAverage(Filter):
 
     def begin(self, beliefs: list[Tensor], states: States, group: Group) -> None:
         if group["bias_correction"] == "adam":
-            weigh(beliefs, states, weight=group["lr"] * group["gamma"], weight_sq=group["sigma"])
+            weigh(states, weight=group["lr"] * group["gamma"], weight_sq=group["sigma"])
 
     def __call__(self, gradients: list[Tensor], states: States, group: Group) -> list[Tensor]:
         gamma, sigma = group["lr"] * group["gamma"], group["sigma"]
@@ -231,6 +231,17 @@ class Cascade(Filter):
         return Compiled({"filter": "cascade", "rate": group["gamma"], "rate2": group["lr"] * group["alpha"]})
 
 
+def fill(state: dict[str, Any], parameter: Tensor, filter: Filter, group: Group) -> None:
+    """Give `state` all that `filter` remembers of `parameter`: zeros where there is nothing yet."""
+    for name in filter.names(group):
+        if name not in state:
+            state[name] = torch.zeros_like(parameter, dtype=full(parameter.dtype), memory_format=torch.preserve_format)
+    for name in filter.weights(group).values():
+        if name not in state:
+            # one entry, not none: of a float64 scalar that changes, torch 2.13 compiles the first value in
+            state[name] = torch.zeros(1, dtype=full(parameter.dtype), device="cpu")
+
+
 def quotient(m: Tensor, v: Tensor, c1: Tensor | float, c2: Tensor | float, eps: float) -> Tensor:
     """(m / c₁) / (√(v / c₂) + ε), with the corrections moved to where they cost one pass instead of two."""
     root = c2.sqrt() if isinstance(c2, Tensor) else math.sqrt(c2)
@@ -242,15 +253,12 @@ def _compiled_quotient(rate: float, rate2: float, c1: float, c2: float, eps: flo
     return Compiled({"filter": "quotient", "rate": rate, "rate2": rate2, **scales})
 
 
-def weigh(beliefs: list[Tensor], states: States, **rates: float) -> None:
+def weigh(states: States, **rates: float) -> None:
     """Move on the weight that an average of each rate has given to gradients so far: c ← c + rate · (1 - c), from 0.
 
     It is 1 - (1 - rate)ᵗ while the rate is constant, and what the average must be divided by when it is not. Kept as
     state under the given names; a power of a count would be formed anew for every weight in a compiled step.
     """
     for name, rate in rates.items():
-        for belief, state in zip(beliefs, states, strict=True):
-            if name not in state:
-                # one entry, not none: of a float64 scalar that changes, torch 2.13 compiles the first value in
-                state[name] = torch.zeros(1, dtype=full(belief.dtype), device="cpu")
+        for state in states:
             state[name].add_(1 - state[name], alpha=rate)

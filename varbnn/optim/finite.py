@@ -1,4 +1,4 @@
-"""Gradients that are not finite are refused before anything is changed."""
+"""What is not finite: gradients are refused before anything is changed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def refuse_nonfinite(gradients: list[Tensor]) -> None:
     sums = [torch.stack([_whole(g.sum()).float() for g in gradients if g.device == d]).sum() for d in devices]
     if all(math.isfinite(total) for total in sums):
         return
-    bad = [g for g in gradients if float(_whole((~torch.isfinite(g)).sum())) > 0]
+    bad = [g for g in gradients if not is_finite(g)]
     if bad:
         shapes = ", ".join(str(tuple(g.shape)) for g in bad[:3])
         raise InputError(
@@ -30,6 +30,11 @@ def refuse_nonfinite(gradients: list[Tensor]) -> None:
             "changed. Look for NaN in the inputs, an empty batch or an overflowing loss; with float16 use "
             "torch.amp.GradScaler"
         )
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether all entries are; a tensor without any, on the meta device, counts as finite."""
+    return tensor.is_meta or float(_whole((~torch.isfinite(tensor)).sum())) == 0
 
 
 def _whole(value: Tensor) -> Tensor:

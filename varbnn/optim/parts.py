@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import numpy as np
+import torch
 
 from varbnn.errors import InputError
 
@@ -69,9 +70,19 @@ def check_types(check: Callable[[Group], None], group: Group, name: str, keys: I
     """`check` the `group` of the rule `name`; a comparison with what is no number is an InputError too."""
     try:
         check(group)
-    except TypeError as error:
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:  # also of arrays and of huge numbers
+        if isinstance(error, InputError):
+            raise
         given = ", ".join(f"{key}={group[key]!r}" for key in keys if key in group)
         raise InputError(f"a hyper-parameter of {name} is of a wrong type ({error}): {given}") from None
+
+
+def check_gain(gain: float, group: Group) -> None:
+    """Raise InputError where float32 could not hold what gradients are multiplied by."""
+    if not abs(gain) <= torch.finfo(torch.float32).max:
+        makers = ("dataset_size", "temperature", "likelihood_multiplier", "batch_size")
+        given = ", ".join(f"{key}={group[key]!r}" for key in makers if key in group)
+        raise InputError(f"gradients would be multiplied by {gain:.3g}, which float32 cannot hold; look at {given}")
 
 
 def must_be(group: Group, key: str, holds: bool, allowed: str) -> None:

@@ -1,4 +1,4 @@
-"""Rules compute and remember in float32 at least, also for a belief in half precision."""
+"""Rules compute and remember in float32 at least, also for a parameter in half precision."""
 
 from __future__ import annotations
 
@@ -31,5 +31,5 @@ def restore_wide(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> Non
         for index, p in zip(group["params"], own["params"], strict=True):
             if p.is_floating_point() and full(p.dtype) != p.dtype:
                 for name, value in saved["state"].get(index, {}).items():
-                    if isinstance(value, Tensor) and value.is_floating_point():
-                        optimizer.state[p][name] = value.detach().to(p.device, copy=True)
+                    if isinstance(value, Tensor) and value.is_floating_point() and name != "step":  # torch leaves it
+                        optimizer.state[p][name] = value.detach().to(p.device, full(p.dtype), copy=True)

@@ -10,23 +10,25 @@ from torch import Tensor
 from torch.optim.adamw import adamw
 
 from varbnn.optim.parts import Group, States, must_be
+from varbnn.optim.precision import full, narrow_, widened
 
 AVERAGES = ("exp_avg", "exp_avg_sq")
 """States shaped like their parameters."""
 
 
 def step_real(group: Group, params: list[Tensor], states: States) -> None:
-    """One step of AdamW (Loshchilov & Hutter 2019)."""
+    """One step of AdamW (Loshchilov & Hutter 2019); of parameters in half precision the float32 step, rounded."""
     for p, state in zip(params, states, strict=True):
         if "step" not in state:
             state["step"] = torch.zeros((), dtype=torch.float32, device="cpu")  # adamw counts by itself
         for name in AVERAGES:
             if name not in state:
-                state[name] = torch.zeros_like(p, memory_format=torch.preserve_format)
+                state[name] = torch.zeros_like(p, dtype=full(p.dtype), memory_format=torch.preserve_format)
     beta1, beta2 = group["betas"]
+    wide = widened(params)
     adamw(
-        params,
-        [p.grad for p in params if p.grad is not None],
+        wide,
+        widened([p.grad for p in params if p.grad is not None]),
         [state["exp_avg"] for state in states],
         [state["exp_avg_sq"] for state in states],
         [],
@@ -39,6 +41,7 @@ def step_real(group: Group, params: list[Tensor], states: States) -> None:
         eps=group["eps"],
         maximize=group["maximize"],
     )
+    narrow_(params, wide)
 
 
 def check_real(group: Group) -> None:

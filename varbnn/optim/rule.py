@@ -11,18 +11,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from varbnn.checks import as_tensor
 from varbnn.errors import InputError, VarbnnWarning
 from varbnn.optim.blocks import blocks, in_memory_order
 from varbnn.optim.decisions import Decision
-from varbnn.optim.filters import Filter
+from varbnn.optim.filters import Filter, fill
 from varbnn.optim.finite import refuse_nonfinite
 from varbnn.optim.forgetting import Forgetting
 from varbnn.optim.fused import step_fused
-from varbnn.optim.parts import Group, OneOf, check_types, chosen, must_be, plain
+from varbnn.optim.given import items_of, kind_of, require_params, require_prior
+from varbnn.optim.parts import Group, OneOf, check_gain, check_types, chosen, must_be, plain
 from varbnn.optim.precision import full, narrow_, restore_wide, widened
 from varbnn.optim.real import check_real, step_real
-from varbnn.optim.saved import refuse_foreign
-from varbnn.posteriors import Posterior, belief_of
+from varbnn.optim.saved import load_checked
+from varbnn.posteriors import Posterior
 
 Params = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
 
@@ -66,14 +68,8 @@ class Rule(torch.optim.Optimizer):
         self._real = plain(dict(lr=real_lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=real_weight_decay))
         self._warned = False
         defaults, prior = plain(defaults), prior.item() if isinstance(prior, np.generic) else prior
-        if isinstance(params, torch.nn.Module):
-            raise InputError(f"give the parameters, not the model: {type(self).__name__}(model.parameters(), ...)")
-        listed = isinstance(prior, Sequence) and all(isinstance(value, Tensor) for value in prior)
-        if not listed and not (isinstance(prior, int | float) or (isinstance(prior, Tensor) and prior.dim() == 0)):
-            raise InputError(
-                "prior must be a number, or a list with one tensor per belief such as varbnn.as_prior(model), got "
-                f"{type(prior).__name__}"
-            )
+        require_params(params, type(self).__name__)
+        require_prior(prior)
         number = 0.0 if isinstance(prior, Sequence) else float(prior)
         super().__init__(params, {**defaults, "prior": number, "maximize": maximize})
         if not any(group["kind"] == "belief" and group["params"] for group in self.param_groups):
@@ -112,32 +108,35 @@ class Rule(torch.optim.Optimizer):
                 raise InputError(f"{type(self).__name__} has no state {name!r}; it keeps {', '.join(known) or 'none'}")
         self._write(name, values)
         for group in self._belief_groups():
-            weight = chosen(self.filter, group).weights(group).get(name)
-            for p in group["params"] if weight else ():
-                self.state[p][weight] = torch.ones(1, dtype=full(p.dtype), device="cpu")
+            filter = chosen(self.filter, group)
+            weight = filter.weights(group).get(name)
+            for p in group["params"]:
+                fill(self.state[p], p, filter, group)
+                if weight:
+                    self.state[p][weight].fill_(1)
 
     def check(self, group: Group) -> None:
         """Raise InputError when a hyper-parameter of `group` is out of range; called before every step."""
         must_be(group, "lr", 0 <= group["lr"] < math.inf, "finite and ≥ 0")
 
     def _check(self, group: Group) -> None:
-        check, keys = (self.check, self.defaults) if group["kind"] == "belief" else (check_real, self._real)
+        check, keys = (self._check_belief, self.defaults) if group["kind"] == "belief" else (check_real, self._real)
         check_types(check, group, type(self).__name__, keys)
+
+    def _check_belief(self, group: Group) -> None:
+        self.check(group)
+        check_gain(self.gain(group), group)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add parameters, split into beliefs and real ones.
 
         Where a group has both, what the rule itself knows (``lr``, ``weight_decay``, ...) is meant for the beliefs;
-        ``real_lr`` and ``real_weight_decay`` in the group are for the others.
+        ``real_lr`` and ``real_weight_decay`` in the group are for the others, whose ``initial_lr`` is their lr.
         """
-        given = param_group["params"]
-        if isinstance(given, set | frozenset):
-            raise InputError("params is a set, whose order differs from run to run; pass a list")
-        items = [given] if isinstance(given, Tensor) else list(given)
         split: dict[str, list[Any]] = {"belief": [], "real": []}
-        for item in items:
+        for item in items_of(param_group):
             parameter = item[1] if isinstance(item, tuple) else item
-            split[self._kind(parameter)].append(item)
+            split[kind_of(parameter, type(self).__name__, self.posterior, self.gradient)].append(item)
         count = len(self.param_groups)
         try:
             self._add_split(param_group, split)
@@ -156,38 +155,19 @@ class Rule(torch.optim.Optimizer):
             meant = {k: v for k, v in options.items() if k in self._real and (alone or k not in self.defaults)}
             named = {k: param_group[f"real_{k}"] for k in ("lr", "weight_decay") if f"real_{k}" in param_group}
             settings = plain({**self._real, **meant, **named})
+            if not alone and "initial_lr" in options:
+                settings["initial_lr"] = settings["lr"]
             super().add_param_group({**options, **settings, "params": split["real"], "kind": "real"})
             for key in [k for k in self.defaults if k not in (*settings, "maximize")]:
                 self.param_groups[-1].pop(key, None)
             self._check(self.param_groups[-1])
-
-    def _kind(self, parameter: Any) -> str:
-        if not isinstance(parameter, Tensor):
-            raise InputError(f"parameters are tensors, got {type(parameter).__name__}; pass model.parameters()")
-        if not parameter.is_floating_point():
-            raise InputError(f"a parameter has dtype {parameter.dtype}; only floating-point parameters can be trained")
-        belief = belief_of(parameter)
-        if belief is None:
-            return "real"
-        if not isinstance(belief.posterior, self.posterior):
-            raise InputError(
-                f"{type(self).__name__} trains {self.posterior.__name__} posteriors, but a parameter is the "
-                f"{belief.name} of {belief.posterior!r}; binarize the model with {self.posterior.__name__}(), or take "
-                "another optimizer"
-            )
-        given = getattr(belief.posterior, "gradient", self.gradient)
-        if given != self.gradient:
-            raise InputError(
-                f"{type(self).__name__} takes the {self.gradient} gradient, but {belief.posterior!r} gives the {given} "
-                f"one; binarize the model with gradient={self.gradient!r}, or take another optimizer"
-            )
-        return "belief"
 
     def _belief_groups(self) -> list[Group]:
         return [group for group in self.param_groups if group["kind"] == "belief"]
 
     def _write(self, name: str, values: Sequence[Tensor]) -> None:
         beliefs = [p for group in self._belief_groups() for p in group["params"]]
+        values = [as_tensor(value, f"a {name}") for value in values]
         if len(values) != len(beliefs):
             raise InputError(
                 f"{name} has {len(values)} tensors for {len(beliefs)} beliefs; give one for each, in their order"
@@ -198,7 +178,7 @@ class Rule(torch.optim.Optimizer):
             if not bool(torch.isfinite(value).all()):
                 raise InputError(f"a {name} has NaN or infinite entries")
         for p, value in zip(beliefs, values, strict=True):
-            self.state[p][name] = value.detach().to(p.device, full(p.dtype), copy=True)
+            self.state[p][name] = value.to(p.device, full(p.dtype), copy=True)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -232,10 +212,9 @@ class Rule(torch.optim.Optimizer):
         gain = -self.gain(group) if group["maximize"] else self.gain(group)
         skip = filter.is_identity(group, states)
         if not skip:
-            filter.begin(params, states, group)
             for p, state in zip(params, states, strict=True):
-                for name in [name for name in filter.names(group) if name not in state]:
-                    state[name] = torch.zeros_like(p, dtype=full(p.dtype), memory_format=torch.preserve_format)
+                fill(state, p, filter, group)
+            filter.begin(params, states, group)
         together = self.together(group)
         params, given, states = in_memory_order(params, states, together)
         coupled = forgetting.coupled(group) and not (skip and decision.linear)
@@ -284,10 +263,8 @@ class Rule(torch.optim.Optimizer):
         Raises:
             CheckpointError: it is the state of another rule, or of other parameters. Nothing is loaded then.
         """
-        if not self._optimizer_load_state_dict_pre_hooks:  # which may yet make a state of this rule of it
-            refuse_foreign(state_dict, self, self.filter, self.of_posteriors, self._check)
-        super().load_state_dict(state_dict)
-        restore_wide(self, state_dict)
+        taken = load_checked(super().load_state_dict, self, state_dict, self.filter, self.of_posteriors, self._check)
+        restore_wide(self, taken)
 
     def __getstate__(self) -> dict[str, Any]:
         # torch's keeps nothing but defaults, state and groups, so a copy could neither warn nor take another group

@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 
 from varbnn.errors import CheckpointError, InputError
 from varbnn.optim.filters import Filter
+from varbnn.optim.finite import is_finite
 from varbnn.optim.parts import Group, OneOf, chosen
 from varbnn.optim.real import AVERAGES
 
@@ -17,6 +18,33 @@ OF_TORCH = {"maximize", "differentiable"}
 """Options that torch adds to an optimizer when it is copied or loaded, so that a state may lack them."""
 
 ADVICE = "build the optimizer as it was when the state was saved"
+
+
+def load_checked(
+    load: Callable[[dict[str, Any]], None], optimizer: Optimizer, state_dict: dict[str, Any], *expected: Any
+) -> dict[str, Any]:
+    """Let torch's `load` take `state_dict` over, once every hook has had its turn and `refuse_foreign` finds no fault.
+
+    Args:
+        expected: further arguments of `refuse_foreign`.
+
+    Returns:
+        The state as the last hook has left it.
+    """
+    taken: list[dict[str, Any]] = []
+
+    def look(optimizer: Optimizer, state: dict[str, Any]) -> None:
+        refuse_foreign(state, optimizer, *expected)
+        taken.append(state)
+
+    if not isinstance(state_dict, dict):  # torch copies it before the first hook
+        refuse_foreign(state_dict, optimizer, *expected)
+    handle = optimizer.register_load_state_dict_pre_hook(look)
+    try:
+        load(state_dict)
+    finally:
+        handle.remove()
+    return taken[0]
 
 
 def refuse_foreign(
@@ -55,12 +83,12 @@ def refuse_foreign(
     sizes, own = ([len(group["params"]) for group in each] for each in (saved["param_groups"], groups))
     if sizes != own:
         raise CheckpointError(f"this {name} has groups of {own} parameters, the saved state of {sizes}; {ADVICE}")
-    _refuse_other_shapes(saved, groups, filter)
     for index, group in enumerate(saved["param_groups"]):
         try:
             check(group)
         except InputError as error:
             raise CheckpointError(f"group {index} of the saved state: {error}") from None
+    _refuse_damaged(saved, groups, filter)
 
 
 def _are_groups(value: Any) -> bool:
@@ -84,15 +112,31 @@ def _refuse_group(index: int, there: Group, here: Group, optimizer: Optimizer) -
         )
 
 
-def _refuse_other_shapes(saved: dict[str, Any], groups: list[Group], filter: Filter | OneOf[Filter]) -> None:
+def _refuse_damaged(saved: dict[str, Any], groups: list[Group], filter: Filter | OneOf[Filter]) -> None:
+    """Raise CheckpointError unless each parameter has all that is kept of it or nothing, in its shape and finite."""
     for there, here in zip(saved["param_groups"], groups, strict=True):
-        names = (*chosen(filter, here).names(here), "prior") if here["kind"] == "belief" else AVERAGES
+        if here["kind"] == "belief":
+            own = chosen(filter, there)
+            shaped, numbers = own.names(there), tuple(own.weights(there).values())
+        else:
+            shaped, numbers = AVERAGES, ("step",)
         for index, p in zip(there["params"], here["params"], strict=True):
             state = saved["state"].get(index, {})
-            for name in names:
-                value = state.get(name)
-                if isinstance(value, Tensor) and value.shape != p.shape:
-                    raise CheckpointError(
-                        f"the saved {name} of parameter {index} has shape {tuple(value.shape)}, the parameter "
-                        f"{tuple(p.shape)}: it is the state of another model; {ADVICE}"
-                    )
+            missing = [name for name in (*shaped, *numbers) if name not in state]
+            if missing and any(name in state for name in (*shaped, *numbers)):
+                raise CheckpointError(f"the saved state of parameter {index} lacks {missing[0]}, so it is damaged")
+            for name in (*shaped, *numbers, "prior"):
+                if name in state:
+                    _refuse_value(state[name], f"the saved {name} of parameter {index}", p, shaped=name not in numbers)
+
+
+def _refuse_value(value: Any, name: str, p: Tensor, shaped: bool) -> None:
+    if not isinstance(value, Tensor):
+        raise CheckpointError(f"{name} is a {type(value).__name__} and no tensor: the state is damaged")
+    if shaped and value.shape != p.shape:
+        raise CheckpointError(
+            f"{name} has shape {tuple(value.shape)}, the parameter {tuple(p.shape)}: it is the state of another model; "
+            f"{ADVICE}"
+        )
+    if not is_finite(value):
+        raise CheckpointError(f"{name} has NaN or infinite entries: the state is damaged")

@@ -16,7 +16,6 @@ from torch.optim.lr_scheduler import LRScheduler
 from varbnn.errors import CheckpointError, InputError, VarbnnWarning
 from varbnn.optim.curves import Curve
 from varbnn.optim.parts import Group
-from varbnn.optim.real import check_real
 from varbnn.optim.rule import Rule
 from varbnn.posteriors import belief_of, mark_belief
 
@@ -49,14 +48,15 @@ class Scheduler(LRScheduler):
         **curves: per key of ``param_groups`` that holds a number, a curve: one of `varbnn.optim` or any function of
             the number of the step. For a number that does not move, take `Constant`. In a rule a key means the groups
             of kind ``"belief"``; ``real_lr`` and ``real_weight_decay`` mean lr and weight_decay of the groups of kind
-            ``"real"``. In other optimizers a key means all groups that have it. A list gives each of these groups its
-            own curve, None leaves one alone. ``relaxation`` is that of the concrete estimator, in the posterior of
-            every layer of `model` that draws with it.
+            ``"real"``. In other optimizers a key means all groups that have it, also those that are added later. A list
+            gives each of these groups its own curve, None leaves one alone. ``relaxation`` is that of the concrete
+            estimator, in the posterior of every layer of `model` that draws with it.
 
     Raises:
-        InputError: no curve, an unknown key, not a curve, the wrong number of curves, a `relaxation` that nothing draws
-            with, or a value the rule refuses. Curves are checked at both ends; one that is refused on the way (of a
-            function, or together with another scheduler's) is refused by ``optimizer.step()``.
+        InputError: no curve, an unknown key, not a curve, the wrong number of curves (in `step` too, once groups have
+            been added), a `relaxation` that nothing draws with, or a value the rule refuses. Curves are
+            checked at both ends; one that is refused on the way (of a function, or together with another scheduler's)
+            is refused by ``optimizer.step()``.
 
     >>> import torch, varbnn as vb
     >>> model = vb.binarize(torch.nn.Linear(4, 2), posterior=vb.posteriors.Point())
@@ -84,8 +84,8 @@ class Scheduler(LRScheduler):
         self._model = model
         given = dict(curves)
         self._relaxation = _relaxation(given.pop("relaxation"), model) if "relaxation" in given else None
-        self._tracks = [track for name, curve in given.items() for track in _tracks(optimizer, name, curve)]
-        _check_ahead(optimizer, self._tracks)
+        self._curves = given
+        _check_ahead(optimizer, _all_tracks(optimizer, given))
         self._written: dict[tuple[int, str], float] = {}
         self._warned = False
         super().__init__(optimizer)
@@ -135,7 +135,8 @@ class Scheduler(LRScheduler):
             self._write()
 
     def _values(self) -> dict[tuple[int, str], float]:
-        return {(t.group, t.key): t.at(self.last_epoch) for t in self._tracks}
+        tracks = _all_tracks(self.optimizer, self._curves)  # anew, as groups may have been added
+        return {(t.group, t.key): t.at(self.last_epoch) for t in tracks}
 
     def _write(self) -> None:
         groups = self.optimizer.param_groups
@@ -180,6 +181,10 @@ class _Track:
     @property
     def landmarks(self) -> tuple[int, ...]:
         return self.curve.landmarks if isinstance(self.curve, Curve) else (0,)
+
+
+def _all_tracks(optimizer: Optimizer, given: dict[str, Any]) -> list[_Track]:
+    return [track for name, curve in given.items() for track in _tracks(optimizer, name, curve)]
 
 
 def _tracks(optimizer: Optimizer, name: str, given: AnyCurve | Sequence[AnyCurve | None]) -> Iterator[_Track]:
@@ -237,10 +242,8 @@ def _check_ahead(optimizer: Optimizer, tracks: list[_Track]) -> None:
         for step in sorted({step for track in own for step in track.landmarks}):
             trial = {**group, **{track.key: track.at(step) for track in own}}
             try:
-                if group.get("kind") == "real":
-                    check_real(trial)
-                elif isinstance(optimizer, Rule):
-                    optimizer.check(trial)
+                if isinstance(optimizer, Rule):
+                    optimizer._check(trial)
             except InputError as error:
                 raise InputError(f"at step {step} of the schedule: {error}") from error
 

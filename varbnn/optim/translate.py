@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from varbnn.errors import InputError
 from varbnn.optim import mappings
+from varbnn.optim.filters import fill
 from varbnn.optim.mappings import TABLE, Source, explained
-from varbnn.optim.parts import Group
+from varbnn.optim.parts import Group, chosen
 from varbnn.optim.precision import full
 from varbnn.optim.rule import Params, Rule
 from varbnn.optim.straight_through import StraightThrough
@@ -87,22 +88,23 @@ class Translation:
         """
         make: Callable[..., Rule] = self.rule
         optimizer = make(params, **{**self.settings, **more})
-        groups = [group for group in optimizer.param_groups if group["kind"] == "belief"]
+        groups = optimizer._belief_groups()
         beliefs = [p for group in groups for p in group["params"]]
         _refuse_windows(self.rule, beliefs)
         if self._snapshot is None:
             carry = self._mappings[0].carry
-            _write(optimizer, beliefs, [carry(p.detach().clone(), {}) for p in beliefs])
+            _write(optimizer, groups, [carry(p.detach().clone(), {}) for p in beliefs])
             return optimizer
         _same_layout(_layout(optimizer), self._snapshot.layout)
         for group, settings in zip(groups, self.groups, strict=True):
             group.update({key: value for key, value in {**settings, **more}.items() if key in group})
-            optimizer.check(group)
+            optimizer._check(group)
         reals = [group for group in optimizer.param_groups if group["kind"] == "real"]
         for group, settings in zip(reals, self._snapshot.real_settings, strict=True):
-            group.update({key: more.get(f"real_{key}", value) for key, value in settings.items()})
-        _write(optimizer, beliefs, self._snapshot.beliefs)
-        _write(optimizer, [p for group in reals for p in group["params"]], self._snapshot.reals)
+            names = {key: key if key == "maximize" else f"real_{key}" for key in settings}
+            group.update({key: more.get(names[key], value) for key, value in settings.items()})
+        _write(optimizer, groups, self._snapshot.beliefs)
+        _write(optimizer, reals, self._snapshot.reals)
         return optimizer
 
 
@@ -286,8 +288,11 @@ def _same_layout(given: Layout, expected: Layout) -> None:
         )
 
 
-def _write(optimizer: Rule, params: list[Tensor], carried: Carried) -> None:
-    for p, (value, state) in zip(params, carried, strict=True):
+def _write(optimizer: Rule, groups: list[Group], carried: Carried) -> None:
+    members = [(group, p) for group in groups for p in group["params"]]
+    for (group, p), (value, state) in zip(members, carried, strict=True):
         p.copy_(value)
         for name, tensor in state.items():
             optimizer.state[p][name] = tensor.to(p.device, full(p.dtype), copy=True) if tensor.dim() else tensor.clone()
+        if group["kind"] == "belief" and state.keys() - {"prior"}:
+            fill(optimizer.state[p], p, chosen(optimizer.filter, group), group)  # what the source knows nothing of

@@ -23,6 +23,7 @@ from varbnn.packed.rows import ROWS
 from varbnn.packed.statistics import measured, now
 from varbnn.packed.steps import PackedLinear
 from varbnn.packed.trace import Drawn, plan
+from varbnn.packed.untouched import ONE_AT_A_TIME
 
 
 def pack(
@@ -91,8 +92,9 @@ def draw_packed(
     if refresh_bn is not None:
         refresh_bn = as_data(refresh_bn, "refresh_bn", model)
     traced(model)  # a model that cannot be packed is refused before anything is drawn
-    with torch.no_grad(), evaluating(model):
-        weights = _mode(layers) if num_samples == 0 else _draw(layers, num_samples, generator)
+    with torch.no_grad():
+        with ONE_AT_A_TIME, evaluating(model):
+            weights = _mode(layers) if num_samples == 0 else _draw(layers, num_samples, generator)
         return packed(model, weights, refresh_bn, int8, progress, rows)
 
 
@@ -100,8 +102,7 @@ def objection(model: nn.Module) -> str | None:
     """Why `pack` refuses `model`, as far as that shows without inputs; None where it does not."""
     nothing = torch.empty(0, dtype=torch.int32)
     try:
-        with evaluating(model):
-            plan(model, Drawn({layer: nothing for _, layer in binary_layers(model)}, now(model)))
+        plan(model, Drawn({layer: nothing for _, layer in binary_layers(model)}, now(model)))
     except InputError as error:
         return str(error)
     return None
@@ -115,7 +116,7 @@ def packed(
     progress: bool,
     rows: Tensor | None = None,
 ) -> PackedEnsemble:
-    """The ensemble of networks already drawn: `weights` are the blocks of each layer; `model` is in eval mode."""
+    """The ensemble of networks already drawn: `weights` are the blocks of each layer."""
     num_samples = len(next(iter(weights.values())))
     statistics = now(model)
     if refresh_bn is not None and statistics:

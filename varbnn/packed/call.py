@@ -24,9 +24,10 @@ _TORCH = _listed(
     "sigmoid sign softmax sqrt squeeze stack sub sum tanh transpose unsqueeze"
 )
 _FUNCTIONAL = _listed(
-    "adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d avg_pool1d "
-    "avg_pool2d avg_pool3d elu gelu hardsigmoid hardswish hardtanh interpolate leaky_relu log_softmax max_pool1d "
-    "max_pool2d max_pool3d normalize pad relu relu6 selu sigmoid silu softmax softplus tanh"
+    "adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d "
+    "adaptive_max_pool3d avg_pool1d avg_pool2d avg_pool3d elu gelu hardsigmoid hardswish hardtanh interpolate "
+    "leaky_relu log_softmax max_pool1d max_pool2d max_pool3d normalize pad relu relu6 selu sigmoid silu softmax "
+    "softplus tanh"
 )
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     **{f"operator.{name}": getattr(operator, name) for name in _OPERATORS},
@@ -46,6 +47,8 @@ METHODS = frozenset(
 
 ATTRIBUTES = frozenset({"shape", "ndim", "dtype", "device", "T", "mT"})
 
+_DIVIDING_POOLS = (F.avg_pool2d, F.avg_pool3d)
+
 _NAMES: dict[Any, str] = {}
 for _name, _function in FUNCTIONS.items():
     _NAMES.setdefault(_function, _name)
@@ -56,6 +59,13 @@ class Ref:
     """Stands for input number `index` of a step."""
 
     index: int
+
+
+@dataclass(frozen=True)
+class _Named:
+    """Stands for ``FUNCTIONS[name]`` in a pickled call."""
+
+    name: str
 
 
 class Call(nn.Module):
@@ -76,14 +86,24 @@ class Call(nn.Module):
 
     def forward(self, *values: Any) -> Any:
         args, kwargs = filled(self.args, values), filled(self.kwargs, values)
-        if kwargs.get("rounding_mode") == "trunc":
-            _refuse_whole_numbers(args, kwargs)
+        if kwargs.get("rounding_mode") == "trunc" or self.target in _DIVIDING_POOLS:
+            _refuse_whole_numbers(_called(self.target), args, kwargs)
         if isinstance(self.target, str):
             return getattr(args[0], self.target)(*args[1:], **kwargs)
         return self.target(*args, **kwargs)
 
     def member(self, s: int) -> list[nn.Module]:
         return [self]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """With a function by its name in `FUNCTIONS`: pickle does not find all of torch's by themselves."""
+        name = None if isinstance(self.target, str | nn.Module) else _NAMES.get(self.target)
+        return self.__dict__ if name is None else {**self.__dict__, "target": _Named(name)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if isinstance(self.target, _Named):
+            self.target = FUNCTIONS[self.target.name]
 
     def name(self) -> str:
         """How the call is written in a file.
@@ -96,6 +116,8 @@ class Call(nn.Module):
         else:
             name = _NAMES.get(self.target, _called(self.target))
             known = self.target in _NAMES and (self.target is not getattr or self.args[1] in ATTRIBUTES)
+        if "out" in self.kwargs:
+            known, name = False, f"{name} with out="
         if not known:
             raise InputError(f"the model calls {name}, which a packed file cannot hold; it runs packed in memory only")
         return name
@@ -107,6 +129,8 @@ class Call(nn.Module):
         Raises:
             InputError: no such function may be called from a file.
         """
+        if "out" in kwargs:  # it could give a weight another size
+            raise InputError(f"a packed file may not call {name!r} with out=")
         kind, _, method = name.partition(".")
         if kind == "method" and method in METHODS:
             return cls(method, args, kwargs)
@@ -130,11 +154,11 @@ def _called(target: Any) -> str:
     return type(target).__name__ if isinstance(target, nn.Module) else getattr(target, "__name__", repr(target))
 
 
-def _refuse_whole_numbers(args: Sequence[Any], options: dict[str, Any]) -> None:
-    # a processor ends a process that divides the smallest integer by -1; torch looks after all roundings but this one
+def _refuse_whole_numbers(name: str, args: Sequence[Any], options: dict[str, Any]) -> None:
+    # a processor ends a process that divides the smallest integer by -1; torch looks after all divisions but these
     operands = [value for value in (*args, *options.values()) if isinstance(value, Tensor | int | float)]
     if not any(v.is_floating_point() if isinstance(v, Tensor) else isinstance(v, float) for v in operands):
-        raise InputError("a packed network divides whole numbers with rounding_mode='trunc'; take '//' or floats")
+        raise InputError(f"a packed network divides whole numbers with {name}, rounding towards 0; take '//' or floats")
 
 
 def filled(template: Any, values: Sequence[Any]) -> Any:

@@ -12,10 +12,10 @@ from typing import Literal, Self, overload
 import torch
 from torch import Tensor, nn
 
-from varbnn.errors import InputError
+from varbnn.errors import InputError, VarbnnError
 from varbnn.packed.file import save
 from varbnn.packed.program import Program, entering, is_numeric
-from varbnn.packed.rows import Probe
+from varbnn.packed.rows import FAILURES, Probe
 from varbnn.packed.steps import PackedLinear, by_network
 
 WORKING_BYTES = 2**23
@@ -113,9 +113,15 @@ class PackedEnsemble(nn.Module):
             self._require_fit(inputs)
             if not bool(inputs.isfinite().all()):
                 raise InputError("the inputs hold NaN or inf; clean or drop those rows")
-            if len(inputs) == 0:  # one made up and left out: a reshape of nothing to (0, -1) has no answer
-                return _first(0, self._answer_to_one(inputs, reduce))
-            parts = [self._answer(part, reduce) for part in self._parts(inputs)]
+            try:
+                if len(inputs) == 0:  # one made up and left out: a reshape of nothing to (0, -1) has no answer
+                    return _first(0, self._answer_to_one(inputs, reduce))
+                parts = [self._answer(part, reduce) for part in self._parts(inputs)]
+            except FAILURES as error:
+                if _is_no_fault_of_inputs(error):
+                    raise
+                what = f"these networks fail on inputs of shape {' × '.join(map(str, inputs.shape))}"
+                raise InputError(f"{what}: {str(error).partition(chr(10))[0]}") from error
         if len(parts) == 1:
             return parts[0]
         if reduce is None:
@@ -245,6 +251,12 @@ def _first(count: int, answer: Tensor | AveragePrediction) -> Tensor | AveragePr
     if isinstance(answer, Tensor):
         return answer[:, :count]
     return AveragePrediction(answer.mean[:count], answer.aleatoric[:count], answer.num_samples)
+
+
+def _is_no_fault_of_inputs(error: Exception) -> bool:
+    if isinstance(error, VarbnnError | torch.OutOfMemoryError):
+        return True
+    return any(words in str(error) for words in ("allocate memory", "CUDA error"))
 
 
 def _memory(tensor: Tensor) -> int:

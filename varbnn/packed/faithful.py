@@ -61,7 +61,8 @@ def unfaithful(model: nn.Module, drawn: Drawn, ensemble: PackedEnsemble, rows: T
         return _sentence(model, what)
     try:
         same = torch.equal(expected, _answer(model, weights, drawn, rows))  # else it draws noise, which packing keeps
-        exact = _answer(copy.deepcopy(model).double(), weights, drawn, rows)
+        with ONE_AT_A_TIME:
+            exact = _answer(copy.deepcopy(model).double(), weights, drawn, rows)
     except OF_THE_MODEL:  # it cannot be asked in another precision, so there is no excuse
         return _sentence(model, what)
     if same and exact.shape == expected.shape and error <= ROUNDINGS * _error(expected, exact, signs):

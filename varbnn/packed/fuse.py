@@ -12,7 +12,7 @@ from varbnn.packed.call import Call, Constant, Real
 from varbnn.packed.gates import Opened, PackShut, read_shut, takes_shut
 from varbnn.packed.norms import MeasuredNorm
 from varbnn.packed.pools import PoolSigns, poolable
-from varbnn.packed.sizes import asks_size
+from varbnn.packed.sizes import asks_size, fixed
 from varbnn.packed.steps import Affine, PackedConv, PackedLinear, PackedProduct, PackSigns, Spread
 from varbnn.packed.trace import Plan
 
@@ -256,11 +256,12 @@ def _spread(plan: Plan, num_samples: int, everywhere: bool) -> Plan | None:
 
     for index, (step, wire) in enumerate(zip(plan.steps, plan.wires, strict=True)):
         per_network = isinstance(step, Affine) and step.per_network
-        size = _gives_size(step, [sizes[value] for value in wire])
-        mine = not size and (per_network or any(own[value] for value in wire))
-        if mine and num_samples > 1 and any(sizes[value] and not own[value] for value in wire):
+        size = not per_network and _gives_size(step, [sizes[value] for value in wire])
+        constant = _is_constant(plan, step, wire, constants)
+        mine = not size and not constant and (per_network or any(own[value] for value in wire))
+        if mine and num_samples > 1 and any(sizes[v] and not own[v] and not constants[v] for v in wire):
             return None
-        follows.append(any(follows[value] for value in wire))
+        follows.append(not constant and any(follows[value] for value in wire))
         if (per_network or isinstance(step, PackedProduct | MeasuredNorm)) and not follows[-1]:
             raise InputError(
                 "a binary layer, or a batch norm of its own for each network, is applied to a tensor that does not "
@@ -274,17 +275,24 @@ def _spread(plan: Plan, num_samples: int, everywhere: bool) -> Plan | None:
             work.keep(index, step, *(repeat(value) for value in wire))
         else:
             work.keep(index, step)
-        own.append(product or mine or (size and any(own[value] for value in wire)))
+        own.append(product or mine or (size and not constant and any(own[value] for value in wire)))
         sizes.append(size)
-        constants.append(isinstance(step, Constant) or (bool(wire) and all(constants[value] for value in wire)))
+        constants.append(constant)
     if not own[plan.output]:  # the answer depends on no drawn weight
         work.values[plan.output] = repeat(plan.output)
     return work.done()
 
 
 def _gives_size(step: nn.Module, inputs_are_sizes: list[bool]) -> bool:
-    if not isinstance(step, Call):
-        return False
-    if asks_size(step.target, step.args):
+    if isinstance(step, Call) and asks_size(step.target, step.args):
         return True
-    return bool(inputs_are_sizes) and all(inputs_are_sizes)
+    made = not isinstance(step, PackedProduct | MeasuredNorm)
+    return made and bool(inputs_are_sizes) and all(inputs_are_sizes)
+
+
+def _is_constant(plan: Plan, step: nn.Module, wire: tuple[int, ...], constants: list[bool]) -> bool:
+    """Whether its value is the same for every batch, and has no rows."""
+    if not wire:
+        return isinstance(step, Constant)
+    before = plan.steps[wire[0] - 1] if wire[0] else None
+    return all(constants[value] for value in wire) or (isinstance(step, Call) and fixed(step, before))

@@ -26,7 +26,7 @@ _DIMENSION: dict[str, tuple[int, int | None]] = {
     "normalize": (2, 1),
     "topk": (2, -1),
 }
-_FAILURES = (RuntimeError, AttributeError, TypeError, ValueError, IndexError)
+FAILURES = (RuntimeError, AttributeError, TypeError, ValueError, IndexError)
 """Of the model's code."""
 _RECURRENT = (nn.RNNBase, nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
 
@@ -115,9 +115,9 @@ class Probe:
         self.row_bytes = 1
 
     def run(self, rows: Tensor) -> Probe:
-        """`rows`: 1 or 2 inputs; a lone one is joined by another made from it."""
-        lone = len(rows) == 1
-        rows = torch.cat([rows, _another(rows)]) if lone else rows[:2].clone()
+        """`rows`: 1 or more inputs, of which two are tried; one is joined by another made from it, as are two equal."""
+        lone = len(rows) == 1 or torch.equal(rows[0], rows[1])
+        rows = torch.cat([rows[:1], _another(rows[:1])]) if lone else rows[:2].clone()
         both: list[Any] = [rows]
         alone: list[list[Any]] = [[rows[:1]], [rows[1:]]]
         follows, networks = [True], [1]
@@ -126,7 +126,7 @@ class Probe:
             try:
                 result = step(*inputs)
                 each = [step(*(one[value] for value in wire)) for one in alone] if _may_mix(step) else []
-            except _FAILURES as error:
+            except FAILURES as error:
                 if lone and [_fails(step, [one[value] for value in wire]) for one in alone] == [False, True]:
                     self.row_bytes = 0  # the row that was made up is none of this model's, which tells nothing
                     return self
@@ -156,14 +156,18 @@ class Probe:
 def _fails(step: nn.Module, inputs: Sequence[Any]) -> bool:
     try:
         step(*inputs)
-    except _FAILURES:
+    except FAILURES:
         return True
     return False
 
 
 def _another(row: Tensor) -> Tensor:
-    """An input that differs from this one everywhere, and is of its kind: of tokens the one before, after 0 comes 1."""
-    return 0.5 * row + 0.25 if row.is_floating_point() else torch.where(row > 0, row - 1, 1)
+    """An input of its kind that differs everywhere: floats by 0.25 or more, in [0, 1] where this one is; tokens by 1.
+
+    >>> _another(torch.tensor([-1.0, 0.0, 0.5, 1.0]))
+    tensor([0.0000, 0.5000, 0.2500, 0.5000])
+    """
+    return 0.5 * row + 0.5 * (row < 0.5) if row.is_floating_point() else torch.where(row > 0, row - 1, 1)
 
 
 def _per_network(step: nn.Module) -> bool:

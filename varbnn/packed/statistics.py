@@ -15,6 +15,7 @@ from varbnn.packed.norms import MeasuredNorm
 from varbnn.packed.program import Program, entering
 from varbnn.packed.rows import ROWS, Probe
 from varbnn.packed.trace import Drawn, plan
+from varbnn.packed.untouched import ONE_AT_A_TIME
 from varbnn.progress import progress_bar
 
 WORKING_BYTES = 2**23
@@ -25,7 +26,8 @@ Statistics = Mapping[nn.Module, tuple[Tensor, Tensor]]
 
 def now(model: nn.Module) -> Statistics:
     """The running mean and variance that the batch norms of `model` have, (1, C)."""
-    return {norm: _of(norm) for norm in batchnorms(model)}
+    with ONE_AT_A_TIME:
+        return {norm: _of(norm) for norm in batchnorms(model)}
 
 
 def measured(
@@ -34,7 +36,7 @@ def measured(
     """What `varbnn.refresh_batchnorm` finds for each of S networks, in float32 arithmetic; and some of the inputs.
 
     Args:
-        model: in eval mode; not changed.
+        model: not changed.
         weights: blocks (S, …) of every binary layer.
         data: as there.
 
@@ -67,7 +69,8 @@ class _Part:
     def __init__(self, model: nn.Module, weights: Mapping[nn.Module, Tensor]) -> None:
         self.num_samples = len(next(iter(weights.values())))
         self.norms: dict[nn.Module, MeasuredNorm]
-        self.norms = {norm: MeasuredNorm(norm, self.num_samples) for norm in refreshable(model)}
+        with ONE_AT_A_TIME:
+            self.norms = {norm: MeasuredNorm(norm, self.num_samples) for norm in refreshable(model)}
         self.program = Program.of(fused(plan(model, Drawn(weights, now(model), self.norms)), self.num_samples))
 
     def measuring(self) -> _Part:
@@ -81,7 +84,7 @@ def _parts(model: nn.Module, weights: Mapping[nn.Module, Tensor], rows: Tensor, 
     probe = Probe(one.program.steps, one.program.wires, 1).run(rows)
     if probe.problem is not None:
         raise InputError(probe.problem)
-    bytes_each = probe.row_bytes * batch
+    bytes_each = max(1, probe.row_bytes * batch)
     together = max(1, WORKING_BYTES // bytes_each)
     samples = len(next(iter(weights.values())))
     starts = range(0, samples, together)

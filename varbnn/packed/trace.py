@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from varbnn.errors import InputError
 from varbnn.nn import Gate, Sign
 from varbnn.nn.conv import BinaryConv1d, BinaryConv2d, BinaryConv3d
+from varbnn.nn.draws import evaluating
 from varbnn.nn.layer import BinaryLayer
 from varbnn.nn.linear import BinaryLinear
 from varbnn.packed.call import Call, Constant, Real, Ref
@@ -21,6 +22,7 @@ from varbnn.packed.functional import module_of
 from varbnn.packed.gates import Opened
 from varbnn.packed.graph import KNOWN, attribute, traced
 from varbnn.packed.steps import Affine, PackedConv, PackedLinear
+from varbnn.packed.untouched import ONE_AT_A_TIME
 from varbnn.packed.writing import SKIPPED
 
 PAD_MODES = {"zeros": "constant", "reflect": "reflect", "replicate": "replicate", "circular": "circular"}
@@ -60,25 +62,26 @@ class Drawn:
 
 def plan(model: nn.Module, drawn: Drawn) -> Plan:
     """The program of `model`, one step per operation, nothing folded yet."""
-    root, graph = traced(model)
     result, values = Plan(), dict[fx.Node, int]()
-    for node in graph.nodes:
-        if node.op == "placeholder":
-            values[node] = 0
-        elif node.op == "output":
-            (answer,) = node.args
-            if not isinstance(answer, fx.Node):
-                raise InputError(f"packing takes models that return one tensor, got {answer}")
-            result.output = values[answer]
-        elif node.op == "get_attr":
-            values[node] = result.add(Constant(attribute(root, graph, str(node.target))))
-        elif node.op == "call_module":
-            module = root.get_submodule(str(node.target))
-            values[node] = _add_module(result, module, node, values, drawn)
-        elif (functional := module_of(node)) is not None:
-            values[node] = _add_step(result, functional, values[node.all_input_nodes[0]], str(node), drawn)
-        else:
-            values[node] = _add_call(result, node.target, node, values)
+    with ONE_AT_A_TIME, evaluating(model):
+        root, graph = traced(model)
+        for node in graph.nodes:
+            if node.op == "placeholder":
+                values[node] = 0
+            elif node.op == "output":
+                (answer,) = node.args
+                if not isinstance(answer, fx.Node):
+                    raise InputError(f"packing takes models that return one tensor, got {answer}")
+                result.output = values[answer]
+            elif node.op == "get_attr":
+                values[node] = result.add(Constant(attribute(root, graph, str(node.target))))
+            elif node.op == "call_module":
+                module = root.get_submodule(str(node.target))
+                values[node] = _add_module(result, module, node, values, drawn)
+            elif (functional := module_of(node)) is not None:
+                values[node] = _add_step(result, functional, values[node.all_input_nodes[0]], str(node), drawn)
+            else:
+                values[node] = _add_call(result, node.target, node, values)
     return result
 
 

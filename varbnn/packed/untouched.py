@@ -14,7 +14,8 @@ from torch import nn
 from varbnn.nn.layer import PASSING
 
 ONE_AT_A_TIME = threading.RLock()
-"""torch.fx patches torch.nn.Module while it reads a forward, for all threads."""
+"""torch.fx patches torch.nn.Module while it reads a forward, for all threads; and a model that is read is in eval mode,
+with other weights for a while. Never held while a caller's data are iterated, which may wait for another thread."""
 
 REGISTERED = ("_parameters", "_buffers", "_modules")
 OF_TORCH = frozenset(nn.Module().__dict__)

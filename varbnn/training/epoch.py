@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
@@ -59,7 +60,7 @@ class Steps:
         row = tally.row()
         return {"loss": row.pop("loss"), "seconds": time.perf_counter() - start, **flips, **row}
 
-    def _backward(self, x: Tensor, y: Tensor) -> tuple[float, Tensor, Tensor]:
+    def _backward(self, x: Tensor, y: Tensor) -> tuple[float, Any, Tensor]:
         """Gradients of the mean over the draws; that mean, the outputs of the last draw, and the targets."""
         self.optimizer.zero_grad()
         mean = 0.0
@@ -67,12 +68,12 @@ class Steps:
             for _ in range(self.num_samples):
                 output = self.model(x.clone())  # it may write into it: other draws, and the caller's batches, need it
                 value = self.loss(output, y)
+                mean += finite(value, "loader") / self.num_samples
                 (value / self.num_samples).backward()
-                mean += value.item() / self.num_samples
         if not isinstance(self.optimizer, Rule):  # which looks by itself
             gradients = [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
             refuse_nonfinite([gradient for gradient in gradients if not gradient.is_sparse])
-        return mean, output.detach(), y
+        return mean, output.detach() if isinstance(output, Tensor) else output, y
 
 
 class Tally:
@@ -83,7 +84,7 @@ class Tally:
         self.seen = 0
         self._total, self._correct, self._asked = 0.0, 0, 0
 
-    def add(self, value: float, count: int, output: Tensor, y: Tensor) -> None:
+    def add(self, value: float, count: int, output: Any, y: Tensor) -> None:
         """A batch of `count` inputs, and its mean loss."""
         self.seen += count
         self._total += value * count
@@ -98,10 +99,27 @@ class Tally:
         return found | ({"accuracy": self._correct / self._asked} if self._asked else {})
 
 
-def _are_classes(output: Tensor, y: Tensor) -> bool:
+def _are_classes(output: Any, y: Tensor) -> bool:
     """Whether the outputs are logits N×C of at least two classes and the targets N numbers of classes."""
+    if not isinstance(output, Tensor):
+        return False
     whole = not (y.is_floating_point() or y.is_complex() or y.dtype == torch.bool)
     return output.dim() == 2 and output.shape[1] > 1 and y.dim() == 1 and len(y) == len(output) and whole
+
+
+def finite(value: Tensor, name: str) -> float:
+    """The loss of a batch of the loader called `name`.
+
+    Raises:
+        InputError: it is NaN or infinite.
+    """
+    number = value.item()
+    if not math.isfinite(number):
+        raise InputError(
+            f"the loss of a batch of the {name} is {number}; are all of its targets ignored (-100)? Else look for NaN "
+            "in the targets, or outputs that overflow. The model keeps its last good step"
+        )
+    return number
 
 
 def pair(batch: Any, name: str) -> tuple[Tensor, Tensor]:

@@ -52,10 +52,10 @@ def fit(
 
     Args:
         model: put into train mode.
-        optimizer: any torch optimizer.
+        optimizer: any torch optimizer whose step needs no closure (LBFGS does).
         loader: yields (inputs, targets), every epoch anew.
         epochs: passes over the loader, in all (a resumed run counts the earlier ones).
-        loss: (outputs, targets) → mean loss per example.
+        loss: (outputs, targets) → mean loss per example; of a batch whose targets are all ignored there is none.
         scheduler: a torch scheduler, stepped after every epoch; ``ReduceLROnPlateau`` gets ``val_loss`` where there is
             `validation`, else the epoch's mean loss; of the ranks that train one model, the mean of theirs.
         num_samples: draws per step, whose gradients are averaged.
@@ -70,8 +70,9 @@ def fit(
         checkpoint: file to write after every epoch and to continue from when it is there. It holds the model, the
             optimizer, the scheduler, the loader's generator, torch's random state and the history; a resumed run ends
             as the uninterrupted one (not with ``persistent_workers=True``, whose workers keep states of their own). It
-            goes on with an optimizer of the same settings only; more epochs may be asked for. Under torch.distributed
-            every rank has draws of its own, and so a file of its own: the number of the rank is put behind its name.
+            goes on with an optimizer of the same settings in every group and the same prior only; more epochs may be
+            asked for. Under torch.distributed every rank has draws of its own, and so a file of its own: the number of
+            the rank is put behind its name.
             A run that `after_epoch` ended is over: called again it returns its history, and without `after_epoch` it
             goes on.
         label: in front of the bar.
@@ -83,9 +84,10 @@ def fit(
         (in its first step); with `validation` its two.
 
     Raises:
-        InputError: a number out of range, an optimizer that holds none of the model's parameters or none of its
-            beliefs, a loader that yields nothing or no pairs, an `after_epoch` that answers neither yes nor no, or NaN
-            on the way (the parameters keep their last good step).
+        InputError: a number out of range, what is no loss, loader or scheduler, LBFGS, an optimizer that holds none of
+            the model's parameters or none of its beliefs, a loader that yields nothing or no pairs, an `after_epoch`
+            that answers neither yes nor no, or NaN on the way: in inputs, gradients or the loss, also of `validation`
+            (the parameters keep their last good step).
         CheckpointError: `checkpoint` cannot be read, is in no folder that is there, or belongs to another model or to
             other settings of the optimizer; nothing is loaded then.
 
@@ -99,9 +101,7 @@ def fit(
     >>> [row["epoch"] for row in fit(model, optimizer, data, epochs=2, progress=False)]
     [1, 2]
     """
-    if not isinstance(model, nn.Module) or not hasattr(optimizer, "param_groups"):
-        given = f"{type(model).__name__} and {type(optimizer).__name__}"
-        raise InputError(f"fit takes a model and an optimizer, in this order, got {given}")
+    _require_parts(model, optimizer, loader, loss, scheduler)
     require_own(model.parameters(), optimizer)
     epochs, num_samples = whole_number("epochs", epochs), whole_number("num_samples", num_samples)
     if antithetic and num_samples % 2:
@@ -143,6 +143,20 @@ def fit(
     if beliefs.warning is not None:
         warnings.warn(beliefs.warning, VarbnnWarning, stacklevel=2)
     return run.history
+
+
+def _require_parts(model: object, optimizer: object, loader: object, loss: object, scheduler: object) -> None:
+    if not isinstance(model, nn.Module) or not hasattr(optimizer, "param_groups"):
+        given = f"{type(model).__name__} and {type(optimizer).__name__}"
+        raise InputError(f"fit takes a model and an optimizer, in this order, got {given}")
+    if isinstance(optimizer, torch.optim.LBFGS):
+        raise InputError("LBFGS asks for the loss several times a step, which fit does not; write that loop yourself")
+    if not hasattr(loader, "__iter__") and not hasattr(loader, "__getitem__"):
+        raise InputError(f"loader must yield (inputs, targets), [(x, y)] will do, got a {type(loader).__name__}")
+    if not callable(loss):
+        raise InputError(f"loss must be a function of outputs and targets, got {loss!r:.60}")
+    if scheduler is not None and not all(hasattr(scheduler, name) for name in ("step", "state_dict")):
+        raise InputError(f"scheduler must be one of torch's, built on the optimizer, or None, got {scheduler!r:.60}")
 
 
 def _require_hooks(validation: object, after_epoch: object) -> None:

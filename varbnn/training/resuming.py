@@ -39,7 +39,7 @@ class Run:
         stateful = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
         self.stateful = {name: item for name, item in stateful.items() if item is not None}
         self.generators = saving.generators_of(loader)
-        self.optimizer = optimizer
+        self.settings = chosen_settings(optimizer)
         self.history: list[Row] = []
         self.ended = False
 
@@ -47,7 +47,7 @@ class Run:
         """Write all of it to `path`."""
         state: dict[str, Any] = {name: item.state_dict() for name, item in self.stateful.items()}
         state |= {"history": self.history, "ended": self.ended}
-        state |= {"settings": chosen_settings(self.optimizer), **saving.random_state()}
+        state |= {"settings": self.settings, **saving.random_state()}
         state["generators"] = {name: generator.get_state() for name, generator in self.generators.items()}
         saving.save(path, state)
 
@@ -58,8 +58,10 @@ class Run:
             CheckpointError: it cannot be read or is of another run; nothing is loaded then.
         """
         state = saving.read(path, "varbnn.fit", {"history", "rng", "generators", *self.stateful})
-        require_same_settings(state.get("settings"), self.optimizer, str(path))
+        begun = state.get("settings")
+        require_same_settings(begun, self.settings, state["optimizer"], str(path))
         saving.restore(path, self.stateful, state, self.generators)
         saving.set_random_state(state)
+        self.settings |= begun if isinstance(begun, dict) else {}
         self.history = state["history"]
         self.ended = bool(state.get("ended"))  # files from before runs could be ended lack it

@@ -120,16 +120,16 @@ class Ring : public Pixels<float, Ring> {
   Ring(const Conv& c, const TapKernel& l, const float* v, const Box& largest)
       : Pixels(c, l, c.fan_in() / WORD * l.word_floats),
         values(v),
-        rows(ring_rows(largest)),
         columns(std::min(c.in[2], (largest.columns - 1) * c.stride[2] + (c.kernel[2] - 1) * c.dilation[2] + 1)),
-        tag(static_cast<size_t>(c.kernel[0] * rows)),
+        tag(static_cast<size_t>(c.kernel[0] * most_rows(largest))),
         needed(static_cast<size_t>(columns)),
-        ring(c.kernel[0] * rows * columns * pixel) {
+        ring(c.kernel[0] * most_rows(largest) * columns * pixel) {
     require(ring.get());
   }
 
   void enter(const Box& entered) override {
     start(entered);
+    rows = ring_rows(entered.rows, entered.columns);
     std::fill(tag.begin(), tag.end(), -1);
     std::fill(needed.begin(), needed.end(), 0);
     first_column = std::max<int64_t>(0, conv.position(2, box.x, 0));
@@ -152,10 +152,16 @@ class Ring : public Pixels<float, Ring> {
   }
 
  private:
-  // So many rows are in use at once: those under all places of one call.
-  int64_t ring_rows(const Box& largest) const {
-    const int64_t touched = std::min(largest.rows, (level.rows - 1 + largest.columns - 1) / largest.columns + 1);
+  // So many rows are in use at once: those under all places of one call, which are the more the narrower a box is.
+  int64_t ring_rows(int64_t box_rows, int64_t box_columns) const {
+    const int64_t touched = std::min(box_rows, (level.rows - 1 + box_columns - 1) / box_columns + 1);
     return std::min(conv.in[1], (touched - 1) * conv.stride[1] + (conv.kernel[1] - 1) * conv.dilation[1] + 1);
+  }
+
+  // Of all boxes: the last one across has what the others leave.
+  int64_t most_rows(const Box& largest) const {
+    const int64_t rest = conv.out[2] % largest.columns;
+    return ring_rows(largest.rows, rest ? rest : largest.columns);
   }
 
   void prepare_row(int64_t slot, int64_t z, int64_t under) {
@@ -168,7 +174,8 @@ class Ring : public Pixels<float, Ring> {
   }
 
   const float* values;
-  int64_t rows, columns;
+  int64_t rows = 0;  // of the box that was entered
+  int64_t columns;
   std::vector<int64_t> tag;  // which row of the image lies in a slot
   std::vector<char> needed;  // columns that some tap sees
   Buffer<float> ring;

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from varbnn.bits import sign
+from varbnn.checks import finite_number
 from varbnn.errors import InputError
 from varbnn.optim.parts import Group
 
@@ -87,8 +88,7 @@ def without_threshold(group: Group) -> None:
 
 def unit_of_latents(weight_decay: float) -> float:
     """The free number of a latent rule: only lr · weight_decay matters, weight_decay alone is the scale of latents."""
-    need(0 < weight_decay < float("inf"), f"weight_decay must be positive and finite, got {weight_decay!r}")
-    return weight_decay
+    return finite_number("weight_decay", weight_decay, above=0)
 
 
 def moving(group: Group, name: str) -> float:
@@ -104,8 +104,8 @@ def agreeing(source: Source, name: str) -> None:
         against = int((sign(belief) * remembered(state, name, belief) > 0).sum())
         need(
             against == 0,
-            f"{against} weights disagree with their average {name!r}, which was set without a step since, and a latent "
-            "has only one sign; translate after the next step",
+            f"{against} weights disagree with their average {name!r}, as no step was done since it was set or lr was "
+            "changed, and a latent has only one sign; translate after the next step",
         )
 
 

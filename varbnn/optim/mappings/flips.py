@@ -26,20 +26,21 @@ from varbnn.optim.mappings.table import Mapping, between
 
 @between(GradientFilter, Bop)
 def filter_to_bop(source: Source) -> Mapping:
-    """One of the two averages must be no average at all."""
+    """One of the two averages must be no average at all: the other one is carried over."""
     group = source.group
+    average = "slow" if group["gamma"] == 1 else "fast"
     need(
         group["gamma"] == 1 or group["lr"] * group["alpha"] == 1,
         f"gamma={group['gamma']} and alpha={group['alpha']} average twice, Bop once; one of the two must be 1",
     )
 
     def carry(belief: Tensor, state: State) -> tuple[Tensor, State]:
-        return sign(belief), {"exp_avg": remembered(state, "slow", belief)}
+        return sign(belief), {"exp_avg": remembered(state, average, belief)}
 
     rate, lr = (group["alpha"], group["lr"]) if group["gamma"] == 1 else (group["gamma"], 1.0)
     settings = dict(gamma=rate, threshold=0.0, ties="keep", lr=lr)
     exact, notes = ((), (SCHEDULE,)) if group["gamma"] == 1 else ((CONSTANT,), ())
-    return Mapping(settings, carry, {"weight": "w", "exp_avg": "slow"}, exact, notes)
+    return Mapping(settings, carry, {"weight": "w", "exp_avg": average}, exact, notes)
 
 
 @between(Bop, GradientFilter)

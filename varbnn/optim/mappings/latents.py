@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from varbnn.bits import sign
+from varbnn.checks import finite_number
 from varbnn.errors import InputError
 from varbnn.optim.bayesbinn import BayesBiNN
 from varbnn.optim.bop import TIES, Bop
@@ -98,7 +99,10 @@ def _decoupled_to_filter(average: Latent, momentum: float) -> Mapping:
 def filter_to_latent(source: Source, *, weight_decay: float = 1e-4, decoupled_weight_decay: bool = False) -> Mapping:
     """`weight_decay` is free, as only lr · weight_decay matters; decoupled is exact under schedules, too."""
     decay, alpha, gamma = unit_of_latents(weight_decay), moving(source.group, "alpha"), source.group["gamma"]
+    # where the second average is none, the latent of the coupled form is the first one; decoupled it is the velocity
+    average = "fast" if alpha == 1 and gamma != 1 and not decoupled_weight_decay else "slow"
     agreeing(source, "slow")
+    agreeing(source, average)
     if decoupled_weight_decay:
         momentum = dampening = 1 - gamma
         lr, velocity = alpha / decay, "fast"
@@ -108,12 +112,12 @@ def filter_to_latent(source: Source, *, weight_decay: float = 1e-4, decoupled_we
 
     def carry(belief: Tensor, state: State) -> tuple[Tensor, State]:
         slow, fast = (remembered(state, name, belief) for name in ("slow", "fast"))
-        latent = latent_of(belief, slow, decay)
+        latent = latent_of(belief, remembered(state, average, belief), decay)
         if momentum == 0:
             return latent, {}
         return latent, {"momentum": fast if decoupled_weight_decay else (fast - slow) / (gamma * (1 - alpha))}
 
-    start = {"r": f"-slow / {decay:.6g}, or next to 0 on the side of w"} | ({"v": velocity} if momentum else {})
+    start = {"r": f"-{average} / {decay:.6g}, or next to 0 on the side of w"} | ({"v": velocity} if momentum else {})
     exact = (SIGNS_ONLY, NO_ZERO) if decoupled_weight_decay or gamma == 1 else (CONSTANT, SIGNS_ONLY, NO_ZERO)
     schedule = "decoupled_weight_decay=True would follow a schedule of lr, too" if CONSTANT in exact else SCHEDULE
     settings = dict(lr=lr, base="sgd", momentum=momentum, dampening=dampening, weight_decay=decay, clip=None)
@@ -184,7 +188,8 @@ def latent_to_bayesbinn(source: Source, *, dataset_size: float, temperature: flo
     """`dataset_size` / `temperature` is the scale of λ."""
     average = as_average(source.group)
     without_momentum(source.group, "BayesBiNN corrects the bias of its start, lr_t = lr / (1 - momentumᵗ); take 0")
-    need(dataset_size > 0 and temperature > 0, "dataset_size and temperature must be positive")
+    dataset_size = finite_number("dataset_size", dataset_size, above=0)
+    temperature = finite_number("temperature", temperature, above=0)
     ratio = average.scale * dataset_size / temperature
 
     def carry(belief: Tensor, state: State) -> tuple[Tensor, State]:
@@ -197,7 +202,7 @@ def latent_to_bayesbinn(source: Source, *, dataset_size: float, temperature: flo
 @between(StraightThrough, StraightThrough)
 def latent_to_latent(source: Source, *, scale: float) -> Mapping:
     """Latents have no scale, and neither has Adam on them nor a box that is scaled with them."""
-    need(0 < scale < math.inf, f"scale must be positive and finite, got {scale!r}")
+    scale = finite_number("scale", scale, above=0)
     group = source.group
     keys = ("base", "betas", "eps", "momentum", "dampening", "decoupled_weight_decay")
     settings = {key: group[key] for key in keys}

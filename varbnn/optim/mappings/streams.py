@@ -9,6 +9,7 @@ import math
 
 from torch import Tensor
 
+from varbnn.checks import finite_number
 from varbnn.optim.bayesbinn import BayesBiNN
 from varbnn.optim.mappings.conditions import Source, State, need
 from varbnn.optim.mappings.table import Mapping, between
@@ -51,9 +52,9 @@ def bayesbinn_to_windowed(source: Source, *, batch_size: int) -> Mapping:
     group = source.group
     beta = group["momentum"]
     need(beta == 0, f"momentum={beta} cannot be translated: WindowedBayes has none; take momentum=0")
-    need(batch_size > 0, f"batch_size must be positive, got {batch_size!r}")
+    size = finite_number("batch_size", batch_size, above=0)
     need(group["lr"] > 0, "lr=0 stands still, as WindowedBayes does with no finite window; translate earlier")
-    window = batch_size / group["lr"]
+    window = size / group["lr"]
     settings = dict(window=window, batch_size=batch_size, decay="plain", prior=group["prior"])
     settings |= dict(lr=group["dataset_size"] / (group["temperature"] * window))
     note = "a schedule of lr in the one is one of lr and of 1 / window, both, in the other"

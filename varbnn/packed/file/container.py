@@ -53,6 +53,14 @@ class Entry:
         """A tensor of that shape and dtype without memory."""
         return torch.empty(self.shape, dtype=DTYPES[self.dtype], device="meta")
 
+    def within(self, pages: mmap.mmap, start: int) -> Tensor:
+        """The tensor in the pages of a file whose data begin at byte `start`, with no other in its storage."""
+        dtype = DTYPES[self.dtype]
+        if self.begin == self.end:
+            return torch.empty(self.shape, dtype=dtype, device="cpu")
+        count = (self.end - self.begin) // dtype.itemsize
+        return torch.frombuffer(pages, dtype=dtype, count=count, offset=start + self.begin).view(self.shape)
+
 
 @dataclass(frozen=True)
 class Container:
@@ -105,7 +113,7 @@ class Container:
         """
         tensors = {}
         for name, entry in self.entries.items():
-            tensors[name] = torch.empty(entry.shape, dtype=DTYPES[entry.dtype])
+            tensors[name] = torch.empty(entry.shape, dtype=DTYPES[entry.dtype], device="cpu")
             file.seek(self.start + entry.begin)
             view = content(tensors[name])
             while len(view):
@@ -118,11 +126,7 @@ class Container:
         """All tensors as views of the file's pages, which processes share; writing to them never changes the file."""
         length = max(entry.end for entry in self.entries.values())
         pages = mmap.mmap(file.fileno(), self.start + length, access=mmap.ACCESS_COPY)
-        data = torch.frombuffer(pages, dtype=torch.uint8, offset=self.start)
-        return {
-            name: data[entry.begin : entry.end].view(DTYPES[entry.dtype]).view(entry.shape)
-            for name, entry in self.entries.items()
-        }
+        return {name: entry.within(pages, self.start) for name, entry in self.entries.items()}
 
 
 def raw(tensor: Tensor) -> Tensor:

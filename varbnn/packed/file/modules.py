@@ -202,7 +202,7 @@ def made(name: Any, options: Any) -> nn.Module:
         del values["align_corners"]
     try:
         with torch.device("meta"):
-            module = cls(**values)
+            module = cls(**values).float()  # whatever the default dtype is
     except Exception as error:  # whatever its constructor finds wrong with the options
         raise CheckpointError(f"{name} cannot be made: {str(error)[:200]}") from error
     return module.eval().requires_grad_(False)

@@ -1,0 +1,78 @@
+"""What a rule is given: parameters, among which it has to find the beliefs that it trains, and a prior."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from varbnn.errors import InputError
+from varbnn.posteriors import Posterior, belief_of
+
+
+def require_params(params: Any, name: str) -> None:
+    """Raise InputError unless `params` can be gone through; `name` is that of the rule."""
+    if isinstance(params, torch.nn.Module):
+        raise InputError(f"give the parameters, not the model: {name}(model.parameters(), ...)")
+    if not isinstance(params, Iterable):
+        how = "call it: model.parameters()" if callable(params) else "give model.parameters()"
+        raise InputError(f"{name} takes parameters, or groups of them, got a {type(params).__name__}; {how}")
+
+
+def require_prior(prior: Any) -> None:
+    """Raise InputError unless `prior` is a number or a list of tensors."""
+    listed = isinstance(prior, Sequence) and all(isinstance(value, Tensor) for value in prior)
+    if not listed and not (isinstance(prior, int | float) or (isinstance(prior, Tensor) and prior.dim() == 0)):
+        raise InputError(
+            "prior must be a number, or a list with one tensor per belief such as varbnn.as_prior(model), got "
+            f"{type(prior).__name__}"
+        )
+
+
+def items_of(param_group: Any) -> list[Any]:
+    """The parameters of a group, each alone or behind its name.
+
+    Raises:
+        InputError: the group has none, or has them in no order.
+    """
+    if not isinstance(param_group, dict) or "params" not in param_group:
+        found = ", ".join(map(str, param_group)) if isinstance(param_group, dict) else type(param_group).__name__
+        raise InputError(f"a group is a dict with params, such as {{'params': model.parameters()}}, got {found}")
+    given = param_group["params"]
+    if isinstance(given, set | frozenset):
+        raise InputError("params is a set, whose order differs from run to run; pass a list")
+    require_params(given, "a group")
+    return [given] if isinstance(given, Tensor) else list(given)
+
+
+def kind_of(parameter: Any, name: str, posterior: type[Posterior], gradient: str) -> str:
+    """ "belief" or "real".
+
+    Args:
+        name: of the rule.
+        posterior, gradient: what it trains.
+
+    Raises:
+        InputError: nothing that can be trained, or a belief that this rule does not train.
+    """
+    if not isinstance(parameter, Tensor):
+        raise InputError(f"parameters are tensors, got {type(parameter).__name__}; pass model.parameters()")
+    if not parameter.is_floating_point():
+        raise InputError(f"a parameter has dtype {parameter.dtype}; only floating-point parameters can be trained")
+    belief = belief_of(parameter)
+    if belief is None:
+        return "real"
+    if not isinstance(belief.posterior, posterior):
+        raise InputError(
+            f"{name} trains {posterior.__name__} posteriors, but a parameter is the {belief.name} of "
+            f"{belief.posterior!r}; binarize the model with {posterior.__name__}(), or take another optimizer"
+        )
+    given = getattr(belief.posterior, "gradient", gradient)
+    if given != gradient:
+        raise InputError(
+            f"{name} takes the {gradient} gradient, but {belief.posterior!r} gives the {given} one; binarize the model "
+            f"with gradient={gradient!r}, or take another optimizer"
+        )
+    return "belief"
