@@ -301,6 +301,20 @@ def test_pack_refuses_more_networks_than_can_be_told_apart(folder, capsys):
     assert "samples must lie between 0 and 2**32" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("shape", [(0,), (2,), (2, 5), (0, 5), (2, 0), (2, 2, 2, 2)], ids=str)
+@pytest.mark.parametrize(
+    "first", [torch.nn.Flatten(), torch.nn.Unflatten(1, (2, 2)), torch.nn.Conv1d(3, 4, 2)], ids=str
+)
+def test_inputs_of_a_strange_shape_are_one_line(first, shape, folder, capsys):
+    vb.pack(vb.binarize(torch.nn.Sequential(first, torch.nn.Flatten(), torch.nn.Linear(4, 3))), 2).save("b.vbnn")
+    np.save("strange.npy", np.zeros(shape))
+    for reduce in ("--reduce none --out p.npz", "--reduce mean"):
+        assert cli.main(f"predict b.vbnn strange.npy {reduce}".split()) == 2
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert captured.err.count("\n") == 1
+
+
 def test_a_mistake_in_the_users_own_code_shows_its_traceback(folder):
     (folder / "mine.py").write_text("import no_such_package\n")
     with pytest.raises(ModuleNotFoundError, match="no_such_package"):

@@ -98,12 +98,9 @@ def _found(
 ) -> dict[str, Array]:
     answer: vb.AveragePrediction | vb.Prediction
     data = as_taken(data, "tokens" in (predictor.ensemble.program.takes() or {}))
-    try:
-        if reduce == "none":
-            return {"outputs": predictor(data).numpy()}
-        answer = predictor(data, reduce="mean") if scaling is None else scaling(answers(predictor, data))
-    except RuntimeError as error:  # torch's, of layers that are not packed
-        raise InputError(f"inputs of shape {tuple(data.shape)} do not fit: {str(error).splitlines()[0]}") from None
+    if reduce == "none":
+        return {"outputs": predictor(data).numpy()}
+    answer = predictor(data, reduce="mean") if scaling is None else scaling(answers(predictor, data))
     uncertainty = {name: getattr(answer, name).numpy() for name in ("total", "aleatoric", "epistemic")}
     return {"class": answer.mean.argmax(-1).numpy(), **uncertainty, "probs": answer.mean.numpy()}
 
