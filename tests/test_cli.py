@@ -69,6 +69,7 @@ def never_train(request, monkeypatch):
         ("demo --data fashion --data-dir file", "cannot read the data directory file: not a directory"),
         ("demo --data mnist --data-dir .", "does not hold MNIST: expected mnist.npz"),
         ("demo --out file", "cannot write to file: file exists; choose another directory with --out"),
+        (f"demo --out {'x' * 300}", "file name too long"),
         ("demo --out file/deeper", "cannot write to file/deeper: not a directory"),
         ("demo --samples 0", "argument --samples: must be at least 1, got 0"),
         ("demo --samples -3", "argument --samples: must be at least 1, got -3"),
@@ -164,6 +165,47 @@ def test_the_extras_are_those_of_the_package():
         if name not in ("all", "test", "docs")
     }
     assert ours == about.EXTRAS
+
+
+def closed(stream: str, *arguments: str, folder: Path) -> subprocess.CompletedProcess:
+    """The program with a standard stream of the shell's choice, such as ``>&-``."""
+    words = " ".join([sys.executable, "-m", "varbnn", *arguments])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        ["sh", "-c", f"{words} {stream}"], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+TRAIN = "train", "moons", "--method", "ste", "--epochs", "1", "--hidden", "8"
+
+
+@pytest.mark.parametrize("stream", [">&-", "2>&-", ">&- 2>&-"])
+def test_work_is_done_where_a_standard_stream_is_closed(stream, tmp_path):
+    done = closed(stream, *TRAIN, folder=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert bool(done.stdout) == (">&-" not in stream.split())
+    assert (tmp_path / "varbnn-run" / "report.json").is_file()
+    assert closed(stream, "info", "absent", folder=tmp_path).returncode == 2
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+@pytest.mark.parametrize("arguments", [("info",), TRAIN, ("info", "absent")], ids=" ".join)
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_standard_output_is_one_line(arguments, unbuffered, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+    done = closed(">/dev/full", *arguments, folder=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("varbnn: cannot ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_an_error_that_is_not_about_standard_output_is_not_passed_off_as_one(monkeypatch):
+    def fail():
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(about, "_installation", fail)
+    with pytest.raises(OSError, match="No space left"):
+        cli.main(["info"])
 
 
 def test_without_a_command_the_help_is_shown(capsys):

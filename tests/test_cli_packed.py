@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import sys
+import types
 import warnings
 
 import numpy as np
@@ -47,6 +48,8 @@ def folder(tmp_path, monkeypatch):
     torch.save(model.state_dict(), "model.pt")
     torch.save({"model": model.state_dict(), "history": []}, "run.pt")
     torch.save([1, 2], "list.pt")
+    torch.save({**model.state_dict(), "\x1b[31m": torch.zeros(1)}, "forged.pt")
+    (tmp_path / "junk.pt").write_bytes(b"\x80\x02junk")
     safetensors.torch.save_file({"more": torch.zeros(1), **model.state_dict()}, "more.safetensors")
     safetensors.torch.save_file(model.state_dict(), "model.safetensors")
     wide = torch.nn.Sequential(*(model[i] for i in range(3)), vb.nn.BinaryLinear(8, 5)).state_dict()
@@ -131,6 +134,34 @@ def test_predict_and_info_know_tokens(folder, capsys):
     assert "input      N × …, tokens 0 … 8\n" in run(capsys, "info b.vbnn")
 
 
+@pytest.mark.parametrize("kind", [np.int64, np.uint64, np.float64])
+def test_every_token_is_looked_up_by_its_own_number(kind, folder, capsys):
+    count = 2**24 + 4  # float32 has no 2**24 + 1
+    table = torch.zeros(count, 1)
+    table[2**24 :] = torch.tensor([[1.0], [2.0], [3.0], [4.0]])
+    module = sys.modules["mine"] = types.ModuleType("mine")
+    layers = torch.nn.Embedding.from_pretrained(table), torch.nn.Flatten(), torch.nn.Linear(3, 2)
+    model = vb.binarize(torch.nn.Sequential(*layers, torch.nn.BatchNorm1d(2)))
+    module.model = lambda: model
+    tokens = np.random.default_rng(0).integers(2**24, count, (20, 3))
+    np.save("tokens.npy", tokens.astype(kind))
+    torch.save(model.state_dict(), "large.pt")
+    run(capsys, "pack mine:model large.pt --samples 2 --refresh-bn tokens.npy --out b.vbnn")
+    run(capsys, "predict b.vbnn tokens.npy --reduce none --out p.npz")
+    tokens = torch.from_numpy(tokens)
+    expected = vb.pack(model, 2, refresh_bn=tokens, generator=torch.Generator().manual_seed(0))(tokens)
+    np.testing.assert_array_equal(np.load("p.npz")["outputs"], expected.numpy())
+
+
+@pytest.mark.parametrize("kind", ["<f2", ">f8", "g", ">i2", "u2", "u8", "?"])
+def test_inputs_may_be_of_any_kind_of_number(kind, folder, capsys):
+    x = np.abs(np.load("x.npy") * 3).round().astype(kind)
+    np.save("other.npy", x[::-1])
+    run(capsys, "predict a.vbnn other.npy --reduce none --out p.npz")
+    expected = vb.load_packed("a.vbnn")(torch.from_numpy(x[::-1].astype(np.float32)))
+    np.testing.assert_array_equal(np.load("p.npz")["outputs"], expected.numpy())
+
+
 def test_pack_re_estimates_batch_norms_from_tokens(folder, capsys):
     namespace: dict = {}
     exec(MODEL, namespace)
@@ -197,6 +228,7 @@ def test_bench_compares_with_float(folder, capsys, monkeypatch):
     [
         ("pack mine model.pt --out b", "MODEL must be module:function, for instance models:digits, got 'mine'"),
         ("pack mine.py:model model.pt --out b", "MODEL must be module:function"),
+        ("pack .mine:model model.pt --out b", "MODEL must be module:function"),
         ("pack absent:model model.pt --out b", "there is no module absent"),
         ("pack mine.sub:model model.pt --out b", "there is no module mine.sub"),
         ("pack mine:absent model.pt --out b", "mine has no function absent"),
@@ -205,6 +237,8 @@ def test_bench_compares_with_float(folder, capsys, monkeypatch):
         ("pack mine:model absent.pt --out b", "cannot read absent.pt: no such file or directory"),
         ("pack mine:model mine.py --out b", "mine.py is no checkpoint of torch or safetensors"),
         ("pack mine:model x.npy --out b", "x.npy is no checkpoint of torch or safetensors"),
+        ("pack mine:model junk.pt --out b", "junk.pt is no checkpoint of torch or safetensors"),
+        ("pack mine:model forged.pt --out b", r"forged.pt has the unknown \x1b[31m; is it of another model?"),
         ("pack mine:model list.pt --out b", "list.pt holds a list, expected a state_dict"),
         ("pack mine:model more.safetensors --out b", "more.safetensors has the unknown more; is it of another model?"),
         ("pack mine:model wide.pt --out b", "wide.pt: 3.bias has shape (5,), that of the model has (3,)"),
@@ -242,6 +276,43 @@ def test_every_mistake_is_one_line_and_leaves_nothing_behind(arguments, message,
     assert captured.err.count("\n") == 1
     assert message in captured.err
     assert {path.name for path in folder.iterdir()} - {"__pycache__"} == before - {"__pycache__"}
+
+
+def test_a_damaged_checkpoint_is_one_line_wherever_the_damage_is(folder, capsys):
+    model = torch.load("model.pt")
+    torch.save(model, "legacy.pt", _use_new_zipfile_serialization=False)
+    whole, random = (folder / "legacy.pt").read_bytes(), np.random.default_rng(0)
+    seen = set()
+    for _ in range(150):
+        damaged = bytearray(whole)
+        damaged[random.integers(600)] = random.integers(256)
+        (folder / "legacy.pt").write_bytes(damaged)
+        try:
+            torch.load("legacy.pt", weights_only=True)
+        except Exception as error:  # noqa: BLE001
+            seen.add(type(error))
+            assert cli.main(["pack", "mine:model", "legacy.pt", "--out", "b"]) == 2
+            assert capsys.readouterr().err.count("\n") == 1
+    assert {IndexError, KeyError} & seen
+
+
+def test_pack_refuses_more_networks_than_can_be_told_apart(folder, capsys):
+    assert cli.main(["pack", "mine:model", "model.pt", "--out", "b", "--samples", "1000000000000000"]) == 2
+    assert "samples must lie between 0 and 2**32" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("shape", [(0,), (2,), (2, 5), (0, 5), (2, 0), (2, 2, 2, 2)], ids=str)
+@pytest.mark.parametrize(
+    "first", [torch.nn.Flatten(), torch.nn.Unflatten(1, (2, 2)), torch.nn.Conv1d(3, 4, 2)], ids=str
+)
+def test_inputs_of_a_strange_shape_are_one_line(first, shape, folder, capsys):
+    vb.pack(vb.binarize(torch.nn.Sequential(first, torch.nn.Flatten(), torch.nn.Linear(4, 3))), 2).save("b.vbnn")
+    np.save("strange.npy", np.zeros(shape))
+    for reduce in ("--reduce none --out p.npz", "--reduce mean"):
+        assert cli.main(f"predict b.vbnn strange.npy {reduce}".split()) == 2
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert captured.err.count("\n") == 1
 
 
 def test_a_mistake_in_the_users_own_code_shows_its_traceback(folder):

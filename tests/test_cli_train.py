@@ -557,6 +557,39 @@ def test_a_report_without_what_is_asked_with_is_no_run(own, capsys, key):
     assert "is of something else" in run(capsys, "evaluate run own.npz", 2)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"where": [1]},
+        {"where": None},
+        {"where": {"data": 5}},
+        {"plan": {"data": None}},
+        {"plan": {"data": 5}},
+        {"plan": {"data_dir": []}},
+        {"plan": {"seed": "0"}},
+        {"plan": {"fingerprint": 1}},
+        {"num_classes": "3"},
+        {"shape": [6.5]},
+        {"temperature": "1"},
+        {"temperature": 0},
+    ],
+    ids=str,
+)
+def test_a_report_of_other_kinds_of_values_is_no_run(own, capsys, change):
+    run(capsys, TRAIN.replace("--epochs 12", "--epochs 1"))
+    report = json.loads(Path("run/report.json").read_text())
+    plan = {**report["plan"], **change.get("plan", {})}
+    Path("run/report.json").write_text(json.dumps({**report, **change, "plan": plan}))
+    told = run(capsys, "evaluate run", 2)
+    assert "is of something else" in told
+    assert told.count("\n") == 1
+
+
+def test_a_report_nested_without_end_is_no_run(own, tmp_path, capsys):
+    (tmp_path / "report.json").write_text("[" * 100_000)
+    assert "is of something else" in run(capsys, "evaluate .", 2)
+
+
 def test_a_test_input_too_far_from_the_others_is_named_before_training(own, tmp_path, capsys):
     far = own["x_test"].copy()
     far[3, 0, 0] = 1e300

@@ -74,6 +74,11 @@ def test_bars_are_drawn_where_they_are_asked_for_and_seen(name, watched, progres
     assert bool(errors.getvalue()) == shown
 
 
+def test_no_bar_is_drawn_where_there_is_no_standard_error(monkeypatch):
+    monkeypatch.setattr("sys.stderr", None)
+    fitted(True)
+
+
 def test_every_bar_is_made_in_one_place():
     root = Path(vb.__file__).parent
     users = [path for path in root.rglob("*.py") if re.search(r"^\s*(from|import) tqdm", path.read_text("utf-8"), re.M)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -19,4 +20,5 @@ def progress_bar(wanted: bool, steps: Iterable[Any] | None = None, **options: An
     >>> list(progress_bar(False, range(3)))
     [0, 1, 2]
     """
-    return tqdm(steps, disable=None if wanted else True, **options)
+    shown = wanted and sys.stderr is not None  # there is none under pythonw, or where it was closed
+    return tqdm(steps, disable=None if shown else True, **options)

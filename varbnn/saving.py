@@ -7,6 +7,7 @@ import hashlib
 import os
 import pickle
 import secrets
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -25,6 +26,8 @@ ABANDONED = 3600.0
 def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """A file to write that appears at `path` whole or not at all; what was there stays until then. Links are followed.
 
+    It has the permissions of what was there.
+
     Raises:
         OSError: it cannot be written, or something that is no file is there.
         ValueError: no file can have such a name.
@@ -37,6 +40,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     draft = target.with_name(f"{drafts}{secrets.token_hex(4)}.draft")
     try:
         with open(draft, "xb") as file:
+            with suppress(OSError):  # the file is new, or its file system knows no permissions
+                shutil.copymode(target, draft)
             yield file
             file.flush()
             os.fsync(file.fileno())

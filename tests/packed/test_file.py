@@ -350,6 +350,7 @@ SOUND = [  # the network "linear": 33 inputs, 17 outputs, ReLU, 1 output
     (put("num_samples", to=0), "num_samples must be a whole number from 1"),
     (put("num_samples", to=3), r"weight must be int32 of shape \(3, 2, 2, 16\), found torch.int32 of shape \(2, 2"),
     (put("num_samples", to=2.0), "num_samples must be a whole number"),
+    (put("varbnn", to="0.1\x1b[31m\nchecksums  fine"), r"varbnn must be a version, found '0.1\\x1b\[31m\\nchecksums"),
     (put("layout", to="big-endian"), "its bits lie in another order: 'big-endian'"),
     (put("steps", to=[]), "output must be a whole number from 0 to 0"),
     (put("input", to={"features": 34}), "its input is described as {…}, its steps take {'features': 33}"),

@@ -181,6 +181,22 @@ def test_a_pipe_is_not_replaced_and_links_are_followed(tmp_path):
     assert [path.name for path in (tmp_path / "store").iterdir()] == ["run.pt"]
 
 
+def test_a_file_keeps_its_permissions(tmp_path):
+    model = vb.binarize(nn.Sequential(nn.Linear(4, 3)))
+    seen = []
+    for mode in (0o600, 0o640):
+        (tmp_path / "a.vbnn").touch()
+        (tmp_path / "a.vbnn").chmod(mode)
+        with replacing(tmp_path / "a.vbnn") as file:
+            seen.append(stat.S_IMODE(os.fstat(file.fileno()).st_mode))  # before anything is in it
+        vb.pack(model, 2).save(tmp_path / "a.vbnn")
+        seen.append(stat.S_IMODE((tmp_path / "a.vbnn").stat().st_mode))
+    assert seen == [0o600, 0o600, 0o640, 0o640]
+    (tmp_path / "usual").touch()
+    vb.pack(model, 2).save(tmp_path / "new.vbnn")
+    assert (tmp_path / "new.vbnn").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
 @pytest.mark.parametrize("broken", [{"state": None, "param_groups": None}, None, []])
 def test_a_state_that_cannot_be_loaded_leaves_everything_as_it_was(broken, tmp_path):
     model = nn.Linear(2, 2)

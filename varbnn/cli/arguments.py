@@ -74,8 +74,8 @@ def number_of(text: str) -> tuple[str, float]:
     return name, number
 
 
-def inputs(path: str, name: str | None, dtype: Any = np.float32) -> Tensor:
-    """The inputs in a .npy or .npz file, as `dtype` (whole numbers keep their values, nothing is scaled).
+def inputs(path: str, name: str | None) -> Tensor:
+    """The inputs in a .npy or .npz file, in their own type: float32 has not every token beyond 2**24.
 
     Args:
         path: the file; nothing in it is unpickled.
@@ -87,8 +87,19 @@ def inputs(path: str, name: str | None, dtype: Any = np.float32) -> Tensor:
     array = _array(path, name)
     if array.ndim == 0 or array.dtype.kind not in "fiub":
         raise InputError(f"{path} must hold numbers, inputs along the first axis; got {array.dtype} {array.shape}")
+    dtype = array.dtype.newbyteorder("=") if array.dtype.itemsize <= 8 else np.dtype(np.float64)
     with np.errstate(over="ignore", invalid="ignore"):  # who takes them refuses what is not finite
-        return torch.from_numpy(array.astype(dtype, order="C"))
+        return torch.from_numpy(array.astype(dtype, order="C", copy=False))
+
+
+def as_taken(data: Tensor, tokens: bool) -> Tensor:
+    """Inputs as networks take them: tokens as int64 if they are whole numbers, everything else in float32.
+
+    >>> as_taken(torch.tensor([2.0]), True), as_taken(torch.tensor([2]), False)
+    (tensor([2]), tensor([2.]))
+    """
+    whole = not data.is_floating_point() or bool((data == data.round()).all())
+    return data.long() if tokens and whole else data.float()
 
 
 def _array(path: str, name: str | None) -> np.ndarray[Any, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -14,7 +15,8 @@ import torch
 from torch import Tensor
 
 import varbnn as vb
-from varbnn.cli.arguments import inputs, threads, written
+from varbnn.checks import finite_number, whole_number
+from varbnn.cli.arguments import LARGEST_SEED, inputs, threads, written
 from varbnn.cli.text import plural
 from varbnn.cli.training import INPUTS, MODEL, PICTURE, answers, draw, fingerprint, judged, learned, measures, read
 from varbnn.data.dataset import standardised
@@ -64,14 +66,11 @@ class Run:
         """Raises: InputError where it is no finished run."""
         try:
             report = json.loads((folder / REPORT).read_text(encoding="utf-8"))
-            shape = tuple(map(int, report["shape"]))
-            float(report["temperature"]), int(report["num_classes"])
-            if missing := {"data", "data_dir", "seed", "fingerprint"} - set(report["plan"]):
-                raise KeyError(*missing)
+            shape = _shape(report)
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
             raise InputError(f"{folder} is no finished run of varbnn train: cannot read {REPORT}: {reason}") from None
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise InputError(f"{folder} is no run of varbnn train: {REPORT} is of something else") from None
         arrays = archive_of(folder / INPUTS, ["mean", "std"])
         size = math.prod(shape)
@@ -86,6 +85,7 @@ class Run:
         if x.ndim < 2 or len(x) == 0 or tuple(x.shape[1:]) not in (self.shape, (size,)):
             given, own = ("×".join(map(str, shape)) for shape in (x.shape, self.shape))
             raise InputError(f"{where} must be N×{own}, as in training, with N ≥ 1, got {given or 'a single number'}")
+        x = x.double()
         if not bool(x.isfinite().all()):
             raise InputError(f"{where} has NaN or infinite entries; clean the data first")
         return standardised(x.reshape(len(x), size), self.mean, self.std, where)
@@ -95,10 +95,24 @@ class Run:
             return answers(predictor, x)
 
 
+def _shape(report: Any) -> tuple[int, ...]:
+    """The shape of one input, after everything else that is asked of a report is found to be there."""
+    plan, where = report["plan"], report.get("where", {})
+    optional = plan["data_dir"], where.get("data"), where.get("data_dir")
+    if not all(isinstance(text, str) for text in (plan["data"], plan["fingerprint"])):
+        raise TypeError
+    if not all(isinstance(text, str | None) for text in optional):
+        raise TypeError
+    whole_number("seed", plan["seed"], 0, LARGEST_SEED)
+    whole_number("num_classes", report["num_classes"])
+    finite_number("temperature", report["temperature"], above=0)
+    return tuple(whole_number("shape", length) for length in report["shape"])
+
+
 def _command(chosen: argparse.Namespace) -> None:
     run = Run.open(Path(chosen.run))
     x, y, what = _labelled(run, chosen.data)
-    foreign = None if chosen.ood is None else run.prepared(inputs(chosen.ood, chosen.key, np.float64), chosen.ood)
+    foreign = None if chosen.ood is None else run.prepared(inputs(chosen.ood, chosen.key), chosen.ood)
     with alone(chosen.threads):
         prediction = run.predict(x)
         ood = None if foreign is None else run.predict(foreign)
@@ -127,7 +141,7 @@ def _command(chosen: argparse.Namespace) -> None:
 def _there(run: Run, name: str) -> Any:
     """The path of the run's data: where it was in training, or else as it was given, for a folder that was moved."""
     given, absolute = run.report["plan"][name], run.report.get("where", {}).get(name)
-    return absolute if absolute is not None and Path(absolute).exists() else given
+    return absolute if absolute is not None and os.path.exists(absolute) else given
 
 
 def _labelled(run: Run, path: str | None) -> tuple[Tensor, Tensor, str]:

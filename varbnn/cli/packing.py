@@ -10,12 +10,11 @@ import sys
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import varbnn as vb
-from varbnn.cli.arguments import at_least, inputs
+from varbnn.cli.arguments import as_taken, at_least, inputs
 from varbnn.cli.text import plural, size
 from varbnn.errors import CheckpointError, InputError
 
@@ -42,8 +41,8 @@ def _run(chosen: argparse.Namespace) -> None:
     data = None if chosen.refresh_bn is None else inputs(chosen.refresh_bn, chosen.key)
     model = _built(chosen.model)
     _load(model, chosen.checkpoint)
-    if data is not None and _takes_tokens(model) and bool((data == data.round()).all()):
-        data = data.long()
+    if data is not None:
+        data = as_taken(data, _takes_tokens(model))
     packed = vb.pack(
         model,
         chosen.samples,
@@ -59,7 +58,7 @@ def _run(chosen: argparse.Namespace) -> None:
 
 def _built(name: str) -> nn.Module:
     module, _, function = name.partition(":")
-    if not module or not function or module.endswith(".py") or "/" in module:
+    if not module or not function or module.startswith(".") or module.endswith(".py") or "/" in module:
         raise InputError(f"MODEL must be module:function, for instance models:digits, got {name!r}")
     sys.path.insert(0, os.getcwd())  # as with `python -m`
     try:
@@ -86,11 +85,11 @@ def _load(model: nn.Module, path: str) -> None:
         state: Any = load_file(path) if path.endswith(".safetensors") else torch.load(path, "cpu", weights_only=True)
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from None
-    except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError, SafetensorError) as error:
+    except Exception as error:  # whatever a damaged file makes torch or safetensors stumble over
         reason = str(error).splitlines()[0][:100] if str(error) else type(error).__name__
         if isinstance(error, pickle.UnpicklingError):
             reason = "it holds more than tensors, or is damaged; save model.state_dict() with torch.save"
-        raise CheckpointError(f"{path} is no checkpoint of torch or safetensors: {reason}") from None
+        raise CheckpointError(f"{path} is no checkpoint of torch or safetensors: {reason}") from error
     for key in ("model", "state_dict"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]

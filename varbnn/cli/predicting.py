@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+import os
 import sys
 import time
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 
 import varbnn as vb
-from varbnn.cli.arguments import inputs, threads, written
+from varbnn.cli.arguments import as_taken, inputs, threads, written
 from varbnn.cli.evaluating import Run
 from varbnn.cli.text import plural, table
 from varbnn.cli.training import INPUTS, MODEL, answers
@@ -77,10 +78,10 @@ def _run(chosen: argparse.Namespace) -> None:
 def _asked(chosen: argparse.Namespace) -> tuple[Path, torch.Tensor, vb.TemperatureScaling | None]:
     """The packed file, the inputs as its networks take them, and the temperature of a run."""
     file = Path(chosen.file)
-    if file.is_dir():
+    if os.path.isdir(file):
         run = Run.open(file)
         scaling = vb.TemperatureScaling(run.report["temperature"])
-        return file / MODEL, run.prepared(inputs(chosen.inputs, chosen.key, np.float64), chosen.inputs), scaling
+        return file / MODEL, run.prepared(inputs(chosen.inputs, chosen.key), chosen.inputs), scaling
     if chosen.calibrated:
         raise InputError(f"--calibrated takes the folder that varbnn train wrote, {file} is a packed file")
     if file.name == MODEL and (file.parent / REPORT).exists() and (file.parent / INPUTS).exists():
@@ -96,14 +97,10 @@ def _found(
     predictor: vb.Predictor, data: torch.Tensor, reduce: str, scaling: vb.TemperatureScaling | None
 ) -> dict[str, Array]:
     answer: vb.AveragePrediction | vb.Prediction
-    if "tokens" in (predictor.ensemble.program.takes() or {}) and bool((data == data.round()).all()):
-        data = data.long()
-    try:
-        if reduce == "none":
-            return {"outputs": predictor(data).numpy()}
-        answer = predictor(data, reduce="mean") if scaling is None else scaling(answers(predictor, data))
-    except RuntimeError as error:  # torch's, of layers that are not packed
-        raise InputError(f"inputs of shape {tuple(data.shape)} do not fit: {str(error).splitlines()[0]}") from None
+    data = as_taken(data, "tokens" in (predictor.ensemble.program.takes() or {}))
+    if reduce == "none":
+        return {"outputs": predictor(data).numpy()}
+    answer = predictor(data, reduce="mean") if scaling is None else scaling(answers(predictor, data))
     uncertainty = {name: getattr(answer, name).numpy() for name in ("total", "aleatoric", "epistemic")}
     return {"class": answer.mean.argmax(-1).numpy(), **uncertainty, "probs": answer.mean.numpy()}
 

@@ -23,9 +23,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, or 2 for anything the user can mend (one line on stderr), or 130 after Ctrl-C.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed, as in `varbnn info >&-`
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        if isinstance(stream := getattr(sys, name), io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without ± shows ? instead of failing
+    try:
+        return _outcome(arguments)
+    except OSError as error:
+        if not _stdout_fails():
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python writes when it ends
+        if isinstance(error, BrokenPipeError):  # the reader has seen enough, as in `varbnn info | head -1`
+            return 1
+        print(f"varbnn: cannot write to standard output: {(error.strerror or str(error)).lower()}", file=sys.stderr)
+        return 2
+
+
+def _outcome(arguments: Sequence[str] | None) -> int:
     try:
         chosen = _parser().parse_args(arguments)
         with warnings.catch_warnings():
@@ -34,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
     except VarbnnError as error:
         sys.stdout.flush()
-        print(f"varbnn: {error}", file=sys.stderr)
+        print(f"varbnn: {_printable(str(error))}", file=sys.stderr)
         return 2
     except (MemoryError, RuntimeError) as error:
         if not _out_of_memory(error):
@@ -44,10 +59,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as stop:  # a command that can go on says so
         print(f"\nvarbnn: {str(stop) or 'interrupted, nothing was written'}", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader has seen enough, as in `varbnn info | head -1`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     return 0
+
+
+def _stdout_fails() -> bool:
+    """Whether standard output takes nothing any more."""
+    try:
+        print(flush=True)
+    except OSError:
+        return True
+    return False
+
+
+def _printable(message: str) -> str:
+    """`message` on one line, with the control characters that names in files may have as escapes.
+
+    >>> _printable("there is no é\\x1b[31m")
+    'there is no é\\\\x1b[31m'
+    """
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in message)
 
 
 def _out_of_memory(error: Exception) -> bool:

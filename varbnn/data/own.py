@@ -101,7 +101,7 @@ def below(values: Array, num_classes: int, where: str) -> None:
 
 def _arrays(path: Path) -> dict[str, Array]:
     """What there is of x and y of each part; both or neither."""
-    if path.is_dir():
+    if os.path.isdir(path):
         list_directory(path)
         found = {key: find([], [path], names) for key, names in MNIST_FILES.items()}
         arrays = {key: read_idx(file, 3 if key[0] == "x" else 1) for key, file in found.items() if file is not None}

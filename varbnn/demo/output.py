@@ -79,7 +79,7 @@ def output(path: Path, program: str) -> Iterator[Output]:
             another program.
     """
     _required_own(path, program)
-    made = [folder for folder in (path, *path.parents) if not folder.exists()]
+    made = [folder for folder in (path, *path.parents) if not os.path.exists(folder)]
     draft = None
     try:
         path.mkdir(parents=True, exist_ok=True)

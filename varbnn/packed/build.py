@@ -158,6 +158,8 @@ def _draw_jointly(
     layers: list[BinaryLayer], num_samples: int, generator: torch.Generator | None
 ) -> dict[nn.Module, Tensor]:
     """Layers whose weights depend on each other: one network after the other, packed as soon as it is drawn."""
+    if not layers:
+        return {}
     networks = [
         [blocks_of(layer, sample) for layer, sample in zip(layers, joint_sample(layers, generator), strict=True)]
         for _ in range(num_samples)

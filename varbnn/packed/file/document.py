@@ -155,7 +155,7 @@ def program_of(document: dict[str, Any], tensors: Mapping[str, Tensor]) -> tuple
     fields, named = Fields(document, "its program"), Named(tensors)
     fields.take("tensors")
     written = fields.text("varbnn")
-    require(len(written) < LONGEST_TEXT, "varbnn must be a version")
+    require(written.isprintable() and len(written) < LONGEST_TEXT, f"varbnn must be a version, found {shown(written)}")
     layout = fields.text("layout")
     require(layout == LAYOUT, f"its bits lie in another order: {shown(layout)}; expected {LAYOUT!r}")
     num_samples = fields.integer("num_samples", 1, LARGEST)
