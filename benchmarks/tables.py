@@ -167,7 +167,7 @@ def reference_table(results: dict[str, Any]) -> str:
     return "\n".join([head, "|---|---:|---:|---:|---:|---:|---:|", *rows])
 
 
-PACKED = {"mlp": "ReLU", "signs": "`Sign`", "vgg": "VGG-like"}
+PACKED = {"mlp": "ReLU", "signs": "`Sign`", "vgg": "VGG-like, ReLU", "vgg-signs": "VGG-like, `Sign`"}
 GATED = {f"gates-{width}": f"layer norm, `Gate`, 784-{width}-10" for width in (100, 2000)}
 
 
