@@ -378,6 +378,7 @@ def test_networks_of_bits_have_a_recipe_of_their_own_and_say_so(tmp_path, capsys
     "options, message",
     [
         (dict(activation="tanh"), "activation must be one of 'relu', 'sign', got 'tanh'"),
+        (dict(activation=["sign"]), r"activation must be one of 'relu', 'sign', got \['sign'\]"),
         (dict(data="moons", activation="sign"), "no settings for moons with activation='sign', only for digits, mnist"),
     ],
 )

@@ -232,6 +232,33 @@ def test_other_poolings_stay(pool):
     same(before, after, torch.randn(4, 3, 7, 7, generator=seeded(1)))
 
 
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("pool", [lambda: nn.MaxPool2d(3, 1, 1), lambda: nn.MaxPool2d((1, 2))])
+def test_a_pooling_of_channels_too_stays(pool, after):
+    between = [vb.nn.Sign(), pool()] if after else [pool(), vb.nn.Sign()]
+    before, done = plans(nn.Sequential(nn.Conv1d(3, 64, 3), *between, nn.Conv1d(64, 8, 1)), "fold bits pool join")
+    assert "PoolSigns" not in kinds(done)
+    same(before, done, torch.randn(4, 3, 12, generator=seeded(1)))
+
+
+@pytest.mark.parametrize("options", [dict(kernel_size=(2,)), dict(kernel_size=2, stride=(2,))])
+def test_options_that_torch_repeats_are_left_to_torch(options):
+    before, after = plans(pooled(**options), "fold bits pool join")
+    assert "PoolSigns" not in kinds(after)
+    same(before, after, torch.randn(4, 3, 7, 7, generator=seeded(1)))
+
+
+@pytest.mark.parametrize(
+    "pool", [lambda x: torch.max_pool2d(x, 2, []), lambda x: F.max_pool2d(x, 2, ceil_mode=1)], ids=["stride", "ceil"]
+)
+def test_a_pooling_by_a_function_can_be_saved(pool, tmp_path):
+    model = Net(lambda m, x: m.b(F.relu(pool(m.a(x)))), **copy.deepcopy(PARTS))
+    x = torch.randn(4, 3, 7, 7, generator=seeded(1))
+    packed = vb.pack(vb.binarize(model), S)
+    packed.save(tmp_path / "a.vbnn")
+    assert torch.equal(vb.load_packed(tmp_path / "a.vbnn")(x), packed(x))
+
+
 def test_pooling_stays_where_something_else_looks_at_what_it_pools():
     def run(m, x):
         h = m.a(x)

@@ -144,7 +144,7 @@ def _activation(data: str, activation: str | None) -> str:
     """The one asked for, if there are settings for it; else the first there are."""
     if activation is None:
         return "sign" if data in SIGNS else "relu"
-    if activation not in NETWORKS:
+    if not isinstance(activation, str) or activation not in NETWORKS:
         raise InputError(f"activation must be one of {', '.join(map(repr, NETWORKS))}, got {activation!r}")
     if data not in NETWORKS[activation]:
         raise InputError(

@@ -51,7 +51,8 @@ def module_of(node: fx.Node) -> nn.Module | None:
             name: option(node, place, default, name) for place, (name, default) in enumerate(_POOLING.items(), 1)
         }
         if len(node.all_input_nodes) == 1 and options["kernel_size"] is not None:
-            return _MAX_POOLS[node.target](**options)
+            stride, ceil = options["stride"] or None, bool(options["ceil_mode"])  # [] is the kernel's, as for torch
+            return _MAX_POOLS[node.target](**{**options, "stride": stride, "ceil_mode": ceil})
     if "dropout" in name_of(node) and option(node, 2, True, *TRAINING) is False:
         return nn.Identity()
     return None

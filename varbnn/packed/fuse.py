@@ -185,9 +185,10 @@ def _pooled(work: _Rewrite, value: int) -> tuple[int, int] | None:
     product = work.producer(before)
     if not isinstance(product, PackedConv) or product.activation != "none" or not work.only_use(before):
         return None
+    dims = len(product.kernel)
     for pool, sign in ((middle - 1, value - 1), (value - 1, middle - 1)):
         step = work.old.steps[sign]
-        if poolable(work.old.steps[pool]) and isinstance(step, Affine) and step.activation == "sign":
+        if poolable(work.old.steps[pool], dims) and isinstance(step, Affine) and step.activation == "sign":
             fits = all(t is None or t.shape[1] == product.width for t in (step.scale, step.shift))
             return (pool, sign) if fits else None
     return None

@@ -16,6 +16,7 @@ from varbnn.packed.steps import Affine, by_network
 
 POOLS: dict[type[nn.Module], int] = {nn.MaxPool1d: 1, nn.MaxPool2d: 2, nn.MaxPool3d: 3}
 """Dimensions of space."""
+OPTIONS = ("kernel_size", "stride", "padding", "dilation")
 
 
 class PoolSigns(nn.Module):
@@ -44,9 +45,7 @@ class PoolSigns(nn.Module):
     def of(cls, pool: nn.Module, scale: Tensor | None) -> PoolSigns:
         """What follows a sign of x · `scale` and does what `pool` does in front of it."""
         dims = POOLS[type(pool)]
-        kernel, stride, padding, dilation = (
-            _each(getattr(pool, name), dims) for name in ("kernel_size", "stride", "padding", "dilation")
-        )
+        kernel, stride, padding, dilation = (_each(getattr(pool, name), dims) for name in OPTIONS)
         negative = None if scale is None else scale < 0
         turned = None if negative is None or not bool(negative.any()) else pack_bits(negative).to(negative.device)
         return cls(kernel, stride, padding, dilation, turned)
@@ -106,10 +105,16 @@ def _largest(values: Tensor, dim: int, kernel: int, stride: int, padding: int, d
     return reduce(torch.bitwise_or, taps)
 
 
-def poolable(step: nn.Module | None) -> bool:
-    """Whether `step` is a max pooling that `PoolSigns` can stand for."""
-    if not isinstance(step, Real) or type(step.module) not in POOLS:
-        return False
+def poolable(step: nn.Module | None, dims: int) -> bool:
+    """Whether `step` is a max pooling over `dims` dimensions of space that `PoolSigns` can stand for."""
+    if not isinstance(step, Real) or POOLS.get(type(step.module)) != dims:
+        return False  # with one dimension more it would pool channels too
     pool = step.module
     hooked = pool._forward_hooks or pool._forward_pre_hooks or "forward" in pool.__dict__
-    return not (hooked or pool.ceil_mode or pool.return_indices)
+    plain = all(_is_each(getattr(pool, name), dims) for name in OPTIONS)
+    return plain and not (hooked or pool.ceil_mode or pool.return_indices)
+
+
+def _is_each(value: object, dims: int) -> bool:
+    values = value if isinstance(value, list | tuple) else [value] * dims
+    return len(values) == dims and all(type(item) is int for item in values)
