@@ -144,7 +144,7 @@ def usable_device(device: object) -> torch.device:
         found = torch.device(device)  # type: ignore[call-overload]
         torch.empty(0, device=found)
     except (RuntimeError, TypeError, ValueError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).partition("\n")[0]
         raise InputError(
             f"device must be one that torch can use here, such as 'cpu' or 'cuda:0', got {device!r}: {reason}"
         ) from None

@@ -89,7 +89,7 @@ class Network(base.BaseEstimator):
 
     @property
     def _goes_on(self) -> bool:
-        """Whether `fit` goes on from the last one, whose features a refusal must then leave alone."""
+        """Whether `fit` goes on from the last one, whose number of features `X` must then have."""
         return bool(self.warm_start) and hasattr(self, "model_")
 
     def fit(self, X: Any, y: Any) -> Self:

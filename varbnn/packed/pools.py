@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from varbnn.bits import WORD, pack_bits
+from varbnn.bits import WORD, pack_bits, unpack
 from varbnn.errors import InputError
 from varbnn.packed.call import Real
 from varbnn.packed.steps import Affine, by_network
@@ -74,9 +74,8 @@ class PoolSigns(nn.Module):
         pool = kind(*map(tuple, (self.kernel, self.stride, self.padding, self.dilation)))
         if self.turned is None:
             return [pool]
-        own = self.turned[s if len(self.turned) > 1 else 0]
-        ones = (own.unsqueeze(-1) >> torch.arange(WORD, dtype=torch.int32, device=own.device)) & 1
-        signs = (1.0 - 2.0 * ones.flatten()).unsqueeze(0)
+        own = self.turned[s : s + 1] if len(self.turned) > 1 else self.turned
+        signs = -unpack(own, WORD * own.shape[1])
         return [Affine(signs, None), pool, Affine(signs, None)]
 
     def extra_repr(self) -> str:
@@ -84,7 +83,7 @@ class PoolSigns(nn.Module):
 
 
 def _each(value: int | Sequence[int], dims: int) -> list[int]:
-    return [value] * dims if isinstance(value, int) else list(value)
+    return list(value) if isinstance(value, list | tuple) else [value] * dims  # type: ignore[list-item]
 
 
 def _largest(values: Tensor, dim: int, kernel: int, stride: int, padding: int, dilation: int) -> Tensor:
@@ -111,10 +110,6 @@ def poolable(step: nn.Module | None, dims: int) -> bool:
         return False  # with one dimension more it would pool channels too
     pool = step.module
     hooked = pool._forward_hooks or pool._forward_pre_hooks or "forward" in pool.__dict__
-    plain = all(_is_each(getattr(pool, name), dims) for name in OPTIONS)
+    options = [_each(getattr(pool, name), dims) for name in OPTIONS]
+    plain = all(len(each) == dims and all(type(number) is int for number in each) for each in options)
     return plain and not (hooked or pool.ceil_mode or pool.return_indices)
-
-
-def _is_each(value: object, dims: int) -> bool:
-    values = value if isinstance(value, list | tuple) else [value] * dims
-    return len(values) == dims and all(type(item) is int for item in values)
