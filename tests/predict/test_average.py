@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -252,6 +254,25 @@ def test_the_generator_moves_on_so_that_the_next_prediction_has_other_networks()
     model, generator = without_batchnorm(), seeded()
     first, second = (predict(model, X, 2, generator=generator).probs for _ in range(2))
     assert not torch.equal(first, second)
+
+
+def test_threads_that_ask_the_same_model_get_what_each_would_alone():
+    model, x = vb.binarize(nn.Sequential(nn.Linear(20, 64), nn.ReLU(), nn.Linear(64, 3))), torch.randn(50, 20)
+
+    def ask(seed: int) -> torch.Tensor:
+        return predict(model, x, 7, generator=torch.Generator().manual_seed(seed)).probs
+
+    alone = [ask(seed) for seed in range(16)]
+    before = sys.getswitchinterval()
+    try:
+        sys.setswitchinterval(1e-5)
+        with ThreadPoolExecutor(8) as threads:
+            together = list(threads.map(ask, range(16)))
+    finally:
+        sys.setswitchinterval(before)
+    assert all(torch.equal(a, b) for a, b in zip(alone, together, strict=True))
+    assert model.training
+    assert not torch.equal(model(x), model(x)), "a draw is still held"
 
 
 def test_results_carry_no_gradient_and_lie_on_the_cpu():

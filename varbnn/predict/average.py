@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal, overload
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +33,9 @@ from varbnn.predict.regression import RegressionPrediction
 from varbnn.predict.route import outputs_of, packed_outputs, reason_for_loop
 from varbnn.predict.uncertainty import Prediction
 from varbnn.progress import progress_bar
+
+_LOCKS: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
+_LOCKS_CHANGE = threading.Lock()
 
 
 @overload
@@ -78,7 +83,8 @@ def predict(
 
     Each draw is held while it goes over all inputs, in eval mode and without gradients. The model comes out as it went
     in (train flags, batch-norm statistics, beliefs), whatever happens in between. Besides the result, of size S×N×C,
-    memory holds one batch and one N×C.
+    memory holds one batch and one N×C. Threads that ask the same model wait for one another; packed networks
+    (`varbnn.pack`) answer them side by side.
 
     Where that is faster, the networks are packed instead (`varbnn.pack`) and asked all at once: on the CPU with AVX2 or
     AVX-512, from 8 networks and 2^20 binary weights of all together on, for a float32 model that can be packed and
@@ -165,7 +171,7 @@ def _drawn(
 ) -> Tensor:
     """What networks drawn now, or their mode, say about the inputs."""
     num_passes = max(num_samples, 1)
-    with evaluating(model), batchnorm_preserved(model), _own_randomness(generator), torch.no_grad():
+    with _alone(model), evaluating(model), batchnorm_preserved(model), _own_randomness(generator), torch.no_grad():
         outputs: Tensor | None = None
         if reason_for_loop(model, num_samples, repeated.device) is None:
             outputs = packed_outputs(model, repeated, num_samples, refresh_bn, generator, read, progress)
@@ -222,6 +228,12 @@ def _one_network(
         outputs = rows.new_empty(num_passes, *rows.shape)
         outputs[index] = rows
     return outputs
+
+
+def _alone(model: nn.Module) -> threading.RLock:
+    """A lock for every model: the draw that is asked, and train flags, are the model's and not the thread's."""
+    with _LOCKS_CHANGE:
+        return _LOCKS.setdefault(model, threading.RLock())
 
 
 @contextmanager
