@@ -49,7 +49,7 @@ def pruned(layer):
 
 
 @pytest.mark.parametrize("put", [parametrized, pruned])
-@pytest.mark.parametrize("how", ["copied", "from meta", "half"])
+@pytest.mark.parametrize("how", ["copied", "from meta", "half", "assigned"])
 def test_a_belief_under_a_parametrization_or_pruning_keeps_mark_and_precision(put, how):
     def count(model):
         optimizer = vb.optim.BayesBiNN(model.parameters(), lr=0.1, dataset_size=8)
@@ -61,6 +61,9 @@ def test_a_belief_under_a_parametrization_or_pruning_keeps_mark_and_precision(pu
     if how == "copied":
         other = copy.deepcopy(model)
         assert [p is q for p, q in zip(model.parameters(), other.parameters(), strict=True)] == [False] * 4
+    elif how == "assigned":
+        other = model
+        other.load_state_dict({key: value.clone() for key, value in model.state_dict().items()}, assign=True)
     else:
         other = model.half() if how == "half" else model.to("meta").to_empty(device="cpu")
     assert count(other) == groups

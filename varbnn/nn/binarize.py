@@ -26,6 +26,7 @@ from varbnn.nn.draws import (
 )
 from varbnn.nn.layer import PASSING, BinaryLayer
 from varbnn.nn.linear import BinaryLinear
+from varbnn.nn.marks import mark_again
 from varbnn.nn.misfit import first_belief, refuse_misfit, require_posterior
 from varbnn.nn.own_code import own_code
 from varbnn.posteriors import Bernoulli, Posterior
@@ -261,4 +262,6 @@ def _to_twin(layer: BinaryLayer, weight: Tensor) -> None:
         delattr(layer, name)
     layer._parameters.clear()
     layer._parameters.update({"weight": nn.Parameter(weight.detach().clone(), requires_grad=False), **rest})
+    for key in [key for key, hook in layer._load_state_dict_post_hooks.items() if hook is mark_again]:
+        del layer._load_state_dict_post_hooks[key]
     layer.__class__ = layer.twin  # type: ignore[assignment]

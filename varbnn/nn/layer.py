@@ -13,7 +13,7 @@ from torch.fx import Proxy
 from torch.nn.utils import parametrize
 
 from varbnn.errors import InputError
-from varbnn.nn.marks import kept, mark
+from varbnn.nn.marks import kept, mark, mark_again
 from varbnn.nn.misfit import Belief, first_belief, refuse_misfit, require_posterior
 from varbnn.nn.pairs import Change, Pair, in_backward, refuse_recomputation
 from varbnn.posteriors import Bernoulli, Posterior, SignedBernoulli, mark_belief
@@ -82,6 +82,7 @@ class BinaryLayer(nn.Module):
         self._reused = False
         self._last_mode: Tensor | None = None
         mark(self, self.posterior)
+        self.register_load_state_dict_post_hook(mark_again)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "weight" and "posterior" in self.__dict__:
@@ -260,7 +261,6 @@ class BinaryLayer(nn.Module):
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
         refuse_misfit(self, self.posterior, state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args)
-        mark(self, self.posterior)
 
     def reset_parameters(self) -> None:
         """Start the belief and the bias afresh, as at construction."""

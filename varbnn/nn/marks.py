@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -25,3 +26,8 @@ def mark(layer: nn.Module, posterior: Posterior) -> None:
     for name, parameter in kept(layer, posterior.names):
         if isinstance(parameter, nn.Parameter):
             mark_belief(parameter, posterior, name)
+
+
+def mark_again(layer: Any, missing: object = None) -> None:
+    """Behind the loading of a state, which may put other parameters into the layer and into its parametrizations."""
+    mark(layer, layer.posterior)
