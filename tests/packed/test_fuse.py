@@ -12,8 +12,9 @@ from torch.nn import functional as F
 import varbnn as vb
 from tests.packed.models import Net, seeded, settled
 from varbnn.packed.build import _draw
-from varbnn.packed.fuse import fold, fused, insert_bits, join_signs, pool_bits, spread
+from varbnn.packed.fuse import fold, fused, insert_bits, join_signs, pool_bits
 from varbnn.packed.program import Program
+from varbnn.packed.spread import spread
 from varbnn.packed.statistics import now
 from varbnn.packed.trace import Drawn, Plan, plan
 

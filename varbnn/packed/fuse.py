@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from torch import nn
 
-from varbnn.errors import InputError
 from varbnn.nn import Gate
-from varbnn.packed.call import Call, Constant, Real
+from varbnn.packed.call import Call, Real
 from varbnn.packed.gates import Opened, PackShut, read_shut, takes_shut
-from varbnn.packed.norms import MeasuredNorm
 from varbnn.packed.pools import PoolSigns, poolable
-from varbnn.packed.sizes import asks_size, fixed
-from varbnn.packed.steps import Affine, PackedConv, PackedLinear, PackedProduct, PackSigns, Spread
+from varbnn.packed.rewrite import Rewrite
+from varbnn.packed.spread import spread
+from varbnn.packed.steps import Affine, PackedConv, PackedLinear, PackedProduct, PackSigns
 from varbnn.packed.trace import Plan
 
 KEEP_SIGNS = (nn.Flatten, nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AdaptiveMaxPool2d, nn.Unflatten)
@@ -26,43 +23,9 @@ def fused(plan: Plan, num_samples: int) -> Plan:
     return spread(join_signs(pool_bits(insert_bits(gate_bits(fold(plan))))), num_samples)
 
 
-@dataclass
-class _Rewrite:
-    """Copies a plan step by step, leaving out or putting in."""
-
-    old: Plan
-
-    def __post_init__(self) -> None:
-        self.new, self.values = Plan(), {0: 0}
-        self.uses = [0] * (len(self.old.steps) + 1)
-        for wire in [*self.old.wires, (self.old.output,)]:
-            for value in wire:
-                self.uses[value] += 1
-
-    def only_use(self, value: int) -> bool:
-        return self.uses[value] == 1
-
-    def producer(self, value: int) -> nn.Module | None:
-        return None if value == 0 else self.old.steps[value - 1]
-
-    def keep(self, index: int, step: nn.Module, *inputs: int) -> int:
-        """Copy step `index`, as `step`; returns its new value."""
-        wire = inputs or tuple(self.values[value] for value in self.old.wires[index])
-        self.values[index + 1] = self.new.add(step, *wire)
-        return self.values[index + 1]
-
-    def merge(self, index: int) -> None:
-        """Leave step `index` out: its value is that of its input."""
-        self.values[index + 1] = self.values[self.old.wires[index][0]]
-
-    def done(self) -> Plan:
-        self.new.output = self.values[self.old.output]
-        return self.new
-
-
 def fold(plan: Plan) -> Plan:
     """Scale, shift and ReLU into the packed layer or the scale and shift before them, where nothing else looks on."""
-    work = _Rewrite(plan)
+    work = Rewrite(plan)
     for index, (step, wire) in enumerate(zip(plan.steps, plan.wires, strict=True)):
         before = work.new.steps[work.values[wire[0]] - 1] if wire and work.values[wire[0]] else None
         if isinstance(step, Affine) and work.only_use(wire[0]) and _takes(before, step):
@@ -102,7 +65,7 @@ def gate_bits(plan: Plan) -> Plan:
     for step, wire in zip(plan.steps, plan.wires, strict=True):
         for value in wire:
             users[value].append(step)
-    work, gates = _Rewrite(plan), dict[int, Gate]()
+    work, gates = Rewrite(plan), dict[int, Gate]()
     for index, (step, wire) in enumerate(zip(plan.steps, plan.wires, strict=True)):
         looking = users[index + 1]
         conv = any(isinstance(user, PackedConv) for user in looking)
@@ -122,7 +85,7 @@ def gate_bits(plan: Plan) -> Plan:
 
 def insert_bits(plan: Plan) -> Plan:
     """Let packed layers whose input is ±1 for certain take it as bits."""
-    work, signs, packed = _Rewrite(plan), set[int](), dict[tuple[int, bool], int]()
+    work, signs, packed = Rewrite(plan), set[int](), dict[tuple[int, bool], int]()
     for index, (step, wire) in enumerate(zip(plan.steps, plan.wires, strict=True)):
         if _gives_signs(step, wire, signs):
             signs.add(index + 1)
@@ -151,7 +114,7 @@ def _gives_signs(step: nn.Module, wire: tuple[int, ...], signs: set[int]) -> boo
 
 def pool_bits(plan: Plan) -> Plan:
     """Between a packed convolution and bits, max pooling after the bits are made: they are 32 times fewer."""
-    work = _Rewrite(plan)
+    work = Rewrite(plan)
     pooled: dict[int, nn.Module] = {}  # by the step that packs signs
     left_out = set[int]()
     for index, (step, wire) in enumerate(zip(plan.steps, plan.wires, strict=True)):
@@ -172,7 +135,7 @@ def pool_bits(plan: Plan) -> Plan:
     return work.done()
 
 
-def _pooled(work: _Rewrite, value: int) -> tuple[int, int] | None:
+def _pooled(work: Rewrite, value: int) -> tuple[int, int] | None:
     """The steps of a max pooling and a sign, in either order, that make `value` of a packed convolution's output."""
     last = work.producer(value)
     if last is None or not work.only_use(value) or len(work.old.wires[value - 1]) != 1:
@@ -196,7 +159,7 @@ def _pooled(work: _Rewrite, value: int) -> tuple[int, int] | None:
 
 def join_signs(plan: Plan) -> Plan:
     """A sign that is only ever packed: let the packed layer before it give bits."""
-    work = _Rewrite(plan)
+    work = Rewrite(plan)
     joined = {
         wire[0] - 1
         for step, wire in zip(plan.steps, plan.wires, strict=True)
@@ -216,7 +179,7 @@ def join_signs(plan: Plan) -> Plan:
     return work.done()
 
 
-def _joins(work: _Rewrite, value: int, packing: PackSigns) -> bool:
+def _joins(work: Rewrite, value: int, packing: PackSigns) -> bool:
     """Whether `value`, which is packed, is the sign of a packed layer's output, and nothing else looks on."""
     sign = work.producer(value)
     if not isinstance(sign, Affine) or sign.activation != "sign" or not work.only_use(value):
@@ -230,70 +193,3 @@ def _joins(work: _Rewrite, value: int, packing: PackSigns) -> bool:
         and isinstance(product, PackedConv) == packing.channels_first
         and all(t is None or t.shape[1] == product.width for t in (sign.scale, sign.shift))
     )
-
-
-def spread(plan: Plan, num_samples: int) -> Plan:
-    """Mark which packed layers share their input, and repeat shared rows where they meet rows of their own."""
-    result = _spread(plan, num_samples, everywhere=False)
-    return result if result is not None else _spread(plan, num_samples, everywhere=True) or plan
-
-
-def _spread(plan: Plan, num_samples: int, everywhere: bool) -> Plan | None:
-    """None where the size of a shared batch is used on rows of the networks' own: then all have to be their own."""
-    work = _Rewrite(plan)
-    own, sizes, constants, follows = [False], [False], [False], [True]
-    repeated = dict[int, int]()
-    if everywhere:
-        work.values[0] = work.new.add(Spread(num_samples), 0)
-        own = [True]
-
-    def repeat(value: int) -> int:
-        new = work.values[value]
-        if own[value] or sizes[value] or constants[value]:
-            return new
-        if new not in repeated:
-            repeated[new] = work.new.add(Spread(num_samples), new)
-        return repeated[new]
-
-    for index, (step, wire) in enumerate(zip(plan.steps, plan.wires, strict=True)):
-        per_network = isinstance(step, Affine) and step.per_network
-        size = not per_network and _gives_size(step, [sizes[value] for value in wire])
-        constant = _is_constant(plan, step, wire, constants)
-        mine = not size and not constant and (per_network or any(own[value] for value in wire))
-        if mine and num_samples > 1 and any(sizes[v] and not own[v] and not constants[v] for v in wire):
-            return None
-        follows.append(not constant and any(follows[value] for value in wire))
-        if (per_network or isinstance(step, PackedProduct | MeasuredNorm)) and not follows[-1]:
-            raise InputError(
-                "a binary layer, or a batch norm of its own for each network, is applied to a tensor that does not "
-                "come from the input; packed networks stand one after the other in the batch, and such rows have no "
-                "place there. varbnn.predict runs any model"
-            )
-        if isinstance(step, PackedProduct | MeasuredNorm):
-            step.shared = not own[wire[0]]
-        product = isinstance(step, PackedProduct)
-        if mine and not product:
-            work.keep(index, step, *(repeat(value) for value in wire))
-        else:
-            work.keep(index, step)
-        own.append(product or mine or (size and not constant and any(own[value] for value in wire)))
-        sizes.append(size)
-        constants.append(constant)
-    if not own[plan.output]:  # the answer depends on no drawn weight
-        work.values[plan.output] = repeat(plan.output)
-    return work.done()
-
-
-def _gives_size(step: nn.Module, inputs_are_sizes: list[bool]) -> bool:
-    if isinstance(step, Call) and asks_size(step.target, step.args):
-        return True
-    made = not isinstance(step, PackedProduct | MeasuredNorm)
-    return made and bool(inputs_are_sizes) and all(inputs_are_sizes)
-
-
-def _is_constant(plan: Plan, step: nn.Module, wire: tuple[int, ...], constants: list[bool]) -> bool:
-    """Whether its value is the same for every batch, and has no rows."""
-    if not wire:
-        return isinstance(step, Constant)
-    before = plan.steps[wire[0] - 1] if wire[0] else None
-    return all(constants[value] for value in wire) or (isinstance(step, Call) and fixed(step, before))
