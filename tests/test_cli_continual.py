@@ -230,6 +230,14 @@ def test_a_torn_state_is_named(own, capsys):
         (SMALL.replace("own.npz", "nowhere.npz"), "cannot read nowhere.npz: no such file"),
         (SMALL.replace("own.npz", "mnist"), "say where they are"),
         (f"{SMALL} --stream split-class", "3 tasks cannot share the 4 classes of own evenly; give one of 1, 2, 4"),
+        (
+            f"{SMALL} --stream split-task",
+            "4 classes of own evenly, with two or more in each; give one of 1, 2",
+        ),
+        (
+            f"{SMALL} --tasks 4 --stream split-domain",
+            "with two or more in each; give one of 1, 2",
+        ),
         (f"{SMALL} --stream drifting", "invalid choice: 'drifting'"),
         (f"{SMALL} --set lr", "a name and a finite number such as lr=0.01, got 'lr'"),
         (f"{SMALL} --set window=3", "prior has no window; it has lr="),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from varbnn import cli, data, demo
 from varbnn.cli import training
 from varbnn.cli.evaluating import Run
 from varbnn.demo.recipes import BY_PRESET
+from varbnn.presets import PRESETS
 
 pytestmark = pytest.mark.filterwarnings("ignore::varbnn.errors.VarbnnWarning")  # networks this small are seldom well
 
@@ -596,3 +598,16 @@ def test_a_test_input_too_far_from_the_others_is_named_before_training(own, tmp_
     np.savez("own.npz", **{**own, "x_test": far})
     assert "own.npz: x_test: there are NaN or numbers too large, or too far" in run(capsys, TRAIN, 2)
     assert not (tmp_path / "run").exists()
+
+
+def test_data_sorted_by_class_are_packed_as_well_as_shuffled_ones(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(PRESETS, "digits", replace(PRESETS["digits"], refresh=200))
+    random, y = np.random.default_rng(0), np.repeat(np.arange(4), 300)
+    x = random.normal(size=(4, 10))[y] + 0.7 * random.normal(size=(1200, 10))
+    found = []
+    for order in (np.arange(1200), random.permutation(1200)):
+        np.savez("own.npz", x_train=x[order], y_train=y[order], x_test=x[::3], y_test=y[::3])
+        run(capsys, f"train own.npz --preset digits --hidden 32 --epochs 8 --samples 8 --quiet --out run{len(found)}")
+        found.append(json.loads(Path(f"run{len(found)}/report.json").read_text())["test"]["accuracy"])
+    assert found[0] > found[1] - 0.05

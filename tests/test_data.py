@@ -755,3 +755,49 @@ def test_gradients_go_through_units():
     x = moons.test_x[:4].clone().requires_grad_()
     moons.standardise(moons.undo(x)).sum().backward()
     torch.testing.assert_close(x.grad, torch.ones(4, 2))
+
+
+@pytest.mark.parametrize(
+    "images, message",
+    [
+        (torch.rand(5, 8, 8), r"digits have values 0 … 16, these have 0\S* … (0\.9\S*|1); .* multiply them by 16"),
+        (2 * torch.rand(5, 8, 8) - 1, r"these have -\S+ … \S+; bring them to that range first$"),
+        (torch.full((2, 64), 17.0), r"these have 17 … 17; bring them to that range first$"),
+        (np.full((2, 8, 8), 60_000, dtype=np.uint16), r"these have 60000 … 60000; bring"),
+    ],
+)
+def test_images_in_other_units_are_refused(digits, images, message):
+    with pytest.raises(InputError, match=message):
+        digits.standardise(images)
+
+
+def test_images_in_the_units_of_the_set_are_taken_dark_ones_too(digits):
+    for images in (torch.zeros(2, 8, 8), np.full((2, 8, 8), 16, dtype=np.uint8), np.ones((1, 64), dtype=np.uint8)):
+        assert digits.standardise(images).isfinite().all()
+    assert digits.standardise(torch.zeros(0, 64)).shape == (0, 64)
+
+
+@pytest.mark.parametrize("bytes_in", ["train", "test"])
+def test_parts_in_different_units_are_refused(tmp_path, bytes_in):
+    images = np.random.default_rng(0).integers(0, 256, (40, 5, 5)).astype(np.uint8)
+    parts = {part: images if part == bytes_in else images / 255 for part in ("train", "test")}
+    labels = np.arange(40) % 2
+    np.savez(tmp_path / "a.npz", x_train=parts["train"], y_train=labels, x_test=parts["test"], y_test=labels)
+    with pytest.raises(InputError, match=r"x_test is \w+ up to \d+, but x_train \w+ up to \d+; give both in the same"):
+        data.from_files(tmp_path / "a.npz")
+
+
+def test_an_empty_part_is_named(tmp_path):
+    x, y = table()
+    np.savez(tmp_path / "a.npz", x_train=x, y_train=y, x_test=x[:0], y_test=y[:0])
+    with pytest.raises(InputError, match="x_test has no example; leave it and its labels out"):
+        data.from_files(tmp_path / "a.npz")
+
+
+def test_some_rows_are_any_rows_but_the_same_in_every_call():
+    x = torch.arange(1000)
+    few = data.some_rows(x, 100)
+    assert torch.equal(few, data.some_rows(x, 100))
+    assert len(set(few.tolist())) == 100
+    assert abs(few.float().mean() - 499.5) < 4 * 288.7 / 10 * (1 - 0.1) ** 0.5  # four standard errors
+    assert data.some_rows(x, 1000) is x

@@ -334,7 +334,7 @@ def test_a_run_killed_inside_a_task_ends_with_the_same_numbers(stream, tmp_path,
     """Killed between a step and its checkpoint, and between a checkpoint and its name."""
     state = tmp_path / "killed.pt"
     command = [sys.executable, "-c", PROGRAM, str(state), where]
-    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": os.getcwd()}, check=False)
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": os.getcwd(), "OMP_NUM_THREADS": "1"}, check=False)
     assert done.returncode == -signal.SIGKILL
     found = torch.load(state, weights_only=True)
     assert (found["number"], found["place"]["epoch"]) == (1, 1)
@@ -838,3 +838,43 @@ def test_a_checkpoint_in_a_folder_that_is_not_there_is_refused_before_anything_i
     with pytest.raises(CheckpointError, match="there is no folder"):
         learned(stream, model, checkpoint=tmp_path / "gone" / "run.pt")
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("count, sizes", [(20, [20]), (75, [75]), (149, [149]), (150, [75, 75])])
+def test_a_rule_that_counts_examples_hears_how_many_there_are(count, sizes, monkeypatch):
+    heard = []
+    step = vb.optim.WindowedBayes.step
+    monkeypatch.setattr(
+        vb.optim.WindowedBayes,
+        "step",
+        lambda self, *args: (heard.append(self.param_groups[0]["batch_size"]), step(self, *args))[1],
+    )
+    rules = []
+
+    def windowed(model, task):
+        rules.append(vb.optim.WindowedBayes(model.parameters(), lr=0.1, window=1000, batch_size=100))
+        return rules[-1]
+
+    strategy = continual.FineTune(windowed)
+    stream = continual.from_tasks([some_task(count=count)])
+    continual.learn(network(), stream, strategy, epochs=1, batch_size=100, progress=False)
+    assert heard == sizes
+    assert rules[0].param_groups[0]["batch_size"] == 100
+
+
+def test_the_order_of_the_examples_does_not_decide_by_what_a_network_is_judged():
+    """Training data in the order of their classes: the first 2000 are all of one."""
+    generator = torch.Generator().manual_seed(0)
+    y = torch.arange(3).repeat_interleave(2000)
+    x = torch.randn(6000, 8, generator=generator) + 2 * torch.randn(3, 8, generator=generator)[y]
+    task = continual.Task("sorted", x, y, x[::20], y[::20], classes=(0, 1, 2))
+    result = learned(continual.from_tasks([task]), network(), epochs=2, batch_size=100)
+    assert result.accuracy["task"][0, 0] > 0.95
+
+
+def test_classes_may_be_numbers_of_numpy():
+    task = some_task(classes=(0, 1, 2))
+    given = tuple(np.unique(task.train_y.numpy()))
+    made = continual.Task("one", task.train_x, task.train_y, task.test_x, task.test_y, classes=given)
+    assert made.classes == (0, 1, 2)
+    assert [type(c) for c in made.classes] == [int] * 3

@@ -15,6 +15,7 @@ import varbnn as vb
 from tests.continual.test_learning import Cut, bayes, cosine, cut_after, equal, learned, network, same, some_task
 from varbnn import continual
 from varbnn.continual.ewc import fisher_diagonal
+from varbnn.continual.joint import start_afresh
 from varbnn.continual.mean_field import held, layers_of
 from varbnn.errors import CheckpointError, InputError
 
@@ -292,6 +293,25 @@ def test_joint_with_a_restart_begins_where_a_new_network_would():
     expected = real(seed=3)
     for one, other in zip(model.parameters(), expected.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: nn.Sequential(nn.Linear(8, 6), vb.nn.Scale(6, 0.5, shift=True)),
+        lambda: continual.mean_field(nn.Sequential(nn.Linear(8, 6)), init_sd=0.1),
+        lambda: nn.Sequential(nn.Linear(8, 1), vb.nn.LearnedNoise(initial=0.25)),
+    ],
+)
+def test_a_restart_reaches_the_layers_of_this_library(make):
+    torch.manual_seed(3)
+    expected, model = make().state_dict(), make()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(1.0)
+    torch.manual_seed(3)
+    start_afresh(model)
+    same(model.state_dict(), expected)
 
 
 def test_joint_refuses_another_stream():
@@ -646,6 +666,16 @@ def test_a_reminder_is_for_a_copy_and_leaves_randomness_alone():
     again = strategy.for_prediction(model, stream[0], 0)
     same(reminded.state_dict(), again.state_dict())
     assert not torch.equal(reminded[0].natural, model[0].natural)
+
+
+def test_a_reminder_seeds_no_other_device(monkeypatch):
+    seeded = []
+    stream, model, coreset = the_stream(), binary(), continual.Coreset(15, "random")
+    strategy = reminding(coreset)
+    coreset.add(stream[0])
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
+    strategy.for_prediction(model, stream[0], 0)
+    assert seeded == []
 
 
 def test_a_reminder_is_the_loop_people_write():

@@ -15,6 +15,7 @@ from varbnn.active.stream import StreamQuery
 from varbnn.checks import whole_number
 from varbnn.errors import InputError
 from varbnn.nn.batchnorm import as_data
+from varbnn.optim.counting import step_counting
 from varbnn.predict import Prediction
 
 Labels = Callable[[Tensor], Tensor]
@@ -84,7 +85,7 @@ def learn(
             for parameter in group["params"]:
                 if parameter.requires_grad:
                     parameter.grad = torch.zeros_like(parameter)
-    _step(optimizer, counted)
+    step_counting(optimizer, counted)
     return asked
 
 
@@ -106,16 +107,3 @@ def _asked(model: nn.Module, inputs: Tensor, num_samples: int) -> Iterator[Tenso
         if own._version:
             own = inputs.clone()
         yield model(own)
-
-
-def _step(optimizer: torch.optim.Optimizer, counted: int) -> None:
-    """A step whose batch has `counted` examples, for rules that want to know."""
-    counting = [group for group in optimizer.param_groups if "batch_size" in group]
-    sizes = [group["batch_size"] for group in counting]
-    try:
-        for group in counting:
-            group["batch_size"] = counted
-        optimizer.step()
-    finally:
-        for group, size in zip(counting, sizes, strict=True):
-            group["batch_size"] = size

@@ -27,7 +27,8 @@ class StreamQuery:
 
         threshold   ask where score ≥ threshold
         budget      every input saves `budget` of a label, up to `reserve` labels, and a label costs 1. Ask where
-                    score ≥ bar and a whole label is saved, where bar = highest · 10^(-3 · saved / reserve)
+                    score ≥ bar and a whole label is saved; of all scores possible,
+                    bar = lowest + (highest - lowest) · 10^(-3 · saved / reserve)
         both        the bar does not fall below the threshold
 
     What is saved is budget · seen - labels used, the sum over all inputs of how far asking fell short of its share; so

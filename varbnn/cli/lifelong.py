@@ -36,11 +36,13 @@ def _rotated(data: Dataset, tasks: int | None, seed: int) -> Stream:
 
 def _split(scenario: continual.streams.Scenario) -> Callable[[Dataset, int | None, int], Stream]:
     def made(data: Dataset, tasks: int | None, seed: int) -> Stream:
-        count = tasks or max(1, data.num_classes // 2)
-        if data.num_classes % count:
+        count, classes = tasks or max(1, data.num_classes // 2), data.num_classes
+        fewest = 1 if scenario == "class" else 2
+        possible = [n for n in range(1, classes // fewest + 1) if classes % n == 0]
+        if count not in possible:
             raise InputError(
-                f"argument --tasks: {count} tasks cannot share the {data.num_classes} classes of {data.name} evenly; "
-                f"give one of {', '.join(str(n) for n in range(1, data.num_classes + 1) if data.num_classes % n == 0)}"
+                f"argument --tasks: {count} tasks cannot share the {classes} classes of {data.name} evenly"
+                f"{', with two or more in each' * (fewest - 1)}; give one of {', '.join(map(str, possible))}"
             )
         return continual.split(data, data.num_classes // count, scenario)
 

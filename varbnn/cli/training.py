@@ -21,7 +21,7 @@ from varbnn import demo, presets
 from varbnn.cli.arguments import at_least, hidden, threads, written
 from varbnn.cli.resuming import going_on
 from varbnn.cli.text import percent, plural, table
-from varbnn.data import NAMES, Dataset, batches, from_files, load
+from varbnn.data import NAMES, Dataset, batches, from_files, load, some_rows
 from varbnn.demo.comparison import alone
 from varbnn.demo.networks import between, image_shape, layers_of
 from varbnn.demo.output import REPORT, TRAIN, as_json, output
@@ -206,7 +206,7 @@ def _trained(plan: Plan, data: Dataset, folder: Path, quiet: bool) -> tuple[nn.M
 
 def _packed(plan: Plan, data: Dataset, model: nn.Module) -> vb.PackedEnsemble:
     samples = plan.samples if demo.METHODS[plan.method].draws else 0
-    refresh = data.train_x[: presets.PRESETS[plan.preset].refresh]
+    refresh = some_rows(data.train_x, presets.PRESETS[plan.preset].refresh)
     return vb.pack(model, samples, refresh_bn=refresh, generator=torch.Generator().manual_seed(plan.seed))
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from varbnn.checks import whole_number
 from varbnn.continual.strategies import Strategy, heads_of, outputs_of
 from varbnn.continual.streams import Stream, Task
+from varbnn.data import some_rows
 from varbnn.errors import InputError, VarbnnWarning
 from varbnn.nn.batchnorm import batchnorms
 from varbnn.predict import Prediction, evaluate
@@ -223,7 +224,7 @@ def among(prediction: Prediction, labels: Tensor, task: Task) -> tuple[Predictio
         if not bool((whole > 0).all()):
             raise InputError(f"a prediction for task {task.name!r} gives 0 to each of its classes {task.classes}")
         prediction = Prediction(own / whole)
-    return prediction, torch.searchsorted(classes, labels)
+    return prediction, torch.searchsorted(classes, labels.cpu().contiguous())
 
 
 def drowned(prediction: Prediction, task: Task) -> bool:
@@ -246,7 +247,7 @@ def only_outputs(model: nn.Module, outputs: tuple[int, ...]) -> Iterator[None]:
 def _inputs_for(protocol: str, task: Task, newest: Task, count: int) -> Tensor | None:
     if protocol == "running":
         return None
-    return (task if protocol == "task" else newest).train_x[:count]
+    return some_rows((task if protocol == "task" else newest).train_x, count)
 
 
 def seed_of(*numbers: int) -> int:

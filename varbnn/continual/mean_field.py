@@ -31,6 +31,13 @@ class MeanFieldLayer(nn.Module):
     """
 
     held: dict[str, Tensor] | None
+    init_sd: float
+
+    def reset_parameters(self) -> None:
+        """Start afresh: means as torch starts weights, deviations as at first."""
+        super().reset_parameters()  # type: ignore[misc]
+        for name, _, _ in self.gaussians():
+            nn.init.constant_(getattr(self, f"{name}_log_sd"), math.log(self.init_sd))
 
     def gaussians(self) -> Iterator[tuple[str, Tensor, Tensor]]:
         """Name, mean and standard deviation of the weight, and of the bias if there is one."""
@@ -102,7 +109,7 @@ def mean_field(model: nn.Module, init_sd: float = 0.05) -> nn.Module:
             module.register_parameter(f"{name}_log_sd", log_sd)
         module.__class__ = TWINS[type(module)]
         assert isinstance(module, MeanFieldLayer)
-        module.held = None
+        module.held, module.init_sd = None, init_sd
     return model
 
 

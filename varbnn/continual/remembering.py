@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +19,7 @@ from varbnn.continual.run import Plan, Run, Schedule
 from varbnn.continual.strategies import Examples, FineTune, Strategy, outputs_of, require_keys
 from varbnn.continual.tasks import Task, from_tasks
 from varbnn.errors import InputError
-from varbnn.nn.batchnorm import Data
+from varbnn.nn.batchnorm import Data, device_of
 from varbnn.predict import Prediction
 
 
@@ -209,11 +210,21 @@ class Rehearsal(_Remembering):
         classes = tuple(sorted(set().union(*self.coreset.classes)))
         whole = Task("what is stored", kept.x, kept.y, kept.x, kept.y, classes)
         own = replace(self.plan, seed=seed_of(self.plan.seed, number))
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(own.seed)
+        with _seeded(own.seed, device_of(reminded)):
             run = Run(reminded, from_tasks([whole], outputs), _Stored(self.optimizer, kept), own)
             run.learn_task(lambda: None, lambda epoch, loss: None)
         return reminded
+
+
+@contextmanager
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed what a model on `device` draws from, and put it back afterwards; other devices are left alone."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.default_generator.manual_seed(seed)
+        if device.type == "cuda":
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        yield
 
 
 class _Stored(FineTune):

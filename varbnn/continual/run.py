@@ -23,6 +23,7 @@ from varbnn.nn.batchnorm import batchnorm_preserved, device_of, forward_with_var
 from varbnn.nn.flips import packed_modes
 from varbnn.nn.health import health_since
 from varbnn.optim.belonging import advance, require_own
+from varbnn.optim.counting import step_counting
 
 Schedule = Callable[[torch.optim.Optimizer, int], Any]
 
@@ -117,7 +118,7 @@ class Run:
         optimizer.zero_grad()
         with batchnorm_preserved(self.model, only_on_error=True):
             loss = self.gradients(x, y, heads)
-        optimizer.step()
+        step_counting(optimizer, len(part))
         if self.scheduler is not None:
             advance(self.scheduler, loss)
         return loss

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from numbers import Integral
 from typing import Any, overload
 
 import torch
@@ -50,11 +51,13 @@ class Task:
 
     def __post_init__(self) -> None:
         known = self.classes
-        if not known or any(type(c) is not int or c < 0 for c in known) or sorted(set(known)) != list(known):
+        whole = all(isinstance(c, Integral) and not isinstance(c, bool) and c >= 0 for c in known)
+        if not len(known) or not whole or sorted(set(known)) != list(known):
             raise InputError(
                 f"classes of task {self.name!r} must be numbers of outputs ≥ 0, each once and in increasing order, "
                 f"got {known}"
             )
+        object.__setattr__(self, "classes", tuple(int(c) for c in known))
         if (self.val_x is None) != (self.val_y is None):
             raise InputError(f"task {self.name!r} has one of val_x and val_y; give both or neither")
         for part in PARTS:

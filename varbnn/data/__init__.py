@@ -3,7 +3,7 @@
 from varbnn.data.corruptions import corrupt
 from varbnn.data.dataset import Dataset
 from varbnn.data.loading import NAMES, REGRESSION_NAMES, load, load_images
-from varbnn.data.minibatches import Batches, batches
+from varbnn.data.minibatches import Batches, batches, some_rows
 from varbnn.data.own import from_files
 from varbnn.data.real_targets import RegressionDataset
 
@@ -18,4 +18,5 @@ __all__ = [
     "from_files",
     "load",
     "load_images",
+    "some_rows",
 ]

@@ -27,7 +27,7 @@ class Dataset:
         name: as given to `load`.
         train_x, train_y: what a model may learn from.
         val_x, val_y: set aside from the training data to choose settings by; None unless asked for.
-        test_x, test_y: the published test split, or the one asked for; never depends on the seed.
+        test_x, test_y: the published test split, or the one asked for, whatever the seed; moons are drawn by it.
         ood_x: inputs of another kind, standardised like the others; None where `note` says why.
         ood_name: what they are, for people.
         num_classes: labels are 0 … num_classes - 1.
@@ -75,7 +75,8 @@ class Dataset:
         This is how images of another source, or corrupted ones, become inputs.
 
         Raises:
-            InputError: inputs of another shape than the training data's, or that do not come out finite.
+            InputError: inputs of another shape than the training data's, images outside `value_range` or all in 0 … 1
+                where that goes to 16 or 255, inputs that do not come out finite.
 
         >>> from varbnn import data
         >>> moons = data.load("moons")
@@ -83,6 +84,8 @@ class Dataset:
         True
         """
         x = flat(images, "images", self.shape, self.name)
+        if self.value_range is not None and x.numel():
+            _require_units(x, self.value_range, self.name, self.mean.dtype)
         return standardised(x, self.mean, self.std, f"these images for {self.name}")
 
     def __repr__(self) -> str:
@@ -109,6 +112,19 @@ def flat(inputs: Values, what: str, shape: tuple[int, ...], name: str) -> Tensor
         own, given = ("×".join(map(str, sides)) or "a number" for sides in (shape, tensor.shape[1:]))
         raise InputError(f"{name} has inputs of {own}, got {given} for each; resize them, or take a set of this shape")
     return tensor.reshape(len(tensor), size)
+
+
+def _require_units(x: Tensor, value_range: tuple[float, float], name: str, dtype: torch.dtype) -> None:
+    """Raise InputError where images are not in the units of `name`; black ones pass."""
+    low, high = value_range
+    lowest, highest = (float(end) for end in x.detach().to(dtype).aminmax())
+    slack = 1e-4 * (high - low)  # what standardising and undoing it leave behind in float32
+    shares = x.is_floating_point() and slack < highest <= 1 < high
+    if shares or lowest < low - slack or highest > high + slack:  # NaN is for those who standardise
+        raise InputError(
+            f"the images of {name} have values {low:g} … {high:g}, these have {lowest:g} … {highest:g}; "
+            f"bring them to that range first{f': multiply them by {high:g}' if shares and lowest >= 0 else ''}"
+        )
 
 
 def standardised(x: Tensor, mean: Tensor, std: Tensor, where: str) -> Tensor:

@@ -47,6 +47,8 @@ def from_files(path: str | os.PathLike[str], seed: int = 0, *, validation: bool 
     for part in x:
         if x[part].shape[1:] != x["train"].shape[1:]:
             raise InputError(f"{path}: x_{part} is N×{_times(x[part])} but x_train N×{_times(x['train'])}")
+        if part != "train":
+            _require_same_units(x["train"], x[part], f"{path}: x_{part}")
     num_classes = _classes(y["train"], path)
     if "val" not in x and validation:
         x, y = _split(x, y, seed, path)
@@ -119,6 +121,8 @@ def _arrays(path: Path) -> dict[str, Array]:
 
 
 def _inputs(array: Array, where: str) -> Array:
+    if array.ndim >= 2 and len(array) == 0:
+        raise InputError(f"{where} has no example; leave it and its labels out, unless there is nothing else")
     if array.dtype.kind not in "fiub" or array.ndim < 2 or 0 in array.shape:
         raise InputError(
             f"{where} must be numbers with the inputs along the first of at least two axes, got "
@@ -127,6 +131,16 @@ def _inputs(array: Array, where: str) -> Array:
     if array.dtype.kind == "f" and not np.all(np.isfinite(array)):
         raise InputError(f"{where} has NaN or infinite entries; clean the data first")
     return array
+
+
+def _require_same_units(train: Array, other: Array, where: str) -> None:
+    """Raise InputError where one holds bytes and the other shares of 0 … 1."""
+    kinds = {array.dtype.kind: float(array.max()) for array in (train, other)}
+    if kinds.keys() == {"u", "f"} and kinds["f"] <= 1 < kinds["u"]:
+        raise InputError(
+            f"{where} is {other.dtype} up to {other.max():g}, but x_train {train.dtype} up to {train.max():g}; "
+            "give both in the same units"
+        )
 
 
 def _classes(train: Array, path: Path) -> int:

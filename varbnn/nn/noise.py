@@ -35,7 +35,13 @@ class LearnedNoise(nn.Module):
     def __init__(self, outputs: int = 1, initial: float = 1.0) -> None:
         super().__init__()
         outputs, initial = whole_number("outputs", outputs), finite_number("initial", initial, above=0)
-        self.log_variance = nn.Parameter(torch.full((outputs,), math.log(initial)))
+        self.initial = initial
+        self.log_variance = nn.Parameter(torch.empty(outputs))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Start afresh, as at construction."""
+        nn.init.constant_(self.log_variance, math.log(self.initial))
 
     @property
     def variance(self) -> Tensor:

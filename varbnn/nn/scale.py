@@ -30,8 +30,16 @@ class Scale(nn.Module):
     def __init__(self, features: int, initial: float = 1.0, shift: bool = False) -> None:
         super().__init__()
         features = whole_number("features", features)
-        self.scale = nn.Parameter(torch.full((features,), float(initial)))
-        self.shift = nn.Parameter(torch.zeros(features)) if shift else None
+        self.initial = float(initial)
+        self.scale = nn.Parameter(torch.empty(features))
+        self.shift = nn.Parameter(torch.empty(features)) if shift else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Start afresh, as at construction."""
+        nn.init.constant_(self.scale, self.initial)
+        if self.shift is not None:
+            nn.init.zeros_(self.shift)
 
     def forward(self, inputs: Tensor) -> Tensor:
         scaled = inputs * self.scale
