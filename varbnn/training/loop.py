@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.utils.data import Dataset
 
 from varbnn import saving
 from varbnn.checks import whole_number
@@ -153,6 +154,11 @@ def _require_parts(model: object, optimizer: object, loader: object, loss: objec
         raise InputError("LBFGS asks for the loss several times a step, which fit does not; write that loop yourself")
     if not hasattr(loader, "__iter__") and not hasattr(loader, "__getitem__"):
         raise InputError(f"loader must yield (inputs, targets), [(x, y)] will do, got a {type(loader).__name__}")
+    if isinstance(loader, Dataset) and not isinstance(loader, Iterable):  # Python would go through it by numbers
+        raise InputError(
+            f"loader must yield batches, got a {type(loader).__name__}, which has single examples; wrap it in a "
+            "DataLoader: DataLoader(data, batch_size=64, shuffle=True)"
+        )
     if not callable(loss):
         raise InputError(f"loss must be a function of outputs and targets, got {loss!r:.60}")
     if scheduler is not None and not all(hasattr(scheduler, name) for name in ("step", "state_dict")):
