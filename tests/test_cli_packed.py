@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from torch.optim.swa_utils import AveragedModel
 
 import varbnn as vb
 from varbnn import cli
@@ -23,6 +24,9 @@ import varbnn as vb
 
 def model():
     return vb.binarize(nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3)))
+
+def real():
+    return nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
 
 def tokens():
     layers = nn.Linear(12, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3)
@@ -48,6 +52,8 @@ def folder(tmp_path, monkeypatch):
     torch.save(model.state_dict(), "model.pt")
     torch.save({"model": model.state_dict(), "history": []}, "run.pt")
     torch.save([1, 2], "list.pt")
+    torch.save({f"_orig_mod.{name}": tensor for name, tensor in model.state_dict().items()}, "compiled.pt")
+    torch.save(AveragedModel(model).state_dict(), "averaged.pt")
     torch.save({**model.state_dict(), "\x1b[31m": torch.zeros(1)}, "forged.pt")
     (tmp_path / "junk.pt").write_bytes(b"\x80\x02junk")
     safetensors.torch.save_file({"more": torch.zeros(1), **model.state_dict()}, "more.safetensors")
@@ -239,6 +245,18 @@ def test_bench_compares_with_float(folder, capsys, monkeypatch):
         ("pack mine:model x.npy --out b", "x.npy is no checkpoint of torch or safetensors"),
         ("pack mine:model junk.pt --out b", "junk.pt is no checkpoint of torch or safetensors"),
         ("pack mine:model forged.pt --out b", r"forged.pt has the unknown \x1b[31m; is it of another model?"),
+        (
+            "pack mine:model compiled.pt --out b",
+            "compiled.pt has names that begin with _orig_mod., as of torch.compile; save model._orig_mod.state_dict()",
+        ),
+        (
+            "pack mine:model averaged.pt --out b",
+            "averaged.pt has names that begin with module., as of DistributedDataParallel or AveragedModel; save",
+        ),
+        (
+            "pack mine:real model.pt --out b",
+            "model.pt has 0.natural, 3.natural, and the model no binary layer; let MODEL return varbnn.binarize(model)",
+        ),
         ("pack mine:model list.pt --out b", "list.pt holds a list, expected a state_dict"),
         ("pack mine:model more.safetensors --out b", "more.safetensors has the unknown more; is it of another model?"),
         ("pack mine:model wide.pt --out b", "wide.pt: 3.bias has shape (5,), that of the model has (3,)"),
