@@ -344,6 +344,8 @@ def test_pack_tells_of_statistics_that_fit_no_network(folder, capsys):
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         assert cli.main(line) == 0
-        assert "varbnn: warning: this model has batch norm" in capsys.readouterr().err
+        told = capsys.readouterr().err
+        assert "varbnn: warning: this model has batch norm" in told
+        assert "pass --refresh-bn with training inputs to re-estimate" in told
         assert cli.main([*line, "--refresh-bn", "x.npy"]) == 0
     assert capsys.readouterr().err == ""
