@@ -84,6 +84,16 @@ def test_one_network_cannot_disagree(own, capsys):
     assert before == (Path("run/report.json").read_bytes(), sorted(Path("run").iterdir()))
 
 
+def test_options_that_say_nothing_are_told(own, capsys):
+    assert "answer    of 4 networks of the posterior\n" in run(capsys, TRAIN)
+    for option in ("--score epistemic", "--key x"):
+        name = option.split()[0]
+        assert f"{name} is about foreign inputs; give them with --ood" in run(capsys, f"evaluate run {option}", 2)
+    assert "answer    of 1 network\n" in run(capsys, f"{TRAIN} --out other --method ste")
+    assert "1 network\n" in run(capsys, "evaluate other")
+    assert "--key is about --refresh-bn" in run(capsys, "pack mine:model model.pt --out b --key x", 2)
+
+
 def test_no_program_takes_the_folder_of_anothers_run(own, capsys):
     lines = {
         "train": "train own.npz --hidden 8 --epochs 1 --samples 2 --quiet",

@@ -38,8 +38,8 @@ def add(commands: Any) -> None:
     add("data", metavar="DATA", nargs="?", help=about)
     add("--ood", metavar="FILE", help="foreign inputs, .npy or .npz, in the units of the training inputs")
     add("--key", metavar="NAME", help="which array of an .npz file of foreign inputs")
-    about = "by what foreign inputs are told from familiar ones; default: %(default)s"
-    add("--score", choices=get_args(Score), default="total", help=about)
+    about = "by what foreign inputs are told from familiar ones; default: total"
+    add("--score", choices=get_args(Score), help=about)
     add("--threads", type=threads, default=1, metavar="N", help="default: 1")
     add("--out", metavar="DIR", help="for evaluation.json and the picture; default: RUN")
     commands.choices["evaluate"].set_defaults(command=_command)
@@ -110,6 +110,9 @@ def _shape(report: Any) -> tuple[int, ...]:
 
 
 def _command(chosen: argparse.Namespace) -> None:
+    for option in ("score", "key"):
+        if getattr(chosen, option) is not None and chosen.ood is None:
+            raise InputError(f"--{option} is about foreign inputs; give them with --ood, or leave it out")
     run = Run.open(Path(chosen.run))
     x, y, what = _labelled(run, chosen.data)
     foreign = None if chosen.ood is None else run.prepared(inputs(chosen.ood, chosen.key), chosen.ood)
@@ -117,7 +120,7 @@ def _command(chosen: argparse.Namespace) -> None:
         prediction = run.predict(x)
         ood = None if foreign is None else run.predict(foreign)
     scaling = vb.TemperatureScaling(run.report["temperature"])
-    score: Score = chosen.score
+    score: Score = chosen.score or "total"
     columns = {
         "as trained": dict(vb.evaluate(prediction, y, ood=ood, score=score)),
         "calibrated": dict(vb.evaluate(scaling(prediction), y, ood=None if ood is None else scaling(ood), score=score)),

@@ -43,6 +43,8 @@ def add(commands: Any) -> None:
 
 
 def _run(chosen: argparse.Namespace) -> None:
+    if chosen.key is not None and chosen.refresh_bn is None:
+        raise InputError("--key is about --refresh-bn; give that too, or leave it out")
     data = None if chosen.refresh_bn is None else inputs(chosen.refresh_bn, chosen.key)
     model = _built(chosen.model)
     _load(model, chosen.checkpoint)
