@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 import varbnn as vb
@@ -212,6 +213,25 @@ def test_info_shows_every_kind_of_step(folder, capsys):
     assert "LayerNorm" in out
 
 
+@pytest.mark.parametrize(
+    "first, shape, told",
+    [
+        (nn.Conv2d(3, 4, 3), (2, 3, 5, 5), "N × 3 channels × height × width"),
+        (nn.ConvTranspose1d(3, 4, 3), (2, 3, 5), "N × 3 channels × length"),
+        (nn.Linear(7, 4), (2, 7), "N × 7"),
+        (vb.nn.Scale(7), (2, 7), "N × 7"),
+        (nn.Tanh(), (2, 7), "whatever its first step takes"),
+    ],
+)
+def test_info_knows_what_real_layers_take(first, shape, told, folder, capsys):
+    binary = {3: vb.nn.BinaryConv1d, 4: vb.nn.BinaryConv2d}.get(len(shape))
+    second = vb.nn.BinaryLinear(first(torch.zeros(shape)).shape[1], 2) if binary is None else binary(4, 2, 1)
+    packed = vb.pack(nn.Sequential(first, second), 2)
+    packed(torch.zeros(shape))
+    packed.save("b.vbnn")
+    assert f"input      {told}\n" in run(capsys, "info b.vbnn")
+
+
 def test_info_of_a_damaged_file_says_what_it_should_be_and_fails(folder, capsys):
     assert cli.main(["info", "flipped.vbnn"]) == 2
     captured = capsys.readouterr()
@@ -277,7 +297,7 @@ def test_bench_compares_with_float(folder, capsys, monkeypatch):
         ("predict a.vbnn x.npy --reduce none --out p.csv", "write them with --out FILE.npz"),
         ("predict absent.vbnn x.npy", "cannot read absent.vbnn: no such file or directory"),
         ("predict cut.vbnn x.npy", "cannot load cut.vbnn: its tensors take"),
-        ("predict x.npy x.npy", "cannot load x.npy: its first 8 bytes announce a header"),
+        ("predict x.npy x.npy", "cannot load x.npy: it is no packed file, or it was cut short: its first 8"),
         ("info cut.vbnn", "it was cut short or extended"),
         ("info absent", "cannot read absent: no such file or directory"),
         ("bench --network 784", "argument --network: must be widths up to 2**20 such as 784-512-10, got '784'"),

@@ -20,7 +20,7 @@ from varbnn.cli.arguments import LARGEST_SEED, inputs, threads, written
 from varbnn.cli.text import plural
 from varbnn.cli.training import INPUTS, MODEL, PICTURE, answers, draw, fingerprint, judged, learned, measures, read
 from varbnn.data.dataset import standardised
-from varbnn.data.own import archive_of, below, labels
+from varbnn.data.own import archive_of, below, labels, names_in
 from varbnn.demo.comparison import alone
 from varbnn.demo.output import REPORT, as_json
 from varbnn.errors import InputError
@@ -168,7 +168,7 @@ def _labelled(run: Run, path: str | None) -> tuple[Tensor, Tensor, str]:
     arrays = archive_of(Path(path), [name for pair in PAIRS for name in pair])
     names = next((pair for pair in PAIRS if set(pair) <= set(arrays)), None)
     if names is None:
-        raise InputError(f"{path} must hold x_test and y_test, or x and y; it holds {', '.join(arrays) or 'neither'}")
+        raise InputError(f"{path} must hold x_test and y_test, or x and y; it holds {names_in(Path(path))}")
     x, y = arrays[names[0]], arrays[names[1]]
     if x.dtype.kind not in "fiub":
         raise InputError(f"{path}: {names[0]} must be numbers, got {x.dtype}")
