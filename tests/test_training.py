@@ -109,6 +109,18 @@ def test_a_dataset_that_yields_ready_batches_is_a_loader(base):
     assert_same_state(trained(Ready()), trained(list(Ready())))
 
 
+@pytest.mark.filterwarnings("default::varbnn.errors.VarbnnWarning")
+@pytest.mark.parametrize("rule", [True, False])
+def test_what_optimizers_of_torch_lack_is_told_to_their_users_only(rule):
+    model = vb.binarize(nn.Linear(4, 3), vb.posteriors.Bernoulli(init_scale=0.0))
+    optimizer = bayes(model) if rule else torch.optim.SGD(model.parameters())
+    for group in optimizer.param_groups:
+        group["lr"] = 1e-9
+    with pytest.warns(VarbnnWarning, match="hardly left the prior") as caught:
+        vb.fit(model, optimizer, [(X, Y)], epochs=1, progress=False)
+    assert ["an optimizer of torch has no temperature" in str(w.message) for w in caught] == [not rule]
+
+
 def test_a_layer_used_twice_in_a_model_built_by_hand_draws_once():
     class Twice(nn.Module):
         def __init__(self):

@@ -135,6 +135,14 @@ def test_statistics_are_estimated_uncompiled_and_training_keeps_its_graph(in_pla
     assert counter.frame_count == frames
 
 
+def test_work_is_counted_in_a_model_that_is_compiled_already():
+    model, (x, _) = normalised().eval(), batch()
+    compiled = torch.compile(model, backend="eager")
+    with torch.no_grad():
+        compiled(x)
+    assert [row.binary_macs for row in vb.summary(compiled, x).layers] == [8 * 16, 0, 16 * 4, 0]
+
+
 def test_the_published_numerics_compile_with_their_buffers():
     model = plain(Bernoulli(estimator="concrete", numerics="reference"))
     counter = CompileCounterWithBackend("aot_eager")

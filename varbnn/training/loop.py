@@ -23,7 +23,8 @@ from varbnn.errors import InputError, VarbnnWarning
 from varbnn.nn import draw_once_per_forward
 from varbnn.nn.batchnorm import device_of
 from varbnn.nn.flips import packed_modes
-from varbnn.nn.health import health_since
+from varbnn.nn.health import OF_TORCH, health_since
+from varbnn.optim import Rule
 from varbnn.optim.belonging import advance, require_own
 from varbnn.progress import progress_bar
 from varbnn.training.epoch import Loss, Row, Steps
@@ -142,7 +143,8 @@ def fit(
             if run.ended:
                 break
     if beliefs.warning is not None:
-        warnings.warn(beliefs.warning, VarbnnWarning, stacklevel=2)
+        text = beliefs.warning.removesuffix(OF_TORCH) if isinstance(optimizer, Rule) else beliefs.warning
+        warnings.warn(text, VarbnnWarning, stacklevel=2)
     return run.history
 
 
