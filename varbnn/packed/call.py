@@ -40,10 +40,15 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
 """Functions that a saved program may call."""
 
 METHODS = frozenset(
-    (*_listed("abs add chunk clamp contiguous dim div exp flatten log log_softmax mean mul neg permute relu reshape"),
-     *_listed("reshape_as sigmoid sign size softmax sqrt squeeze sub sum tanh transpose unflatten unsqueeze view"),
-     *_listed("view_as bool double float int long to type_as"), *_COMPARISONS)
-)  # fmt: skip
+    [
+        *_listed(
+            "abs add chunk clamp contiguous dim div exp flatten log log_softmax mean mul neg permute relu reshape"
+        ),
+        *_listed("reshape_as sigmoid sign size softmax sqrt squeeze sub sum tanh transpose unflatten unsqueeze view"),
+        *_listed("view_as bool double float int long to type_as"),
+        *_COMPARISONS,
+    ]
+)
 """Tensor methods that a saved program may call; ``to`` another dtype only."""
 
 ATTRIBUTES = frozenset({"shape", "ndim", "dtype", "device", "T", "mT"})
