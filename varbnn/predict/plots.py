@@ -43,9 +43,6 @@ __all__ = [
     "uncertainty_map",
 ]
 
-ROUNDING = 1e-6
-"""Share of log C below which a disagreement is none."""
-
 TOGETHER = 3
 """Predictions whose dots and bars one reliability diagram holds; with more they lie on top of each other."""
 
@@ -187,8 +184,7 @@ def entropy_histogram(
     )
     highest = 1.0 if score == "confidence" else math.log(prediction.num_classes)
     if score == "epistemic":  # networks hardly ever disagree as much as they could
-        found = max(float(group.epistemic.max()) for _, group, *_ in groups)
-        highest = found if found > ROUNDING * highest else highest
+        highest = max(float(group.epistemic.max()) for _, group, *_ in groups) or highest
     edges = np.linspace(0, highest, bins + 1)
     for label, group, colour, line in groups:
         values = getattr(group, score).double().cpu().numpy().clip(0, highest)

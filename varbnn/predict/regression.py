@@ -69,7 +69,7 @@ class RegressionPrediction:
 
     @property
     def epistemic(self) -> Tensor:
-        """Variance of the outputs over the networks, N or N×D, squared units."""
+        """Variance of the outputs over the networks, N or N×D, squared units; exactly 0 where all agree."""
         return self._epistemic64().to(self.means.dtype)
 
     @property
@@ -143,8 +143,11 @@ class RegressionPrediction:
         return f"RegressionPrediction({shape}, {noise})"
 
     def _epistemic64(self) -> Tensor:
-        centre = mean64(self.means)
-        accumulated = torch.zeros_like(centre)
+        first = self.means[0].double()
+        shift = torch.zeros_like(first)
+        for sample in self.means:  # from the first on: the mean of S equal numbers is rounded, that of zeros is not
+            shift += (sample.double() - first) / self.num_samples
+        centre, accumulated = first + shift, torch.zeros_like(first)
         for sample in self.means:  # second pass over centred values: E[x²] - E[x]² would cancel
             accumulated += (sample.double() - centre).square()
         return accumulated / self.num_samples
