@@ -111,13 +111,13 @@ class RegressionPrediction:
         """The prediction of scale · target + shift, in float64: undoes the standardisation of the targets.
 
         Raises:
-            InputError: `scale` is not positive, or what comes out is not finite.
+            InputError: `scale` is not positive, or what comes out is not finite or a noise of 0.
 
         >>> RegressionPrediction([[1.0]], noise_variance=0.25).in_units(2.0, 10.0).std
         tensor([1.], dtype=torch.float64)
         """
-        scale = finite_number("scale", scale, above=0)
-        noise = None if self.noise_variance is None else self.noise_variance.double() * scale**2
+        scale, shift = finite_number("scale", scale, above=0), finite_number("shift", shift)
+        noise = None if self.noise_variance is None else self.noise_variance.double() * scale * scale
         return RegressionPrediction(self.means.double() * scale + shift, noise)  # float32 would round to a large shift
 
     def numpy(self) -> np.ndarray[Any, np.dtype[Any]]:
