@@ -259,7 +259,7 @@ def test_the_map_puts_each_value_at_its_place():
 @pytest.mark.parametrize(
     "draw, message",
     [
-        (lambda: plots.reliability_diagram({}, LABELS), "at least one prediction"),
+        (lambda: plots.reliability_diagram({}, LABELS), "give at least one, each under a name of its own, got \\[\\]"),
         (lambda: plots.reliability_diagram(PREDICTION, LABELS[:-1]), "one label per input"),
         (lambda: plots.entropy_histogram(PREDICTION, score="entropy"), "score must be one of"),
         (lambda: plots.layer_entropy({}), "at least one layer"),
@@ -441,3 +441,35 @@ def test_networks_that_agree_but_for_rounding_disagree_by_nothing():
     one = torch.rand(1, 20, 4).softmax(-1)
     figure = plots.entropy_histogram(vb.Prediction(one.expand(5, -1, -1)), score="epistemic")
     assert figure.axes[0].get_xlim()[1] == pytest.approx(np.log(4))
+
+
+NAMES = ("_base", "__", 0, None, ("lr", 0.1), "$a$", "")
+
+
+@pytest.mark.parametrize("others", [1, 4])
+def test_whatever_names_there_are_the_legend_has_them(others):
+    """matplotlib hides what starts with "_"; 0 and None were taken for no name, a tuple for many."""
+    steps = [evaluate(PREDICTION, LABELS)] * 2
+    for name in NAMES:
+        named = dict.fromkeys([name, *map(chr, range(97, 97 + others))])
+        front = f"{name}, " if name != "" else ""
+        figure = plots.reliability_diagram(dict.fromkeys(named, PREDICTION), LABELS)
+        figure.draw_without_rendering()
+        found = texts(figure.axes[0].get_legend()) if others == 1 else [panel.get_title() for panel in figure.axes]
+        assert found[0].strip().startswith(f"{front}ECE 0.")
+        assert len(found) == len(named)
+        found = texts(plots.risk_coverage(dict.fromkeys(named, PREDICTION), LABELS).axes[0].get_legend())
+        assert found[0].strip().startswith(f"{front}AURC 0.")
+        assert len(found) == len(named)
+        found = texts(plots.training_curves(dict.fromkeys(named, HISTORY), ["loss"]).legends[0])
+        assert found[0].strip() == (str(name) if name != "" else "training")
+        assert len(found) == len(named)
+        if name != "":
+            found = texts(plots.severity_curves({key: {"blur": steps} for key in named}, ["nll"]).legends[0])
+            assert [text.strip() for text in found] == [str(own) for own in named]
+
+
+@pytest.mark.parametrize("names", [[], [1, "1"]])
+def test_predictions_need_names_that_differ_as_text(names):
+    with pytest.raises(InputError, match="give at least one, each under a name of its own"):
+        plots.risk_coverage(dict.fromkeys(names, PREDICTION), LABELS)

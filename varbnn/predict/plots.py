@@ -23,7 +23,7 @@ from varbnn.predict.average import predict
 from varbnn.predict.checks import as_labels
 from varbnn.predict.evaluation import UNCERTAINTY, Score, require_same_classes, require_score
 from varbnn.predict.shift_plots import risk_coverage, severity_curves
-from varbnn.predict.style import BLUE, COLOURS, INK, MARKERS, PALE, VERMILION, greys, legend_above, new_panels
+from varbnn.predict.style import BLUE, COLOURS, INK, MARKERS, PALE, VERMILION, by_name, greys, legend_above, new_panels
 from varbnn.predict.training_plots import layer_entropy, training_curves
 from varbnn.predict.uncertainty import Averaged, Prediction, mean_of, require_classes
 
@@ -75,9 +75,7 @@ def reliability_diagram(
     """
     from varbnn.predict.metrics import ExpectedCalibrationError
 
-    named = dict(predictions) if isinstance(predictions, Mapping) else {"": predictions}
-    if not named:
-        raise InputError("give at least one prediction")
+    named = by_name(predictions)
     for prediction in named.values():
         require_classes(prediction)
     if ax is None and len(named) > TOGETHER:
@@ -130,7 +128,7 @@ def _side_by_side(named: Mapping[str, Averaged], targets: Values, bins: int) -> 
     for place, ((name, prediction), panel) in enumerate(zip(named.items(), panels, strict=True)):
         reliability_diagram({name: prediction}, targets, bins=bins, ax=panel)
         legend = panel.get_legend()
-        text = legend.get_texts()[0].get_text().replace("ECE ", "ECE\xa0")  # which is not torn from its number
+        text = legend.get_texts()[0].get_text().strip().replace("ECE ", "ECE\xa0")  # which is not torn from its number
         panel.set_title(textwrap.fill(text, LINE // 2).replace("\xa0", " "), fontsize="medium")
         legend.remove()  # one of a long name would take the place of the diagram
         panel.set(xlabel="confidence" if place >= len(named) - columns else "")

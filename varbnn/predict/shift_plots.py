@@ -12,7 +12,7 @@ from varbnn.packed import AveragePrediction
 from varbnn.predict.evaluation import Score
 from varbnn.predict.selective import risk_coverage as curve_of
 from varbnn.predict.shift import SeverityCurves
-from varbnn.predict.style import COLOURS, MARKERS, fitted_legend, new_panels
+from varbnn.predict.style import COLOURS, MARKERS, by_name, fitted_legend, new_panels
 from varbnn.predict.training_plots import LINES
 from varbnn.predict.uncertainty import Prediction
 
@@ -46,7 +46,7 @@ def severity_curves(
     ['blur']
     """
     one = all(isinstance(value, list) for value in curves.values())
-    named: dict[str, SeverityCurves] = {"": curves} if one else dict(curves)  # type: ignore[dict-item, arg-type]
+    named: dict[str, SeverityCurves] = {"": curves} if one else by_name(curves)  # type: ignore[dict-item]
     kinds = list(next(iter(named.values()), ()))
     if not kinds or not measures:
         raise InputError("give at least one corruption of one model, and one measure")
@@ -111,9 +111,7 @@ def risk_coverage(
     >>> [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
     ['AURC 0.25']
     """
-    named = dict(predictions) if isinstance(predictions, Mapping) else {"": predictions}
-    if not named:
-        raise InputError("give at least one prediction")
+    named = by_name(predictions)
     curves = {name: curve_of(prediction, targets, score=score) for name, prediction in named.items()}
     figure, (main,) = new_panels(ax, 1, figsize=(5.4, 3.6))
     for (name, curve), colour, line in zip(curves.items(), cycle(COLOURS), cycle(LINES), strict=False):

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from varbnn.errors import import_extra
+from varbnn.errors import InputError, import_extra
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -44,6 +44,25 @@ def new_panels(ax: Any, number: int, *, columns: int = 1, **options: Any) -> tup
         panel.spines[["top", "right"]].set_visible(False)
         panel.title.set(fontsize=11)
     return figure, tuple(panels)
+
+
+def by_name(given: Any) -> dict[str, Any]:
+    """What is drawn under which name in the legend; one alone has the name "".
+
+    Names become text. matplotlib hides those that start with "_", so that these get a space in front.
+
+    Raises:
+        InputError: nothing, or two names with the same text.
+
+    >>> by_name({0: "a", "_base": "b"}), by_name(["a"])
+    ({'0': 'a', ' _base': 'b'}, {'': ['a']})
+    """
+    if not isinstance(given, Mapping):
+        return {"": given}
+    named = {f" {name}" if str(name).startswith("_") else str(name): value for name, value in given.items()}
+    if not named or len(named) < len(given):
+        raise InputError(f"give at least one, each under a name of its own, got {list(given)}")
+    return named
 
 
 LETTERS = 12

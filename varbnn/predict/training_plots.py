@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from varbnn.errors import InputError
-from varbnn.predict.style import BLUE, COLOURS, INK, LETTERS, fitted_legend, new_panels
+from varbnn.predict.style import BLUE, COLOURS, INK, LETTERS, by_name, fitted_legend, new_panels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -117,7 +117,7 @@ def training_curves(
     >>> [panel.get_ylabel() for panel in training_curves(epochs).axes]
     ['loss,\\nnats per example', 'accuracy']
     """
-    runs = dict(history) if isinstance(history, Mapping) else {"": history}
+    runs = by_name(history)
     records = [record for run in runs.values() for record in run]
     axis = next((name for name in ("epoch", "step") if all(name in record for record in records)), None)
     present = list(dict.fromkeys(key for record in records for key in record if _is_number(record[key])))
