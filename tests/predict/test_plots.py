@@ -78,6 +78,14 @@ def test_a_plot_draws_into_the_axes_it_is_given(draw):
 
 
 @each_plot
+def test_a_plot_refuses_another_number_of_axes(draw):
+    needed = 2 if draw is EVERY["uncertainty_map"] else 1
+    for given in (Figure().subplots(1, 3), []) + ((Figure().subplots(),) if needed == 2 else ()):
+        with pytest.raises(InputError, match=f"ax must be {needed}( to 2)? axes, one for every panel, got"):
+            draw(given)
+
+
+@each_plot
 def test_every_axis_says_what_it_shows(draw):
     figure = draw()
     shown = [panel for panel in figure.axes if panel.has_data()]
@@ -473,3 +481,11 @@ def test_whatever_names_there_are_the_legend_has_them(others):
 def test_predictions_need_names_that_differ_as_text(names):
     with pytest.raises(InputError, match="give at least one, each under a name of its own"):
         plots.risk_coverage(dict.fromkeys(names, PREDICTION), LABELS)
+
+
+@pytest.mark.parametrize("bins", [0, -1, 2.5, "a"])
+def test_bins_are_counted(bins):
+    with pytest.raises(InputError, match="bins must be a whole number ≥ 1"):
+        plots.entropy_histogram(PREDICTION, bins=bins)
+    with pytest.raises(InputError, match="bins must be a whole number ≥ 1"):
+        plots.reliability_diagram(PREDICTION, LABELS, bins=bins)

@@ -67,7 +67,7 @@ def reliability_diagram(
         ax: draw only the diagram, here.
 
     Raises:
-        InputError: no prediction, or targets that do not fit.
+        InputError: no prediction, targets that do not fit, or `bins` that are no whole number ≥ 1.
 
     >>> figure = reliability_diagram(Prediction([[[0.9, 0.1], [0.4, 0.6]]]), [0, 0])
     >>> [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
@@ -75,12 +75,12 @@ def reliability_diagram(
     """
     from varbnn.predict.metrics import ExpectedCalibrationError
 
-    named = by_name(predictions)
+    named, bins = by_name(predictions), whole_number("bins", bins)
     for prediction in named.values():
         require_classes(prediction)
     if ax is None and len(named) > TOGETHER:
         return _side_by_side(named, targets, bins)
-    figure, (main, spread) = new_panels(ax, 2, figsize=(4.8, 5.6), height_ratios=(4, 1), sharex=True)
+    figure, (main, spread) = new_panels(ax, 2, least=1, figsize=(4.8, 5.6), height_ratios=(4, 1), sharex=True)
     halo = import_extra("matplotlib.patheffects", "plot").withStroke(linewidth=3, foreground="white")
     main.plot([0, 1], [0, 1], color=PALE, linestyle=(0, (4, 3)), linewidth=1, zorder=1)
     for text, place, align in (
@@ -164,7 +164,8 @@ def entropy_histogram(
         ax: draw here.
 
     Raises:
-        InputError: an unknown `score`, "epistemic" for one sample, another number of classes in `ood`.
+        InputError: an unknown `score`, "epistemic" for one sample, another number of classes in `ood`, or `bins` that
+            are no whole number ≥ 1.
 
     >>> figure = entropy_histogram(Prediction([[[0.9, 0.1]]]), ood=Prediction([[[0.5, 0.5]]]))
     >>> figure.axes[0].get_xlabel(), figure.axes[0].get_legend().get_title().get_text()
@@ -176,6 +177,7 @@ def entropy_histogram(
     if ood is not None:
         require_same_classes(prediction, ood)
     require_score(score, *([prediction] if ood is None else [prediction, ood]))
+    bins = whole_number("bins", bins)
     figure, (main,) = new_panels(ax, 1, figsize=(5.4, 3.4))
     groups = [("in distribution", prediction, BLUE, "-")] + (
         [("out of distribution", ood, VERMILION, "--")] if ood else []
@@ -221,7 +223,7 @@ def uncertainty_map(
         ax: two axes to draw on.
 
     Raises:
-        InputError: inputs that are not N×2 or labels that do not fit.
+        InputError: inputs that are not N×2, labels that do not fit, or another number of axes.
 
     >>> def towards_the_right(points):
     ...     right = points[:, :1].sigmoid()

@@ -64,8 +64,6 @@ def severity_curves(
     figure, panels = new_panels(
         ax, len(kinds) * len(measures), columns=len(kinds), figsize=size, sharex=True, sharey="row"
     )
-    if ax is not None and (len(panels) > len(kinds) * len(measures) or None in panels):
-        raise InputError(f"ax must be {len(kinds) * len(measures)} axes, one for every panel")
     places = [(measure, kind) for measure in measures for kind in kinds]
     for number, (panel, (measure, kind)) in enumerate(zip(panels, places, strict=True)):
         styles = zip(cycle(COLOURS), cycle(LINES), cycle(MARKERS), strict=False)

@@ -26,8 +26,14 @@ MARKERS = "o^sDvPX"
 INK, PALE = "#333333", "#999999"
 
 
-def new_panels(ax: Any, number: int, *, columns: int = 1, **options: Any) -> tuple[Figure, tuple[Any, ...]]:
-    """A new figure with `number` tidy panels; or the given axes and their figure, with None for panels they lack."""
+def new_panels(
+    ax: Any, number: int, *, least: int | None = None, columns: int = 1, **options: Any
+) -> tuple[Figure, tuple[Any, ...]]:
+    """A new figure with `number` tidy panels; or the given axes and their figure, with None for panels they lack.
+
+    Raises:
+        InputError: more axes than panels, or fewer than `least`, which is all of them unless given.
+    """
     module = import_extra("matplotlib.figure", "plot")
     if ax is None:
         figsize = options.pop("figsize")
@@ -37,7 +43,10 @@ def new_panels(ax: Any, number: int, *, columns: int = 1, **options: Any) -> tup
         for panel in every[number:]:
             panel.remove()
     else:
-        panels = list(ax) if isinstance(ax, Sequence | np.ndarray) else [ax]
+        panels = list(np.ravel(ax))
+        if not (number if least is None else least) <= len(panels) <= number:
+            allowed = f"{number}" if least is None else f"{least} to {number}"
+            raise InputError(f"ax must be {allowed} axes, one for every panel, got {len(panels)}")
         figure = panels[0].figure
         panels += [None] * (number - len(panels))
     for panel in filter(None, panels):
