@@ -96,7 +96,8 @@ class Network(base.BaseEstimator):
         """Train on rows `X`, n×d, with labels or real targets `y`, n; when it fails, the last fit stays in force."""
         before = self.__dict__.copy()
         try:
-            self._fit(X, y)
+            with torch.inference_mode(False), torch.enable_grad():
+                self._fit(X, y)
         except BaseException:
             self.__dict__ = before
             raise
