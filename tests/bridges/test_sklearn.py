@@ -31,7 +31,7 @@ from sklearn.utils.estimator_checks import check_estimator, estimator_checks_gen
 
 from varbnn.bridges import estimator as bridge_estimator
 from varbnn.bridges.sklearn import VariationalBNNClassifier, VariationalBNNRegressor
-from varbnn.errors import VarbnnWarning
+from varbnn.errors import InputError, VarbnnWarning
 
 ROOT = Path(__file__).resolve().parents[2]
 BOTH = [VariationalBNNClassifier, VariationalBNNRegressor]
@@ -514,3 +514,9 @@ def test_a_fit_does_not_depend_on_the_modes_and_the_default_dtype_of_torch(kind,
     with surroundings():
         within = found.fit(X, y).predict_uncertainty(X)
     assert_array_equal(within.total, expected.predict_uncertainty(X).total)
+
+
+@pytest.mark.parametrize("posterior", [["bernoulli"], None, "normal"])
+def test_what_is_no_posterior_is_refused_by_its_name(posterior, iris):
+    with pytest.raises(InputError, match="posterior must be one of 'bernoulli', 'gaussian', 'point', got"):
+        VariationalBNNClassifier(posterior=posterior).fit(*iris)

@@ -145,3 +145,9 @@ def test_a_measure_that_was_not_measured_is_named_before_anything_is_drawn():
         plots.severity_curves(curves, ("nll", "ece"))
     with pytest.raises(InputError, match="these curves lack accuracy"):
         plots.severity_curves({"blur": [{"nll": 1.0}]})
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, "a"])
+def test_a_seed_that_is_none_is_refused(model, seed):
+    with pytest.raises(InputError, match="seed must be a whole number ≥ 0"):
+        severity_curves(model, IMAGES, LABELS, value_range=(0, 16), kinds=["blur"], seed=seed)

@@ -8,7 +8,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
-from varbnn.checks import Values, as_tensor
+from varbnn.checks import Values, as_tensor, whole_number
 from varbnn.data.corruptions import KINDS, SEVERITIES, Kind, Range, corrupt, require_images
 from varbnn.errors import InputError
 from varbnn.nn.batchnorm import Data, device_of
@@ -55,7 +55,7 @@ def severity_curves(
         For every kind six evaluations (accuracy, NLL, Brier, ECE), at severity 0 to 5.
 
     Raises:
-        InputError: images outside `value_range`, images or targets that do not fit, a kind that is not known.
+        InputError: images outside `value_range`, images or targets that do not fit, an unknown kind, or no seed.
 
     >>> import varbnn as vb
     >>> model = vb.binarize(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)))
@@ -65,6 +65,7 @@ def severity_curves(
     >>> list(curves), len(curves["blur"])
     (['blur'], 6)
     """
+    seed = whole_number("seed", seed, least=0)
     kinds, network = list(kinds), model.ensemble if isinstance(model, Predictor) else model
     unknown = [kind for kind in kinds if kind not in KINDS]
     if not kinds or unknown:
