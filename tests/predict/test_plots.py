@@ -273,7 +273,7 @@ def test_the_map_puts_each_value_at_its_place():
         (lambda: plots.layer_entropy({}), "at least one layer"),
         (lambda: plots.layer_entropy({"0": 1.4}), "bit per weight, got 1.4 for '0'"),
         (lambda: plots.layer_entropy({"0": math.nan}), "bit per weight"),
-        (lambda: plots.training_curves([]), "keys must be among"),
+        (lambda: plots.training_curves([]), "nothing to draw: 0 records"),
         (lambda: plots.training_curves(HISTORY, ["nll"]), "keys must be among"),
         (lambda: plots.training_curves(HISTORY, ax=Figure().subplots()), "one ax shows one quantity"),
         (lambda: plots.uncertainty_map(split_by_angle, torch.randn(5, 3), [0] * 5), "x must be N×2"),
@@ -489,3 +489,16 @@ def test_bins_are_counted(bins):
         plots.entropy_histogram(PREDICTION, bins=bins)
     with pytest.raises(InputError, match="bins must be a whole number ≥ 1"):
         plots.reliability_diagram(PREDICTION, LABELS, bins=bins)
+
+
+def test_one_quantity_needs_no_list():
+    (panel,) = plots.training_curves(HISTORY, "loss").axes
+    assert panel.get_ylabel() == "loss,\nnats per example"
+    with pytest.raises(InputError, match=r"got \['lss'\]"):
+        plots.training_curves(HISTORY, "lss")
+
+
+@pytest.mark.parametrize("history", [[], [{}], [{"epoch": 1, "lr": 0.1}], {"a": []}])
+def test_a_history_of_nothing_to_draw_says_so(history):
+    with pytest.raises(InputError, match=r"nothing to draw: . records? with (no numbers|only epoch, lr, to be named)"):
+        plots.training_curves(history)

@@ -29,7 +29,7 @@ def severity_curves(
     *,
     value_range: Range,
     inputs: Callable[[Tensor], Tensor] = lambda images: images,
-    kinds: Iterable[Kind] = tuple(KINDS),
+    kinds: Kind | Iterable[Kind] = tuple(KINDS),
     num_samples: int = 32,
     refresh_bn: Data | None = None,
     batch_size: int = 1000,
@@ -47,7 +47,7 @@ def severity_curves(
         targets: N class labels.
         value_range: lowest and highest value of those units.
         inputs: makes of images what the model is given; for a `Dataset` its `standardise`.
-        kinds: which corruptions, of `varbnn.data.corruptions.KINDS`.
+        kinds: which corruptions, of `varbnn.data.corruptions.KINDS`, one or several.
         num_samples, refresh_bn, batch_size: as for `predict`; unused where `model` is a function.
         seed: of networks and noise.
 
@@ -66,7 +66,8 @@ def severity_curves(
     (['blur'], 6)
     """
     seed = whole_number("seed", seed, least=0)
-    kinds, network = list(kinds), model.ensemble if isinstance(model, Predictor) else model
+    kinds = [kinds] if isinstance(kinds, str) else list(kinds)
+    network = model.ensemble if isinstance(model, Predictor) else model
     unknown = [kind for kind in kinds if kind not in KINDS]
     if not kinds or unknown:
         raise InputError(f"kinds must be some of {', '.join(KINDS)}, got {', '.join(map(repr, unknown)) or 'none'}")

@@ -33,7 +33,7 @@ def severity_curves(
 
     Args:
         curves: what `varbnn.severity_curves` returns, or several of those by the model's name.
-        measures: of "accuracy", "nll", "brier", "ece".
+        measures: of "accuracy", "nll", "brier", "ece", one or several.
         ax: draw here, one for every panel, row by row.
 
     Raises:
@@ -47,6 +47,7 @@ def severity_curves(
     """
     one = all(isinstance(value, list) for value in curves.values())
     named: dict[str, SeverityCurves] = {"": curves} if one else by_name(curves)  # type: ignore[dict-item]
+    measures = [measures] if isinstance(measures, str) else list(measures)
     kinds = list(next(iter(named.values()), ()))
     if not kinds or not measures:
         raise InputError("give at least one corruption of one model, and one measure")
