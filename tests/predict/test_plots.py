@@ -502,3 +502,31 @@ def test_one_quantity_needs_no_list():
 def test_a_history_of_nothing_to_draw_says_so(history):
     with pytest.raises(InputError, match=r"nothing to draw: . records? with (no numbers|only epoch, lr, to be named)"):
         plots.training_curves(history)
+
+
+def test_a_curve_of_no_error_is_seen_on_the_axis():
+    right = Prediction(np.eye(3)[None])
+    (panel,) = plots.risk_coverage(right, [0, 1, 2]).axes
+    (line,) = panel.lines
+    assert panel.get_ylim() == (0, 1)
+    assert not line.get_clip_on()
+    assert line.get_zorder() > panel.spines["bottom"].get_zorder()
+
+
+def test_a_map_of_a_float64_model_is_asked_at_float64_points():
+    """In float32 these points are all one."""
+    x = torch.tensor([[1.0, 0.0], [1.0 + 1e-9, 1.0]], dtype=torch.float64)
+    seen = []
+
+    def of_second(points):
+        seen.append(points)
+        return split_by_angle(points)
+
+    plots.uncertainty_map(of_second, x, [0, 1], resolution=5)
+    plots.uncertainty_map(of_second, x.numpy(), [0, 1], resolution=5)
+    assert (seen[0].dtype, len(seen[0][:, 0].unique())) == (torch.float64, 5)
+    assert seen[1].dtype == torch.float32
+    model = vb.binarize(nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 2))).double()
+    model.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+    plots.uncertainty_map(model, x, [0, 1], resolution=5, num_samples=1)
+    assert len(seen[-1][:, 0].unique()) == 5

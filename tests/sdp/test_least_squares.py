@@ -11,7 +11,18 @@ import torch
 
 from tests.sdp.instances import data, every_sign_vector, exact_least_squares, optimum
 from varbnn.errors import InputError
-from varbnn.sdp import binary_hinge, binary_least_squares, certify, low_rank, quadratic, residual, rounding, solve
+from varbnn.sdp import (
+    binary_hinge,
+    binary_least_squares,
+    certify,
+    least_squares_batch,
+    low_rank,
+    max_cut,
+    quadratic,
+    residual,
+    rounding,
+    solve,
+)
 from varbnn.sdp.problem import least_squares_problem, scaled
 from varbnn.sdp.residual import box_bound, residual_sweep
 
@@ -359,3 +370,13 @@ def test_many_more_weights_are_those_of_the_relaxation():
     x, y = data("gaussian", solve.FEW_WEIGHTS + 1, np.random.default_rng(0))
     assert binary_least_squares(x, y).method.startswith("low-rank")
     assert binary_least_squares(x[:, 1:], y).method.startswith("exact")
+
+
+def test_solutions_are_equal_to_themselves_alone_and_can_be_keys():
+    first, second = binary_least_squares(X, Y), binary_least_squares(X, Y)
+    batch = least_squares_batch(X, Y[:, None])
+    cut = max_cut([[0.0, 1.0], [1.0, 0.0]])
+    hinge = binary_hinge(X, np.sign(Y))
+    assert first == first
+    assert first != second
+    assert len({first, second, batch, cut, hinge}) == 5

@@ -215,7 +215,7 @@ def uncertainty_map(
     Args:
         model: a network of two inputs, whose batch-norm statistics are re-estimated from `x` for each draw, packed
             networks, a `Predictor`, or a function from M×2 inputs to their `Prediction` or `AveragePrediction`.
-        x: N×2 inputs.
+        x: N×2 inputs; a function is given those of its dtype where it is a floating tensor, else float32.
         y: N class labels.
         num_samples: networks drawn, where `model` is a network.
         resolution: grid points along each axis.
@@ -233,22 +233,22 @@ def uncertainty_map(
     ['total uncertainty', 'epistemic uncertainty']
     """
     resolution, margin = whole_number("resolution", resolution, 2), finite_number("margin", margin, least=0)
-    points = as_tensor(x, "x").float().cpu()
+    points = as_tensor(x, "x").double().cpu()
     if points.ndim != 2 or points.shape[1] != 2 or len(points) == 0:
         raise InputError(f"x must be N×2, a map has two axes, got shape {tuple(points.shape)}")
     extent = points.amax(0) - points.amin(0)
     reach = margin * extent.where(extent > 0, 1.0)  # a constant column has a map around it too
     low, high = points.amin(0) - reach, points.amax(0) + reach
-    across, up = (torch.linspace(float(low[i]), float(high[i]), resolution) for i in (0, 1))
+    across, up = (torch.linspace(float(low[i]), float(high[i]), resolution, dtype=points.dtype) for i in (0, 1))
     grid = torch.cartesian_prod(up, across).flip(1)  # row by row from below, as pcolormesh wants it
     prediction: Averaged
     if isinstance(model, PackedEnsemble | Predictor):
-        prediction = predict(model, grid)
+        prediction = predict(model, grid.float())
     elif isinstance(model, nn.Module):
         generator = torch.Generator(device_of(model)).manual_seed(0)
         prediction = predict(model, grid.numpy(), num_samples, refresh_bn=points.numpy(), generator=generator)
     else:
-        prediction = model(grid)
+        prediction = model(grid.to(x.dtype) if isinstance(x, Tensor) and x.is_floating_point() else grid.float())
     if len(prediction) != len(grid):
         raise InputError(
             f"the function must predict all {len(grid)} points of the grid it is given, got {len(prediction)}"

@@ -115,7 +115,9 @@ def risk_coverage(
     figure, (main,) = new_panels(ax, 1, figsize=(5.4, 3.6))
     for (name, curve), colour, line in zip(curves.items(), cycle(COLOURS), cycle(LINES), strict=False):
         label = f"{name}{', ' if name else ''}AURC\xa0{curve.area:.3g}"
-        main.plot(100 * curve.coverage, 100 * curve.risk, color=colour, linestyle=line, linewidth=1.6, label=label)
+        look = dict(color=colour, linestyle=line, linewidth=1.6, clip_on=False, zorder=3)  # above the axis, risks of 0
+        main.plot(100 * curve.coverage, 100 * curve.risk, label=label, **look)
     main.set(xlim=(0, 100), ylim=(0, None), xlabel="inputs answered, % (surest first)", ylabel="of them wrong, %")
+    main.set_ylim(top=max(1.0, main.get_ylim()[1]))
     fitted_legend(main, own=ax is None, above_all=False)
     return figure

@@ -30,7 +30,7 @@ LARGEST_INTERIOR = 2048
 METHODS = ("auto", "interior", "mixing", "descent")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SolutionBatch:
     """±1 weights of P neurons, each with a certificate of its own.
 

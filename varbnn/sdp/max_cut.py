@@ -15,7 +15,7 @@ from varbnn.sdp.solution import Solution
 from varbnn.sdp.solve import quadratic
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Cut:
     """Two sides of a graph and a proved bound on what any cut can weigh.
 
