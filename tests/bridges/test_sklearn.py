@@ -6,6 +6,8 @@ import pickle
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +31,7 @@ from sklearn.utils.estimator_checks import check_estimator, estimator_checks_gen
 
 from varbnn.bridges import estimator as bridge_estimator
 from varbnn.bridges.sklearn import VariationalBNNClassifier, VariationalBNNRegressor
-from varbnn.errors import VarbnnWarning
+from varbnn.errors import InputError, VarbnnWarning
 
 ROOT = Path(__file__).resolve().parents[2]
 BOTH = [VariationalBNNClassifier, VariationalBNNRegressor]
@@ -476,3 +478,45 @@ def test_many_rows_are_asked_in_parts_and_answered_as_together(kind, monkeypatch
     else:
         np.testing.assert_array_equal(estimator.predict(X), together.mean[:, 0].numpy())
     assert asked == [1000, 1000, 500] * 2
+
+
+@contextmanager
+def default_dtype(dtype):
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+SURROUNDINGS = {
+    "no_grad": torch.no_grad,
+    "inference_mode": torch.inference_mode,
+    "float64": partial(default_dtype, torch.float64),
+    "bfloat16": partial(default_dtype, torch.bfloat16),
+}
+
+
+@pytest.mark.parametrize("surroundings", SURROUNDINGS.values(), ids=SURROUNDINGS)
+@pytest.mark.parametrize("posterior", ["bernoulli", "gaussian", "point"])
+@pytest.mark.parametrize("kind", BOTH)
+def test_a_fit_does_not_depend_on_the_modes_and_the_default_dtype_of_torch(kind, posterior, surroundings, iris):
+    def estimator():
+        return kind(hidden_layer_sizes=(8, 4), posterior=posterior, warm_start=True, **QUICK)
+
+    X, y = iris
+    expected, found = estimator().fit(X, y), estimator()
+    with surroundings():
+        found.fit(X, y)
+    assert_array_equal(found.predict_uncertainty(X).total, expected.predict_uncertainty(X).total)
+    expected.fit(X, y)
+    with surroundings():
+        within = found.fit(X, y).predict_uncertainty(X)
+    assert_array_equal(within.total, expected.predict_uncertainty(X).total)
+
+
+@pytest.mark.parametrize("posterior", [["bernoulli"], None, "normal"])
+def test_what_is_no_posterior_is_refused_by_its_name(posterior, iris):
+    with pytest.raises(InputError, match="posterior must be one of 'bernoulli', 'gaussian', 'point', got"):
+        VariationalBNNClassifier(posterior=posterior).fit(*iris)

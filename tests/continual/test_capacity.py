@@ -73,7 +73,7 @@ def test_without_entropy_there_is_nothing_to_say():
         continual.capacity(continual.Result("float", 1, ["a"], history=[{"loss": 0.1}]))
 
 
-@pytest.mark.parametrize("wrong", [{"tasks": 0}, {"below": 2.0}, {"tolerance": -0.1}])
+@pytest.mark.parametrize("wrong", [{"tasks": 0}, {"below": 2.0}, {"below": "x"}, {"tolerance": -0.1}])
 def test_arguments_out_of_range_are_refused(wrong):
     with pytest.raises(InputError, match=next(iter(wrong))):
         continual.capacity(made_up([0.5, 0.4]), **wrong)

@@ -200,3 +200,12 @@ def test_log_probabilities_keep_their_digits_where_the_coin_is_sure():
     natural = torch.tensor([-10.3, 10.3, 12.0], dtype=torch.float64)
     expected = -np.logaddexp(0, -2 * natural.numpy())
     np.testing.assert_allclose(SignedBernoulli(natural).log_prob(torch.ones(3).double()), expected, rtol=1e-15)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.bool])
+def test_whole_numbers_are_taken_as_numbers(dtype):
+    given = torch.tensor([1, 0], dtype=dtype)
+    whole, real = SignedBernoulli(natural=given), SignedBernoulli(natural=given.float())
+    assert whole.sample((5,)).dtype == whole.mean.dtype == whole.log_prob(torch.ones(2)).dtype == torch.float32
+    assert whole.enumerate_support().tolist() == real.enumerate_support().tolist()
+    torch.testing.assert_close(whole.entropy(), real.entropy(), rtol=0, atol=0)

@@ -595,10 +595,31 @@ def test_the_mode_is_the_mode_inside_sampled_too():
         assert model[0].weight is held
 
 
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_arrays_that_torch_cannot_share_are_copied_without_a_word(wrapped):
+    model = without_batchnorm()
+    expected = predict(model, X, 0).probs
+    frozen = X.numpy().copy()
+    frozen.flags.writeable = False
+    backwards, swapped = X.numpy()[::-1].copy()[::-1], X.numpy().astype(">f4")
+    for array in (frozen, backwards, swapped):
+        assert torch.equal(predict(model, [array] if wrapped else array, 0).probs, expected)
+
+
+@pytest.mark.parametrize("dtype", [np.bool_, np.uint8, np.int64])
+def test_whole_numbers_and_truths_keep_their_type(dtype):
+    array, seen = np.ones((3, 4), dtype), []
+    array.flags.writeable = False
+    model = without_batchnorm()
+    model.register_forward_pre_hook(lambda module, given: seen.append(given[0].dtype) or (given[0].float(),))
+    predict(model, array, 0)
+    assert set(seen) == {torch.from_numpy(np.ones(1, dtype)).dtype}
+
+
 @pytest.mark.parametrize("array", [np.array([["a", "b"]]), np.array([[1.0, None]], dtype=object)], ids=str)
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_an_array_of_no_numbers_is_refused(array, wrapped):
-    with pytest.raises(InputError, match="must be an array of numbers"):
+    with pytest.raises(InputError, match=r"(inputs|batch 0) must be a tensor, an array or nested lists of numbers"):
         predict(without_batchnorm(), [array] if wrapped else array, 2)
 
 

@@ -174,6 +174,16 @@ def test_without_an_error_there_is_no_temperature_to_find(size):
         assert TemperatureScaling().fit(sure, labels).temperature == 1.0
 
 
+@pytest.mark.parametrize("margin", [20.0, 28.0, 40.0, 700.0])
+def test_logits_so_sure_that_no_error_is_left_to_rounding_stay_as_they_are(margin):
+    labels = torch.arange(30) % 3
+    logits = margin * torch.eye(3, dtype=torch.float64)[labels]
+    with pytest.warns(VarbnnWarning, match="every label is right"):
+        assert TemperatureScaling().fit(logits, labels).temperature == 1.0
+    with pytest.warns(VarbnnWarning, match="every label is right"):
+        assert TemperatureScaling().fit(Prediction(logits.softmax(-1)[None]), labels).temperature == 1.0
+
+
 def test_wrong_labels_are_not_called_right_where_the_coldest_is_likeliest():
     """The networks cancel out on two wrong inputs, which costs log 2 however cold it gets."""
     first = torch.tensor([[0.9, 0.1]] * 10 + [[0.3, 0.7]] * 2)

@@ -206,9 +206,9 @@ def test_a_number_of_bins_that_is_none_is_refused(bins):
         ExpectedCalibrationError(bins)
 
 
-@pytest.mark.parametrize("floor", [-1e-3, 1.0, math.nan])
+@pytest.mark.parametrize("floor", [-1e-3, 1.0, math.nan, None, "a"])
 def test_a_floor_that_is_no_probability_is_refused(floor):
-    with pytest.raises(InputError, match=r"floor must lie in \[0, 1\)"):
+    with pytest.raises(InputError, match="floor must be a finite number ≥ 0 and ≤"):
         NegativeLogLikelihood(floor)
 
 

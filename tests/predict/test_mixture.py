@@ -94,6 +94,16 @@ def test_other_units_scale_means_and_variances(prediction):
             prediction.in_units(scale)
 
 
+def test_units_in_which_the_numbers_overflow_are_refused():
+    for scale in (1e200, 1e-200):  # the square is no double
+        with pytest.raises(InputError, match="noise_variance must be > 0 and finite in float64"):
+            RegressionPrediction([[1.0]], 0.25).in_units(scale)
+    with pytest.raises(InputError, match="means hold NaN or inf"):
+        RegressionPrediction([[1e200]]).in_units(1e200)
+    with pytest.raises(InputError, match="shift must be a finite number"):
+        RegressionPrediction([[1.0]]).in_units(2.0, "a")
+
+
 def test_scaling_finds_the_least_nll(prediction):
     targets = np.random.default_rng(2).normal(size=7)
     scaling = NoiseScaling().fit(prediction, targets)

@@ -78,6 +78,14 @@ def test_a_plot_draws_into_the_axes_it_is_given(draw):
 
 
 @each_plot
+def test_a_plot_refuses_another_number_of_axes(draw):
+    needed = 2 if draw is EVERY["uncertainty_map"] else 1
+    for given in (Figure().subplots(1, 3), []) + ((Figure().subplots(),) if needed == 2 else ()):
+        with pytest.raises(InputError, match=f"ax must be {needed}( to 2)? axes, one for every panel, got"):
+            draw(given)
+
+
+@each_plot
 def test_every_axis_says_what_it_shows(draw):
     figure = draw()
     shown = [panel for panel in figure.axes if panel.has_data()]
@@ -259,13 +267,13 @@ def test_the_map_puts_each_value_at_its_place():
 @pytest.mark.parametrize(
     "draw, message",
     [
-        (lambda: plots.reliability_diagram({}, LABELS), "at least one prediction"),
+        (lambda: plots.reliability_diagram({}, LABELS), "give at least one, each under a name of its own, got \\[\\]"),
         (lambda: plots.reliability_diagram(PREDICTION, LABELS[:-1]), "one label per input"),
         (lambda: plots.entropy_histogram(PREDICTION, score="entropy"), "score must be one of"),
         (lambda: plots.layer_entropy({}), "at least one layer"),
         (lambda: plots.layer_entropy({"0": 1.4}), "bit per weight, got 1.4 for '0'"),
         (lambda: plots.layer_entropy({"0": math.nan}), "bit per weight"),
-        (lambda: plots.training_curves([]), "keys must be among"),
+        (lambda: plots.training_curves([]), "nothing to draw: 0 records"),
         (lambda: plots.training_curves(HISTORY, ["nll"]), "keys must be among"),
         (lambda: plots.training_curves(HISTORY, ax=Figure().subplots()), "one ax shows one quantity"),
         (lambda: plots.uncertainty_map(split_by_angle, torch.randn(5, 3), [0] * 5), "x must be N×2"),
@@ -441,3 +449,84 @@ def test_networks_that_agree_but_for_rounding_disagree_by_nothing():
     one = torch.rand(1, 20, 4).softmax(-1)
     figure = plots.entropy_histogram(vb.Prediction(one.expand(5, -1, -1)), score="epistemic")
     assert figure.axes[0].get_xlim()[1] == pytest.approx(np.log(4))
+
+
+NAMES = ("_base", "__", 0, None, ("lr", 0.1), "$a$", "")
+
+
+@pytest.mark.parametrize("others", [1, 4])
+def test_whatever_names_there_are_the_legend_has_them(others):
+    """matplotlib hides what starts with "_"; 0 and None were taken for no name, a tuple for many."""
+    steps = [evaluate(PREDICTION, LABELS)] * 2
+    for name in NAMES:
+        named = dict.fromkeys([name, *map(chr, range(97, 97 + others))])
+        front = f"{name}, " if name != "" else ""
+        figure = plots.reliability_diagram(dict.fromkeys(named, PREDICTION), LABELS)
+        figure.draw_without_rendering()
+        found = texts(figure.axes[0].get_legend()) if others == 1 else [panel.get_title() for panel in figure.axes]
+        assert found[0].strip().startswith(f"{front}ECE 0.")
+        assert len(found) == len(named)
+        found = texts(plots.risk_coverage(dict.fromkeys(named, PREDICTION), LABELS).axes[0].get_legend())
+        assert found[0].strip().startswith(f"{front}AURC 0.")
+        assert len(found) == len(named)
+        found = texts(plots.training_curves(dict.fromkeys(named, HISTORY), ["loss"]).legends[0])
+        assert found[0].strip() == (str(name) if name != "" else "training")
+        assert len(found) == len(named)
+        if name != "":
+            found = texts(plots.severity_curves({key: {"blur": steps} for key in named}, ["nll"]).legends[0])
+            assert [text.strip() for text in found] == [str(own) for own in named]
+
+
+@pytest.mark.parametrize("names", [[], [1, "1"]])
+def test_predictions_need_names_that_differ_as_text(names):
+    with pytest.raises(InputError, match="give at least one, each under a name of its own"):
+        plots.risk_coverage(dict.fromkeys(names, PREDICTION), LABELS)
+
+
+@pytest.mark.parametrize("bins", [0, -1, 2.5, "a"])
+def test_bins_are_counted(bins):
+    with pytest.raises(InputError, match="bins must be a whole number ≥ 1"):
+        plots.entropy_histogram(PREDICTION, bins=bins)
+    with pytest.raises(InputError, match="bins must be a whole number ≥ 1"):
+        plots.reliability_diagram(PREDICTION, LABELS, bins=bins)
+
+
+def test_one_quantity_needs_no_list():
+    (panel,) = plots.training_curves(HISTORY, "loss").axes
+    assert panel.get_ylabel() == "loss,\nnats per example"
+    with pytest.raises(InputError, match=r"got \['lss'\]"):
+        plots.training_curves(HISTORY, "lss")
+
+
+@pytest.mark.parametrize("history", [[], [{}], [{"epoch": 1, "lr": 0.1}], {"a": []}])
+def test_a_history_of_nothing_to_draw_says_so(history):
+    with pytest.raises(InputError, match=r"nothing to draw: . records? with (no numbers|only epoch, lr, to be named)"):
+        plots.training_curves(history)
+
+
+def test_a_curve_of_no_error_is_seen_on_the_axis():
+    right = Prediction(np.eye(3)[None])
+    (panel,) = plots.risk_coverage(right, [0, 1, 2]).axes
+    (line,) = panel.lines
+    assert panel.get_ylim() == (0, 1)
+    assert not line.get_clip_on()
+    assert line.get_zorder() > panel.spines["bottom"].get_zorder()
+
+
+def test_a_map_of_a_float64_model_is_asked_at_float64_points():
+    """In float32 these points are all one."""
+    x = torch.tensor([[1.0, 0.0], [1.0 + 1e-9, 1.0]], dtype=torch.float64)
+    seen = []
+
+    def of_second(points):
+        seen.append(points)
+        return split_by_angle(points)
+
+    plots.uncertainty_map(of_second, x, [0, 1], resolution=5)
+    plots.uncertainty_map(of_second, x.numpy(), [0, 1], resolution=5)
+    assert (seen[0].dtype, len(seen[0][:, 0].unique())) == (torch.float64, 5)
+    assert seen[1].dtype == torch.float32
+    model = vb.binarize(nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 2))).double()
+    model.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+    plots.uncertainty_map(model, x, [0, 1], resolution=5, num_samples=1)
+    assert len(seen[-1][:, 0].unique()) == 5

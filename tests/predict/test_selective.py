@@ -89,7 +89,7 @@ def test_the_picture_shows_the_curve_and_names_its_area():
     [
         (lambda: risk_coverage(binary_prediction([0.9]), [0, 1]), "one label per input"),
         (lambda: risk_coverage(binary_prediction([0.9]), [0], score="entropy"), "score must be one of"),
-        (lambda: plots.risk_coverage({}, [0]), "at least one prediction"),
+        (lambda: plots.risk_coverage({}, [0]), "give at least one"),
     ],
 )
 def test_what_has_no_curve_is_refused_with_a_reason(call, message):

@@ -145,3 +145,21 @@ def test_a_measure_that_was_not_measured_is_named_before_anything_is_drawn():
         plots.severity_curves(curves, ("nll", "ece"))
     with pytest.raises(InputError, match="these curves lack accuracy"):
         plots.severity_curves({"blur": [{"nll": 1.0}]})
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, "a"])
+def test_a_seed_that_is_none_is_refused(model, seed):
+    with pytest.raises(InputError, match="seed must be a whole number ≥ 0"):
+        severity_curves(model, IMAGES, LABELS, value_range=(0, 16), kinds=["blur"], seed=seed)
+
+
+def test_one_corruption_and_one_measure_need_no_list(model):
+    options = dict(value_range=(0, 16), num_samples=2, refresh_bn=IMAGES)
+    curves = severity_curves(model, IMAGES, LABELS, kinds="blur", **options)
+    assert curves == severity_curves(model, IMAGES, LABELS, kinds=["blur"], **options)
+    (panel,) = plots.severity_curves(curves, "nll").axes
+    assert panel.get_ylabel() == "NLL, nats"
+    with pytest.raises(InputError, match="got 'blurr'"):
+        severity_curves(model, IMAGES, LABELS, kinds="blurr", **options)
+    with pytest.raises(InputError, match="got loss"):
+        plots.severity_curves(curves, "loss")

@@ -61,7 +61,7 @@ def test_the_interior_point_finds_and_bounds_as_the_single_solver_does():
     y = x @ RNG(2).standard_normal((12, 6))
     solved = least_squares_batch(x, y, 0.5, tolerance=1e-7)
     for p in range(6):
-        alone = binary_least_squares(x, y[:, p], 0.5, tolerance=1e-8)
+        alone = binary_least_squares(x, y[:, p], 0.5, method="low-rank", tolerance=1e-8)
         assert solved.lower_bounds[p] == pytest.approx(alone.lower_bound, rel=1e-5)
         assert solved.objectives[p] == pytest.approx(alone.objective, rel=1e-9)
 
@@ -162,3 +162,13 @@ def test_with_a_given_scale_of_zero_the_objective_is_the_optimum():
     found = least_squares_batch(x, y, 0.0)
     np.testing.assert_allclose(found.objectives, (y * y).sum(0), rtol=1e-14)
     assert all(0 <= solution.gap < 1e-12 for solution in found)
+
+
+def test_one_neuron_is_picked_at_a_time():
+    solved = least_squares_batch(inputs("gaussian", 20, 8), RNG(0).standard_normal((20, 3)))
+    assert np.array_equal(solved[np.int64(-1)].weights, solved.weights[2])
+    for index in (slice(0, 1), [0], 1.0):
+        with pytest.raises(InputError, match="index one neuron with a whole number"):
+            solved[index]
+    with pytest.raises(IndexError):
+        solved[3]

@@ -130,7 +130,7 @@ def test_integers_close_the_gap_to_the_next_value_of_the_lattice():
     for _ in range(30):
         n = int(rng.integers(2, 10))
         x, y = rng.choice([-1.0, 1.0], (12, n)), rng.integers(-5, 6, 12).astype(float)
-        found = binary_least_squares(x, y)
+        found = binary_least_squares(x, y, method="low-rank")
         best = optimum(least_squares_problem(x, y))
         assert found.lower_bound <= best
         assert (best - found.lower_bound) % 4 == 0
@@ -154,7 +154,7 @@ def test_a_large_constant_does_not_spoil_the_search():
     rng = np.random.default_rng(12)
     a = rng.standard_normal((12, 12))
     a = a + a.T
-    plain, moved = quadratic(a), quadratic(a, constant=1e12)
+    plain, moved = (quadratic(a, constant=c, method="low-rank") for c in (0.0, 1e12))
     assert np.array_equal(plain.weights, moved.weights)
     assert moved.lower_bound == pytest.approx(1e12 + plain.lower_bound, abs=1e-3)
     assert moved.lower_bound <= 1e12 + plain.objective
@@ -164,7 +164,7 @@ def test_tiny_matrices_are_solved_as_well_as_large_ones():
     rng = np.random.default_rng(13)
     a = rng.standard_normal((15, 15))
     a = a + a.T
-    gaps = [quadratic(a * 2.0**power).gap for power in (-900, -40, 0, 900)]
+    gaps = [quadratic(a * 2.0**power, method="low-rank").gap for power in (-900, -40, 0, 900)]
     assert gaps == pytest.approx([gaps[2]] * 4, rel=1e-9)
 
 

@@ -76,7 +76,7 @@ class Network(base.BaseEstimator):
         return tuple(whole_number("hidden_layer_sizes", width) for width in (given if several else (given,)))
 
     def _check_options(self) -> None:
-        if self.posterior not in KINDS:
+        if not isinstance(self.posterior, str) or self.posterior not in KINDS:
             raise InputError(f"posterior must be one of {', '.join(map(repr, KINDS))}, got {self.posterior!r}")
         for name in ("temperature", "learning_rate_init", "real_learning_rate_init"):
             finite_number(name, getattr(self, name), above=0)
@@ -96,7 +96,8 @@ class Network(base.BaseEstimator):
         """Train on rows `X`, n×d, with labels or real targets `y`, n; when it fails, the last fit stays in force."""
         before = self.__dict__.copy()
         try:
-            self._fit(X, y)
+            with torch.inference_mode(False), torch.enable_grad():
+                self._fit(X, y)
         except BaseException:
             self.__dict__ = before
             raise

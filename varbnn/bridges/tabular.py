@@ -40,16 +40,18 @@ def network(
 
     No batch norm: its statistics belong to a draw, and over the small batches of small data they are mostly noise.
     Shifts start spread out, because units with weights of ±1 alone are too much alike. `tail` comes after the head.
+    All is float32 and drawn so, whatever torch's default.
     """
     layers: list[nn.Module] = [vb.nn.Scale(inputs)]  # how much each feature counts, which ±1 cannot say
     for width in widths:
-        scale = vb.nn.Scale(width, inputs**-0.5, shift=True)
+        scale = vb.nn.Scale(width, inputs**-0.5, shift=True).float()
+        scale.reset_parameters()
         assert scale.shift is not None
         nn.init.normal_(scale.shift)
-        layers += [nn.Linear(inputs, width, bias=False), scale, nn.ReLU()]
+        layers += [nn.Linear(inputs, width, bias=False, dtype=torch.float32), scale, nn.ReLU()]
         inputs = width
-    head = nn.Linear(inputs, outputs)
-    model = nn.Sequential(*layers, head, *tail)
+    head = nn.Linear(inputs, outputs, dtype=torch.float32)
+    model = nn.Sequential(*layers, head, *tail).float()
     vb.binarize(model, kind.posterior, skip=[head])
     return model
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from varbnn.checks import whole_number
+from varbnn.checks import finite_number, whole_number
 from varbnn.continual.evaluation import Result
 from varbnn.errors import InputError
 
@@ -72,9 +72,8 @@ def capacity(result: Result, *, tasks: int = 3, below: float = 0.5, tolerance: f
     False
     """
     tasks = whole_number("tasks", tasks)
-    for name, value in (("below", below), ("tolerance", tolerance)):
-        if not 0 <= value <= 1:
-            raise InputError(f"{name} must lie in [0, 1], got {value!r}")
+    below = finite_number("below", below, least=0, most=1)
+    tolerance = finite_number("tolerance", tolerance, least=0, most=1)
     if not result.history or any("entropy_bits" not in row for row in result.history):
         reason = "its network has no binary weights" if result.history else "no task was learned yet"
         raise InputError(f"there is no entropy in the history of {result.stream}: {reason}")

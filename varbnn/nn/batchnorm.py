@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import Dataset, IterableDataset
 
+from varbnn.checks import as_tensor
 from varbnn.errors import InputError, VarbnnWarning
 from varbnn.nn.compiled import uncompiled
 from varbnn.nn.draws import binary_layers, evaluating
@@ -75,7 +76,7 @@ def input_batches(data: Data, batch_size: int, dtype: torch.dtype | None = None)
     for number, batch in enumerate(batches):
         x = batch[0] if isinstance(batch, (tuple, list)) else batch
         if isinstance(x, np.ndarray):
-            x = tensor_of(x)
+            x = as_tensor(x, f"batch {number}")
         if not isinstance(x, Tensor):
             raise InputError(
                 f"batch {number} is a {type(x).__name__}; give tensors, or tuples that start with the inputs"
@@ -86,20 +87,6 @@ def input_batches(data: Data, batch_size: int, dtype: torch.dtype | None = None)
         if x.is_floating_point() and not bool(torch.isfinite(x).all()):
             raise InputError(f"batch {number} of the inputs has NaN or infinite entries; clean the data first")
         yield x.to(dtype) if dtype is not None and x.is_floating_point() else x
-
-
-def tensor_of(array: np.ndarray[Any, Any]) -> Tensor:
-    """`array` as a tensor.
-
-    Raises:
-        InputError: not of numbers, or none that torch can share the memory of.
-    """
-    if min(array.strides, default=0) < 0 or not array.dtype.isnative:
-        array = array.astype(array.dtype.newbyteorder("="))
-    try:
-        return torch.as_tensor(array)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"inputs must be an array of numbers, got {array.dtype}: {error}") from None
 
 
 def device_of(model: nn.Module) -> torch.device:
@@ -130,7 +117,7 @@ def as_data(data: Data, name: str, model: nn.Module) -> Data:
         InputError: neither tensor, array nor loader; a tensor that is not dense or has no axis of inputs.
     """
     if isinstance(data, np.ndarray):
-        data = tensor_of(data)
+        data = as_tensor(data, name)
     if isinstance(data, Tensor):
         _require_dense(data, name)
         return data.to(real_dtype(model)) if data.is_floating_point() else data

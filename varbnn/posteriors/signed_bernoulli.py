@@ -31,7 +31,7 @@ class SignedBernoulli(Distribution):
     rounded probability, so that it stays accurate where 1 - p rounds to 0.
 
     Args:
-        natural: λ, any shape. ±inf is a point mass.
+        natural: λ, any shape; whole numbers become torch's default dtype. ±inf is a point mass.
         mean: μ = tanh λ in [-1, 1], instead of `natural`.
         validate_args: as in torch; pass False inside ``torch.func.vmap``, which forbids checks that read values.
 
@@ -59,7 +59,8 @@ class SignedBernoulli(Distribution):
         if (natural is None) == (mean is None):
             raise InputError("give exactly one of natural= and mean=")
         if natural is not None:
-            (self.natural,) = broadcast_all(natural)
+            (given,) = broadcast_all(natural)
+            self.natural = given if given.is_floating_point() else given.to(torch.get_default_dtype())
         elif mean is not None:
             (mu,) = broadcast_all(mean)
             if validate_args is not False and bool((mu.abs() > 1).any()):

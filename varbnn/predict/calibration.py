@@ -82,19 +82,20 @@ class TemperatureScaling:
             return _nll_of_mean(samples, log_probs, labels, math.exp(log_temperature))
 
         grid = torch.linspace(math.log(LOWEST), math.log(HIGHEST), 33, dtype=torch.float64).tolist()
-        self._temperature = math.exp(lowest_point(loss, grid))
-        least = loss(math.log(self._temperature))
-        at_the_end = loss(grid[0]) <= least + FLAT < loss(0.0)
-        if at_the_end and bool((_labels_of_mean(samples, log_probs) == labels).all()):
-            self._temperature = 1.0
+        found = lowest_point(loss, grid)
+        least = loss(found)
+        one_is_best = loss(0.0) <= least + FLAT
+        coldest_is_best = loss(grid[0]) <= least + FLAT < loss(grid[-1])
+        all_right = bool((_labels_of_mean(samples, log_probs) == labels).all())
+        self._temperature = 1.0 if one_is_best or (coldest_is_best and all_right) else math.exp(found)
+        if coldest_is_best and all_right:
             warnings.warn(
                 "every label is right, and the nearer the temperature to 0 the better: 1 is used. Fit on more "
                 "validation data",
                 VarbnnWarning,
                 stacklevel=2,
             )
-            return self
-        if at_the_end or not LOWEST * 1.01 < self._temperature < HIGHEST / 1.01:
+        elif not one_is_best and (coldest_is_best or not LOWEST * 1.01 < self._temperature < HIGHEST / 1.01):
             warnings.warn(
                 f"the best temperature, {self._temperature:.3g}, lies at the end of [{LOWEST:g}, {HIGHEST:g}]: "
                 "the labels are too few, or have nothing to do with the prediction. Fit on more validation data.",

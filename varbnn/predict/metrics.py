@@ -15,7 +15,7 @@ from torchmetrics import Metric
 from torchmetrics.classification import BinaryAUROC
 from torchmetrics.utilities import dim_zero_cat
 
-from varbnn.checks import Values, as_tensor, whole_number
+from varbnn.checks import Values, as_tensor, finite_number, whole_number
 from varbnn.errors import InputError
 from varbnn.predict.checks import as_labels, as_probability_rows
 
@@ -77,9 +77,8 @@ class NegativeLogLikelihood(MeanOverInputs):
     """
 
     def __init__(self, floor: float = SMALLEST, **kwargs: Any) -> None:
-        if not 0 <= floor < 1:
-            raise InputError(f"floor must lie in [0, 1), got {floor}; it bounds the cost of a label at -log(floor)")
-        super().__init__(setting=f"_{float(floor)}", **kwargs)
+        floor = finite_number("floor", floor, least=0, most=1 - 2**-53, note=", for a label costs at most -log(floor)")
+        super().__init__(setting=f"_{floor}", **kwargs)
         self.floor = floor
 
     def scores(self, rows: Tensor, labels: Tensor) -> Tensor:

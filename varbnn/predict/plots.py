@@ -23,7 +23,7 @@ from varbnn.predict.average import predict
 from varbnn.predict.checks import as_labels
 from varbnn.predict.evaluation import UNCERTAINTY, Score, require_same_classes, require_score
 from varbnn.predict.shift_plots import risk_coverage, severity_curves
-from varbnn.predict.style import BLUE, COLOURS, INK, MARKERS, PALE, VERMILION, greys, legend_above, new_panels
+from varbnn.predict.style import BLUE, COLOURS, INK, MARKERS, PALE, VERMILION, by_name, greys, legend_above, new_panels
 from varbnn.predict.training_plots import layer_entropy, training_curves
 from varbnn.predict.uncertainty import Averaged, Prediction, mean_of, require_classes
 
@@ -42,9 +42,6 @@ __all__ = [
     "training_curves",
     "uncertainty_map",
 ]
-
-ROUNDING = 1e-6
-"""Share of log C below which a disagreement is none."""
 
 TOGETHER = 3
 """Predictions whose dots and bars one reliability diagram holds; with more they lie on top of each other."""
@@ -70,7 +67,7 @@ def reliability_diagram(
         ax: draw only the diagram, here.
 
     Raises:
-        InputError: no prediction, or targets that do not fit.
+        InputError: no prediction, targets that do not fit, or `bins` that are no whole number ≥ 1.
 
     >>> figure = reliability_diagram(Prediction([[[0.9, 0.1], [0.4, 0.6]]]), [0, 0])
     >>> [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
@@ -78,14 +75,12 @@ def reliability_diagram(
     """
     from varbnn.predict.metrics import ExpectedCalibrationError
 
-    named = dict(predictions) if isinstance(predictions, Mapping) else {"": predictions}
-    if not named:
-        raise InputError("give at least one prediction")
+    named, bins = by_name(predictions), whole_number("bins", bins)
     for prediction in named.values():
         require_classes(prediction)
     if ax is None and len(named) > TOGETHER:
         return _side_by_side(named, targets, bins)
-    figure, (main, spread) = new_panels(ax, 2, figsize=(4.8, 5.6), height_ratios=(4, 1), sharex=True)
+    figure, (main, spread) = new_panels(ax, 2, least=1, figsize=(4.8, 5.6), height_ratios=(4, 1), sharex=True)
     halo = import_extra("matplotlib.patheffects", "plot").withStroke(linewidth=3, foreground="white")
     main.plot([0, 1], [0, 1], color=PALE, linestyle=(0, (4, 3)), linewidth=1, zorder=1)
     for text, place, align in (
@@ -133,7 +128,7 @@ def _side_by_side(named: Mapping[str, Averaged], targets: Values, bins: int) -> 
     for place, ((name, prediction), panel) in enumerate(zip(named.items(), panels, strict=True)):
         reliability_diagram({name: prediction}, targets, bins=bins, ax=panel)
         legend = panel.get_legend()
-        text = legend.get_texts()[0].get_text().replace("ECE ", "ECE\xa0")  # which is not torn from its number
+        text = legend.get_texts()[0].get_text().strip().replace("ECE ", "ECE\xa0")  # which is not torn from its number
         panel.set_title(textwrap.fill(text, LINE // 2).replace("\xa0", " "), fontsize="medium")
         legend.remove()  # one of a long name would take the place of the diagram
         panel.set(xlabel="confidence" if place >= len(named) - columns else "")
@@ -169,7 +164,8 @@ def entropy_histogram(
         ax: draw here.
 
     Raises:
-        InputError: an unknown `score`, "epistemic" for one sample, another number of classes in `ood`.
+        InputError: an unknown `score`, "epistemic" for one sample, another number of classes in `ood`, or `bins` that
+            are no whole number ≥ 1.
 
     >>> figure = entropy_histogram(Prediction([[[0.9, 0.1]]]), ood=Prediction([[[0.5, 0.5]]]))
     >>> figure.axes[0].get_xlabel(), figure.axes[0].get_legend().get_title().get_text()
@@ -181,14 +177,14 @@ def entropy_histogram(
     if ood is not None:
         require_same_classes(prediction, ood)
     require_score(score, *([prediction] if ood is None else [prediction, ood]))
+    bins = whole_number("bins", bins)
     figure, (main,) = new_panels(ax, 1, figsize=(5.4, 3.4))
     groups = [("in distribution", prediction, BLUE, "-")] + (
         [("out of distribution", ood, VERMILION, "--")] if ood else []
     )
     highest = 1.0 if score == "confidence" else math.log(prediction.num_classes)
     if score == "epistemic":  # networks hardly ever disagree as much as they could
-        found = max(float(group.epistemic.max()) for _, group, *_ in groups)
-        highest = found if found > ROUNDING * highest else highest
+        highest = max(float(group.epistemic.max()) for _, group, *_ in groups) or highest
     edges = np.linspace(0, highest, bins + 1)
     for label, group, colour, line in groups:
         values = getattr(group, score).double().cpu().numpy().clip(0, highest)
@@ -219,7 +215,7 @@ def uncertainty_map(
     Args:
         model: a network of two inputs, whose batch-norm statistics are re-estimated from `x` for each draw, packed
             networks, a `Predictor`, or a function from M×2 inputs to their `Prediction` or `AveragePrediction`.
-        x: N×2 inputs.
+        x: N×2 inputs; a function is given those of its dtype where it is a floating tensor, else float32.
         y: N class labels.
         num_samples: networks drawn, where `model` is a network.
         resolution: grid points along each axis.
@@ -227,7 +223,7 @@ def uncertainty_map(
         ax: two axes to draw on.
 
     Raises:
-        InputError: inputs that are not N×2 or labels that do not fit.
+        InputError: inputs that are not N×2, labels that do not fit, or another number of axes.
 
     >>> def towards_the_right(points):
     ...     right = points[:, :1].sigmoid()
@@ -237,22 +233,22 @@ def uncertainty_map(
     ['total uncertainty', 'epistemic uncertainty']
     """
     resolution, margin = whole_number("resolution", resolution, 2), finite_number("margin", margin, least=0)
-    points = as_tensor(x, "x").float().cpu()
+    points = as_tensor(x, "x").double().cpu()
     if points.ndim != 2 or points.shape[1] != 2 or len(points) == 0:
         raise InputError(f"x must be N×2, a map has two axes, got shape {tuple(points.shape)}")
     extent = points.amax(0) - points.amin(0)
     reach = margin * extent.where(extent > 0, 1.0)  # a constant column has a map around it too
     low, high = points.amin(0) - reach, points.amax(0) + reach
-    across, up = (torch.linspace(float(low[i]), float(high[i]), resolution) for i in (0, 1))
+    across, up = (torch.linspace(float(low[i]), float(high[i]), resolution, dtype=points.dtype) for i in (0, 1))
     grid = torch.cartesian_prod(up, across).flip(1)  # row by row from below, as pcolormesh wants it
     prediction: Averaged
     if isinstance(model, PackedEnsemble | Predictor):
-        prediction = predict(model, grid)
+        prediction = predict(model, grid.float())
     elif isinstance(model, nn.Module):
         generator = torch.Generator(device_of(model)).manual_seed(0)
         prediction = predict(model, grid.numpy(), num_samples, refresh_bn=points.numpy(), generator=generator)
     else:
-        prediction = model(grid)
+        prediction = model(grid.to(x.dtype) if isinstance(x, Tensor) and x.is_floating_point() else grid.float())
     if len(prediction) != len(grid):
         raise InputError(
             f"the function must predict all {len(grid)} points of the grid it is given, got {len(prediction)}"

@@ -69,7 +69,7 @@ class RegressionPrediction:
 
     @property
     def epistemic(self) -> Tensor:
-        """Variance of the outputs over the networks, N or N×D, squared units."""
+        """Variance of the outputs over the networks, N or N×D, squared units; exactly 0 where all agree."""
         return self._epistemic64().to(self.means.dtype)
 
     @property
@@ -111,13 +111,13 @@ class RegressionPrediction:
         """The prediction of scale · target + shift, in float64: undoes the standardisation of the targets.
 
         Raises:
-            InputError: `scale` is not positive, or what comes out is not finite.
+            InputError: `scale` is not positive, or what comes out is not finite or a noise of 0.
 
         >>> RegressionPrediction([[1.0]], noise_variance=0.25).in_units(2.0, 10.0).std
         tensor([1.], dtype=torch.float64)
         """
-        scale = finite_number("scale", scale, above=0)
-        noise = None if self.noise_variance is None else self.noise_variance.double() * scale**2
+        scale, shift = finite_number("scale", scale, above=0), finite_number("shift", shift)
+        noise = None if self.noise_variance is None else self.noise_variance.double() * scale * scale
         return RegressionPrediction(self.means.double() * scale + shift, noise)  # float32 would round to a large shift
 
     def numpy(self) -> np.ndarray[Any, np.dtype[Any]]:
@@ -143,8 +143,11 @@ class RegressionPrediction:
         return f"RegressionPrediction({shape}, {noise})"
 
     def _epistemic64(self) -> Tensor:
-        centre = mean64(self.means)
-        accumulated = torch.zeros_like(centre)
+        first = self.means[0].double()
+        shift = torch.zeros_like(first)
+        for sample in self.means:  # from the first on: the mean of S equal numbers is rounded, that of zeros is not
+            shift += (sample.double() - first) / self.num_samples
+        centre, accumulated = first + shift, torch.zeros_like(first)
         for sample in self.means:  # second pass over centred values: E[x²] - E[x]² would cancel
             accumulated += (sample.double() - centre).square()
         return accumulated / self.num_samples

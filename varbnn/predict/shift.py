@@ -8,7 +8,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
-from varbnn.checks import Values, as_tensor
+from varbnn.checks import Values, as_tensor, whole_number
 from varbnn.data.corruptions import KINDS, SEVERITIES, Kind, Range, corrupt, require_images
 from varbnn.errors import InputError
 from varbnn.nn.batchnorm import Data, device_of
@@ -29,7 +29,7 @@ def severity_curves(
     *,
     value_range: Range,
     inputs: Callable[[Tensor], Tensor] = lambda images: images,
-    kinds: Iterable[Kind] = tuple(KINDS),
+    kinds: Kind | Iterable[Kind] = tuple(KINDS),
     num_samples: int = 32,
     refresh_bn: Data | None = None,
     batch_size: int = 1000,
@@ -47,7 +47,7 @@ def severity_curves(
         targets: N class labels.
         value_range: lowest and highest value of those units.
         inputs: makes of images what the model is given; for a `Dataset` its `standardise`.
-        kinds: which corruptions, of `varbnn.data.corruptions.KINDS`.
+        kinds: which corruptions, of `varbnn.data.corruptions.KINDS`, one or several.
         num_samples, refresh_bn, batch_size: as for `predict`; unused where `model` is a function.
         seed: of networks and noise.
 
@@ -55,7 +55,7 @@ def severity_curves(
         For every kind six evaluations (accuracy, NLL, Brier, ECE), at severity 0 to 5.
 
     Raises:
-        InputError: images outside `value_range`, images or targets that do not fit, a kind that is not known.
+        InputError: images outside `value_range`, images or targets that do not fit, an unknown kind, or no seed.
 
     >>> import varbnn as vb
     >>> model = vb.binarize(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)))
@@ -65,7 +65,9 @@ def severity_curves(
     >>> list(curves), len(curves["blur"])
     (['blur'], 6)
     """
-    kinds, network = list(kinds), model.ensemble if isinstance(model, Predictor) else model
+    seed = whole_number("seed", seed, least=0)
+    kinds = [kinds] if isinstance(kinds, str) else list(kinds)
+    network = model.ensemble if isinstance(model, Predictor) else model
     unknown = [kind for kind in kinds if kind not in KINDS]
     if not kinds or unknown:
         raise InputError(f"kinds must be some of {', '.join(KINDS)}, got {', '.join(map(repr, unknown)) or 'none'}")

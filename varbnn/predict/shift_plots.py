@@ -12,7 +12,7 @@ from varbnn.packed import AveragePrediction
 from varbnn.predict.evaluation import Score
 from varbnn.predict.selective import risk_coverage as curve_of
 from varbnn.predict.shift import SeverityCurves
-from varbnn.predict.style import COLOURS, MARKERS, fitted_legend, new_panels
+from varbnn.predict.style import COLOURS, MARKERS, by_name, fitted_legend, new_panels
 from varbnn.predict.training_plots import LINES
 from varbnn.predict.uncertainty import Prediction
 
@@ -33,7 +33,7 @@ def severity_curves(
 
     Args:
         curves: what `varbnn.severity_curves` returns, or several of those by the model's name.
-        measures: of "accuracy", "nll", "brier", "ece".
+        measures: of "accuracy", "nll", "brier", "ece", one or several.
         ax: draw here, one for every panel, row by row.
 
     Raises:
@@ -46,7 +46,8 @@ def severity_curves(
     ['blur']
     """
     one = all(isinstance(value, list) for value in curves.values())
-    named: dict[str, SeverityCurves] = {"": curves} if one else dict(curves)  # type: ignore[dict-item, arg-type]
+    named: dict[str, SeverityCurves] = {"": curves} if one else by_name(curves)  # type: ignore[dict-item]
+    measures = [measures] if isinstance(measures, str) else list(measures)
     kinds = list(next(iter(named.values()), ()))
     if not kinds or not measures:
         raise InputError("give at least one corruption of one model, and one measure")
@@ -64,8 +65,6 @@ def severity_curves(
     figure, panels = new_panels(
         ax, len(kinds) * len(measures), columns=len(kinds), figsize=size, sharex=True, sharey="row"
     )
-    if ax is not None and (len(panels) > len(kinds) * len(measures) or None in panels):
-        raise InputError(f"ax must be {len(kinds) * len(measures)} axes, one for every panel")
     places = [(measure, kind) for measure in measures for kind in kinds]
     for number, (panel, (measure, kind)) in enumerate(zip(panels, places, strict=True)):
         styles = zip(cycle(COLOURS), cycle(LINES), cycle(MARKERS), strict=False)
@@ -111,14 +110,14 @@ def risk_coverage(
     >>> [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
     ['AURC 0.25']
     """
-    named = dict(predictions) if isinstance(predictions, Mapping) else {"": predictions}
-    if not named:
-        raise InputError("give at least one prediction")
+    named = by_name(predictions)
     curves = {name: curve_of(prediction, targets, score=score) for name, prediction in named.items()}
     figure, (main,) = new_panels(ax, 1, figsize=(5.4, 3.6))
     for (name, curve), colour, line in zip(curves.items(), cycle(COLOURS), cycle(LINES), strict=False):
         label = f"{name}{', ' if name else ''}AURC\xa0{curve.area:.3g}"
-        main.plot(100 * curve.coverage, 100 * curve.risk, color=colour, linestyle=line, linewidth=1.6, label=label)
+        look = dict(color=colour, linestyle=line, linewidth=1.6, clip_on=False, zorder=3)  # above the axis, risks of 0
+        main.plot(100 * curve.coverage, 100 * curve.risk, label=label, **look)
     main.set(xlim=(0, 100), ylim=(0, None), xlabel="inputs answered, % (surest first)", ylabel="of them wrong, %")
+    main.set_ylim(top=max(1.0, main.get_ylim()[1]))
     fitted_legend(main, own=ax is None, above_all=False)
     return figure

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from varbnn.errors import import_extra
+from varbnn.errors import InputError, import_extra
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,8 +26,14 @@ MARKERS = "o^sDvPX"
 INK, PALE = "#333333", "#999999"
 
 
-def new_panels(ax: Any, number: int, *, columns: int = 1, **options: Any) -> tuple[Figure, tuple[Any, ...]]:
-    """A new figure with `number` tidy panels; or the given axes and their figure, with None for panels they lack."""
+def new_panels(
+    ax: Any, number: int, *, least: int | None = None, columns: int = 1, **options: Any
+) -> tuple[Figure, tuple[Any, ...]]:
+    """A new figure with `number` tidy panels; or the given axes and their figure, with None for panels they lack.
+
+    Raises:
+        InputError: more axes than panels, or fewer than `least`, which is all of them unless given.
+    """
     module = import_extra("matplotlib.figure", "plot")
     if ax is None:
         figsize = options.pop("figsize")
@@ -37,13 +43,35 @@ def new_panels(ax: Any, number: int, *, columns: int = 1, **options: Any) -> tup
         for panel in every[number:]:
             panel.remove()
     else:
-        panels = list(ax) if isinstance(ax, Sequence | np.ndarray) else [ax]
+        panels = list(np.ravel(ax))
+        if not (number if least is None else least) <= len(panels) <= number:
+            allowed = f"{number}" if least is None else f"{least} to {number}"
+            raise InputError(f"ax must be {allowed} axes, one for every panel, got {len(panels)}")
         figure = panels[0].figure
         panels += [None] * (number - len(panels))
     for panel in filter(None, panels):
         panel.spines[["top", "right"]].set_visible(False)
         panel.title.set(fontsize=11)
     return figure, tuple(panels)
+
+
+def by_name(given: Any) -> dict[str, Any]:
+    """What is drawn under which name in the legend; one alone has the name "".
+
+    Names become text. matplotlib hides those that start with "_", so that these get a space in front.
+
+    Raises:
+        InputError: nothing, or two names with the same text.
+
+    >>> by_name({0: "a", "_base": "b"}), by_name(["a"])
+    ({'0': 'a', ' _base': 'b'}, {'': ['a']})
+    """
+    if not isinstance(given, Mapping):
+        return {"": given}
+    named = {f" {name}" if str(name).startswith("_") else str(name): value for name, value in given.items()}
+    if not named or len(named) < len(given):
+        raise InputError(f"give at least one, each under a name of its own, got {list(given)}")
+    return named
 
 
 LETTERS = 12

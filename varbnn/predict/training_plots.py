@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from varbnn.errors import InputError
-from varbnn.predict.style import BLUE, COLOURS, INK, LETTERS, fitted_legend, new_panels
+from varbnn.predict.style import BLUE, COLOURS, INK, LETTERS, by_name, fitted_legend, new_panels
+from varbnn.predict.uncertainty import count
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -107,21 +108,25 @@ def training_curves(
             carry its own "epoch" or "step"; else they are counted from 1. Quantities may be missing from some records;
             NaN leaves a gap in the line. What `varbnn.fit` returns will do; its ``val_loss`` goes into the panel of
             ``loss``, where both are chosen.
-        keys: which quantities, in which order; when absent all that occur but the learning rate and the seconds.
+        keys: which quantities, in which order, or one; if absent all that occur but the learning rate and the seconds.
         ax: draw here; allowed for a single quantity.
 
     Raises:
-        InputError: no record, a quantity that never occurs, or `ax` with several quantities.
+        InputError: no record of a quantity to draw, a quantity that never occurs, or `ax` with several quantities.
 
     >>> epochs = [{"loss": 0.9, "accuracy": 0.6}, {"loss": 0.4, "accuracy": 0.8}]
     >>> [panel.get_ylabel() for panel in training_curves(epochs).axes]
     ['loss,\\nnats per example', 'accuracy']
     """
-    runs = dict(history) if isinstance(history, Mapping) else {"": history}
+    runs = by_name(history)
     records = [record for run in runs.values() for record in run]
     axis = next((name for name in ("epoch", "step") if all(name in record for record in records)), None)
     present = list(dict.fromkeys(key for record in records for key in record if _is_number(record[key])))
-    chosen = list(keys) if keys is not None else [key for key in present if key not in NOT_A_CURVE]
+    asked = [keys] if isinstance(keys, str) else keys
+    chosen = list(asked) if asked is not None else [key for key in present if key not in NOT_A_CURVE]
+    if asked is None and not chosen:
+        found = f"only {', '.join(present)}, to be named with keys=" if present else "no numbers"
+        raise InputError(f"nothing to draw: {count(len(records), 'record')} with {found}")
     if not chosen or not set(chosen) <= set(present):
         raise InputError(f"keys must be among the recorded quantities {present}, got {chosen}")
     shown = [key for key in chosen if not (key.startswith(VALIDATION) and key.removeprefix(VALIDATION) in chosen)]

@@ -12,6 +12,7 @@ from torch import Tensor
 from varbnn.checks import Values, as_tensor
 from varbnn.errors import InputError
 from varbnn.packed import AveragePrediction
+from varbnn.packed.ensemble import mutual_information
 from varbnn.predict.checks import at_least_float32, check_probability_rows, tolerance_of
 
 
@@ -106,9 +107,9 @@ class Prediction:
 
     @property
     def epistemic(self) -> Tensor:
-        """Mutual information of label and network, N, nats in [0, log min(C, S)]."""
-        difference = _entropy(self._mean64()) - self._aleatoric64()
-        return difference.clamp_min(0).to(self.probs.dtype)  # rounding can leave -1e-17 where all samples agree
+        """Mutual information of label and network, N, nats in [0, log min(C, S)]; exactly 0 where all agree."""
+        found = mutual_information(_entropy(self._mean64()), self._aleatoric64(), self.num_samples)
+        return found.to(self.probs.dtype)
 
     def numpy(self) -> np.ndarray[Any, np.dtype[Any]]:
         """`probs` as an S×N×C array; shares memory with a CPU tensor."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -29,7 +30,7 @@ LARGEST_INTERIOR = 2048
 METHODS = ("auto", "interior", "mixing", "descent")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SolutionBatch:
     """±1 weights of P neurons, each with a certificate of its own.
 
@@ -61,6 +62,18 @@ class SolutionBatch:
         return len(self.weights)
 
     def __getitem__(self, index: int) -> Solution:
+        """The solution of one neuron.
+
+        Raises:
+            InputError: no whole number, such as a slice.
+            IndexError: an integer outside the neurons.
+        """
+        try:
+            index = operator.index(index)
+        except TypeError:
+            raise InputError(
+                f"index one neuron with a whole number, got {index!r}; several have batch.weights[:3]"
+            ) from None
         return Solution(
             self.weights[index], float(self.objectives[index]), float(self.lower_bounds[index]), 0,
             float(self.seconds[index]), self.method, float(self.scales[index]), bool(self.complete[index]),

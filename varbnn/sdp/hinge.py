@@ -36,7 +36,7 @@ ENUMERATED = 16
 """Up to this many weights the bound comes from trying all of them."""
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class HingeSolution(Solution):
     """A solution with what the solver claims beside what is proved.
 

@@ -15,7 +15,7 @@ from varbnn.sdp.solution import Solution
 from varbnn.sdp.solve import quadratic
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Cut:
     """Two sides of a graph and a proved bound on what any cut can weigh.
 
@@ -35,7 +35,7 @@ class Cut:
 def max_cut(
     weights: ArrayLike,
     *,
-    method: str = "low-rank",
+    method: str = "auto",
     tolerance: float = 1e-6,
     num_roundings: int = 100,
     rounding: str = "homogeneous",
@@ -48,8 +48,7 @@ def max_cut(
 
     Args:
         weights: W, symmetric, n×n, of any sign, with a diagonal of zeros.
-        method: ``"low-rank"``, ``"clarabel"``, ``"scs"`` or ``"exact"``.
-        tolerance, num_roundings, rounding, cuts, momentum, time_limit, seed: see `binary_least_squares`.
+        method, tolerance, num_roundings, rounding, cuts, momentum, time_limit, seed: see `quadratic`.
 
     Raises:
         InputError: W is not symmetric, an entry is not finite, or a vertex has an edge to itself.

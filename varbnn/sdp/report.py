@@ -9,7 +9,7 @@ import numpy as np
 from varbnn.sdp.arguments import Array
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LayerReport:
     """One layer.
 
@@ -55,7 +55,7 @@ class LayerReport:
         return np.divide(difference, self.objectives, out=np.zeros_like(difference), where=self.objectives > 0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Report:
     """All layers, in the order in which the model uses them; print it for the table.
 

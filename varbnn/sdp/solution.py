@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from varbnn.sdp.arguments import Array
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Solution:
     """±1 weights with a certificate.
 

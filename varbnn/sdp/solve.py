@@ -23,7 +23,10 @@ from varbnn.sdp.rounding import ROUNDINGS, derandomised, polished, rounded
 from varbnn.sdp.solution import Solution
 
 SOLVERS = ("clarabel", "scs")
-METHODS = ("low-rank", *SOLVERS, "exact")
+METHODS = ("auto", "low-rank", *SOLVERS, "exact")
+
+FEW_WEIGHTS = 20
+"""Up to so many, trying all sign vectors is faster than the relaxation, and misses nothing."""
 
 MANY_WEIGHTS = 4000
 """For more, matrices of weights × weights are avoided where that is cheaper."""
@@ -34,7 +37,7 @@ def quadratic(
     linear: ArrayLike | None = None,
     constant: float = 0.0,
     *,
-    method: str = "low-rank",
+    method: str = "auto",
     tolerance: float = 1e-6,
     num_roundings: int = 100,
     rounding: str = "homogeneous",
@@ -49,7 +52,8 @@ def quadratic(
         matrix: A, symmetric, n×n; need not be positive.
         linear: b, n; zero when absent.
         constant: c.
-        method: ``"low-rank"``, ``"clarabel"``, ``"scs"`` or ``"exact"``.
+        method: ``"low-rank"``, ``"clarabel"``, ``"scs"`` or ``"exact"``; ``"auto"``: the last for up to 20 weights,
+            otherwise the first.
         tolerance, num_roundings, rounding, cuts, momentum, time_limit, seed: see `binary_least_squares`.
 
     Raises:
@@ -90,10 +94,11 @@ def binary_least_squares(
         method: ``"low-rank"``: low-rank factors of the semidefinite relaxation, in float64; ``"clarabel"`` (to some
             60 weights) and ``"scs"`` (to some 200): general solvers, through cvxpy, varbnn[sdp]; ``"exact"``: all sign
             vectors for up to 24 weights, branch and bound for more; ``"residual"``: low-rank factors without XᵀX,
-            with the bound of the box only. ``"auto"``: that for more than 4000 weights that are also more than four
-            times the rows, otherwise low-rank.
+            with the bound of the box only. ``"auto"``: exact for up to 20 weights, where that is faster; residual for
+            more than 4000 that are also more than four times the rows; otherwise low-rank.
         tolerance: of the relaxation, relative; of ``"exact"``, the gap at which a part of the tree is left.
-        num_roundings: ±1 vectors drawn from the relaxation's solution, of which the best counts, after single flips.
+        num_roundings: ±1 vectors drawn from the relaxation's solution, of which the best counts, after single flips;
+            ``"exact"`` draws none.
         rounding: ``"homogeneous"``, ``"mean"`` (as VISPA rounds) or ``"derandomised"``, see `varbnn.sdp.rounding`.
         cuts: rounds of triangle and pentagonal inequalities for ``"clarabel"`` and ``"scs"``; fifteen close
             nearly all gaps of 20 weights.
@@ -122,7 +127,7 @@ def binary_least_squares(
     if method == "auto":
         design = finite("X", design, 2)
         rows, size = design.shape
-        method = "residual" if size > MANY_WEIGHTS and size > 4 * rows else "low-rank"
+        method = "residual" if size > MANY_WEIGHTS and size > 4 * rows else "auto"
     if method != "residual":
         return minimise(least_squares_problem(design, target, scale, weight), method, scale=scale, **options)
     _check_options("low-rank", rounding, cuts, momentum, time_limit)
@@ -192,6 +197,8 @@ def minimise(
     _check_options(method, rounding, cuts, momentum, time_limit)
     require_draws(num_roundings, seed, tolerance)
     began = time.perf_counter()
+    if method == "auto":
+        method = "exact" if problem.size <= FEW_WEIGHTS else "low-rank"
     if method == "exact":
         return _exactly(problem, tolerance, began, time_limit, scale)
     points = shor(problem, method, cuts) if method in SOLVERS else relax(problem, tolerance, momentum, seed=seed)
