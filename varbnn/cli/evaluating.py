@@ -97,9 +97,9 @@ class Run:
 
 def _shape(report: Any) -> tuple[int, ...]:
     """The shape of one input, after everything else that is asked of a report is found to be there."""
-    plan, where = report["plan"], report.get("where", {})
-    optional = plan["data_dir"], where.get("data"), where.get("data_dir")
-    if not all(isinstance(text, str) for text in (plan["data"], plan["fingerprint"])):
+    plan, where = report["plan"], report["where"]
+    optional = plan["data_dir"], where["data_dir"]
+    if not all(isinstance(text, str) for text in (plan["data"], plan["fingerprint"], where["data"], report["judged"])):
         raise TypeError
     if not all(isinstance(text, str | None) for text in optional):
         raise TypeError
@@ -140,7 +140,7 @@ def _command(chosen: argparse.Namespace) -> None:
 
 def _there(run: Run, name: str) -> Any:
     """The path of the run's data: where it was in training, or else as it was given, for a folder that was moved."""
-    given, absolute = run.report["plan"][name], run.report.get("where", {}).get(name)
+    given, absolute = run.report["plan"][name], run.report["where"][name]
     return absolute if absolute is not None and os.path.exists(absolute) else given
 
 
@@ -151,12 +151,11 @@ def _labelled(run: Run, path: str | None) -> tuple[Tensor, Tensor, str]:
         data = read(_there(run, "data"), _there(run, "data_dir"), plan["seed"])
         if fingerprint(*learned(data)) != plan["fingerprint"]:  # the validation part would hold what was trained on
             raise InputError(
-                f"{plan['data']} holds other training data than when {run.folder} was trained, or an earlier varbnn "
-                "trained it; give the data to judge by, or train again"
+                f"{plan['data']} holds other training data than when {run.folder} was trained; give the data to judge "
+                "by, or train again"
             )
         part = "test" if len(data.test_x) else "validation"
-        found = fingerprint(*judged(data))
-        if run.report.get("judged", found) != found:
+        if fingerprint(*judged(data)) != run.report["judged"]:
             raise InputError(
                 f"{plan['data']} holds other {part} data than when {run.folder} was trained; give the data to judge "
                 "by, or train again"

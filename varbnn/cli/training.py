@@ -35,9 +35,6 @@ SHARPNESS = 150
 AT_ONCE = 1000
 """Inputs in one call of the packed networks."""
 
-ABSENT = {"dropout": 0.0, "channels": [], "activation": "relu"}
-"""What runs had that were begun before a setting was written down."""
-
 MEASURES = ("accuracy", "nll", "brier", "ece", "ood_auroc")
 
 
@@ -104,7 +101,7 @@ def _run(chosen: argparse.Namespace) -> None:
     plan = _plan(chosen, data)
     with output(folder, TRAIN):
         pass  # better to hear now that it cannot be written to
-    going_on(folder / STATE, folder / SETTINGS, plan.written(), absent=ABSENT)
+    going_on(folder / STATE, folder / SETTINGS, plan.written())
     print(f"{_opening(plan, data)}\n", flush=True)
     try:
         report, files = _made(chosen, plan, data, folder)

@@ -18,9 +18,6 @@ REPORT = "report.json"
 DEMO, CONTINUAL, TRAIN = "varbnn demo", "varbnn continual", "varbnn train"
 """What writes reports, and says so in them as `program`."""
 
-MARKS = {DEMO: "methods", CONTINUAL: "result", TRAIN: "plan"}
-"""What a report has of each, and of none before, that was written before they said so."""
-
 
 class Output:
     """A directory to publish files in, and a hidden folder in it where they are made.
@@ -110,7 +107,7 @@ def _required_own(path: Path, program: str) -> list[str]:
         return []
     if not isinstance(report, dict):
         return []
-    by = report.get("program") or next((name for name, mark in MARKS.items() if mark in report), None)
+    by = report.get("program")
     if by not in (program, None):
         raise InputError(f"{path} holds a run of {by}; choose another --out, or remove its {REPORT} first")
     files = report.get("files")
