@@ -14,6 +14,7 @@ from torch import Tensor, nn
 import varbnn as vb
 from varbnn.cli.arguments import at_least, threads, widths
 from varbnn.cli.text import plural, size, table
+from varbnn.demo.comparison import alone
 from varbnn.errors import InputError
 
 SECONDS = 1.5
@@ -49,14 +50,9 @@ def _run(chosen: argparse.Namespace) -> None:
             f"a batch of {max(chosen.batch):,} inputs would take {size(4 * widest * max(chosen.batch))}, at most "
             f"{size(MOST_BYTES)} are compared; choose a smaller --batch"
         )
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(chosen.threads)
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
-            torch.manual_seed(0)
-            _compare(chosen.network, chosen.samples, chosen.batch)
-    finally:
-        torch.set_num_threads(before)
+    with alone(chosen.threads), torch.no_grad():
+        torch.manual_seed(0)
+        _compare(chosen.network, chosen.samples, chosen.batch)
 
 
 def _compare(network: Sequence[int], num_samples: int, batches: Sequence[int]) -> None:

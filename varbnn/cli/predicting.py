@@ -19,6 +19,7 @@ from varbnn.cli.arguments import as_taken, inputs, threads, written
 from varbnn.cli.evaluating import Run
 from varbnn.cli.text import plural, table
 from varbnn.cli.training import INPUTS, MODEL, answers
+from varbnn.demo.comparison import alone
 from varbnn.demo.output import REPORT
 from varbnn.errors import InputError
 
@@ -54,16 +55,11 @@ def _run(chosen: argparse.Namespace) -> None:
     if chosen.reduce == "none" and kind != "npz":
         raise InputError("--reduce none gives networks × inputs × outputs; write them with --out FILE.npz")
     file, data, scaling = _asked(chosen)
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(chosen.threads or before)
-        with vb.Predictor(file) as predictor:
-            start = time.perf_counter()
-            found = _found(predictor, data, chosen.reduce, scaling if chosen.calibrated else None)
-            milliseconds = 1e3 * (time.perf_counter() - start)
-            who = plural(predictor.num_samples, "network")
-    finally:
-        torch.set_num_threads(before)
+    with alone(chosen.threads), vb.Predictor(file) as predictor:
+        start = time.perf_counter()
+        found = _found(predictor, data, chosen.reduce, scaling if chosen.calibrated else None)
+        milliseconds = 1e3 * (time.perf_counter() - start)
+        who = plural(predictor.num_samples, "network")
     about = f"{chosen.file}: {who}, {plural(len(data), 'input')}, {milliseconds:,.1f} ms"
     if scaling is not None and chosen.reduce == "mean":
         how = "logits divided by" if chosen.calibrated else "as trained; --calibrated divides logits by"
