@@ -20,6 +20,7 @@ from varbnn.cli.arguments import LARGEST_SEED, inputs, threads, written
 from varbnn.cli.text import plural
 from varbnn.cli.training import INPUTS, MODEL, PICTURE, answers, draw, fingerprint, judged, learned, measures, read
 from varbnn.data.dataset import standardised
+from varbnn.data.files import reason_of
 from varbnn.data.own import archive_of, below, labels
 from varbnn.demo.comparison import alone
 from varbnn.demo.output import REPORT, as_json
@@ -68,8 +69,8 @@ class Run:
             report = json.loads((folder / REPORT).read_text(encoding="utf-8"))
             shape = _shape(report)
         except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            raise InputError(f"{folder} is no finished run of varbnn train: cannot read {REPORT}: {reason}") from None
+            about = f"{folder} is no finished run of varbnn train: cannot read {REPORT}"
+            raise InputError(f"{about}: {reason_of(error)}") from None
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise InputError(f"{folder} is no run of varbnn train: {REPORT} is of something else") from None
         arrays = archive_of(folder / INPUTS, ["mean", "std"])
@@ -128,7 +129,7 @@ def _command(chosen: argparse.Namespace) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"cannot write to {folder}: {(error.strerror or str(error)).lower()}") from None
+        raise InputError(f"cannot write to {folder}: {reason_of(error)}") from None
     written(str(folder / "evaluation.json"), as_json(result).encode())
     draw(folder / PICTURE, prediction, y)
     print(f"{what}: {plural(len(y), 'input')}, {plural(prediction.num_samples, 'network')}\n\n{measures(columns)}")

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from varbnn.data.files import reason_of
 from varbnn.errors import InputError
 
 REPORT = "report.json"
@@ -48,7 +49,7 @@ class Output:
             for name in names:
                 os.replace(self.draft / name, self.path / name)
         except OSError as error:
-            raise InputError(f"cannot write to {self.path}: {(error.strerror or str(error)).lower()}") from None
+            raise InputError(f"cannot write to {self.path}: {reason_of(error)}") from None
         return names
 
 
@@ -85,8 +86,7 @@ def output(path: Path, program: str) -> Iterator[Output]:
     except OSError as error:
         if draft is not None and str(draft) not in str(error.filename):
             raise  # not about our files
-        reason = (error.strerror or str(error)).lower()
-        raise InputError(f"cannot write to {path}: {reason}; choose another directory with --out") from None
+        raise InputError(f"cannot write to {path}: {reason_of(error)}; choose another directory with --out") from None
     finally:
         if draft is not None:
             shutil.rmtree(draft, ignore_errors=True)
