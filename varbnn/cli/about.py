@@ -14,9 +14,9 @@ from typing import Any
 import torch
 
 import varbnn
-from varbnn.cli.text import plural, size, table
 from varbnn.cli.training import MODEL
 from varbnn.packed.file import Opened, read
+from varbnn.text import plural, size, table
 
 EXTRAS = {
     "plot": ("matplotlib",),
@@ -88,7 +88,7 @@ def _file(path: str) -> None:
     opened.verify(path)  # whatever is wrong with the numbers is told after what the file says of itself
     print(f"checksums  {plural(len(document['tensors']), 'tensor')}, all right")
     print()
-    print(table([["step", "kind", "takes", "what", "bytes"], *_rows(opened)], left=4))
+    print(table([["step", "kind", "takes", "what", "bytes"], *_rows(opened)], left=range(4)))
 
 
 def _input(stated: dict[str, int] | None) -> str:

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 import varbnn as vb
 from varbnn.cli.arguments import at_least, threads, widths
-from varbnn.cli.text import plural, size, table
 from varbnn.demo.comparison import alone
 from varbnn.errors import InputError
+from varbnn.text import plural, size, table
 
 SECONDS = 1.5
 """For each batch size, at least three rounds."""
@@ -81,7 +81,7 @@ def _compare(network: Sequence[int], num_samples: int, batches: Sequence[int]) -
         difference = max(difference, float((as_floats() - as_bits()).abs().max()))
         slow, fast = _fastest(as_floats, as_bits)
         rows.append([str(batch), f"{1e3 * slow:.2f} ms", f"{1e3 * fast:.2f} ms", f"{slow / fast:.1f}"])
-    print(table(rows, left=0))
+    print(table(rows, left=()))
     print(f"\nshortest of several runs in turns; outputs differ by at most {difference:.1g}")
 
 

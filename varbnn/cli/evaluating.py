@@ -17,7 +17,6 @@ from torch import Tensor
 import varbnn as vb
 from varbnn.checks import finite_number, whole_number
 from varbnn.cli.arguments import LARGEST_SEED, inputs, threads, written
-from varbnn.cli.text import plural
 from varbnn.cli.training import INPUTS, MODEL, PICTURE, answers, draw, fingerprint, judged, learned, measures, read
 from varbnn.data.dataset import standardised
 from varbnn.data.files import reason_of
@@ -26,6 +25,7 @@ from varbnn.demo.comparison import alone
 from varbnn.demo.output import REPORT, as_json
 from varbnn.errors import InputError
 from varbnn.predict.evaluation import Score
+from varbnn.text import plural
 
 PAIRS = (("x_test", "y_test"), ("x", "y"), ("x_val", "y_val"))
 """Names of labelled inputs in an archive, by preference."""

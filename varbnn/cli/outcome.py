@@ -7,8 +7,8 @@ import textwrap
 from pathlib import Path
 
 from varbnn import continual
-from varbnn.cli.text import percent, size, table
 from varbnn.errors import MissingExtraError
+from varbnn.text import percent, size, table
 
 SHARPNESS = 150
 

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 import varbnn as vb
 from varbnn.cli.arguments import as_taken, at_least, inputs
-from varbnn.cli.text import plural, size
 from varbnn.errors import CheckpointError, InputError
+from varbnn.text import plural, size
 
 
 def add(commands: Any) -> None:

@@ -17,11 +17,11 @@ import torch
 import varbnn as vb
 from varbnn.cli.arguments import as_taken, inputs, threads, written
 from varbnn.cli.evaluating import Run
-from varbnn.cli.text import plural, table
 from varbnn.cli.training import INPUTS, MODEL, answers
 from varbnn.demo.comparison import alone
 from varbnn.demo.output import REPORT
 from varbnn.errors import InputError
+from varbnn.text import plural, table
 
 SHOWN = 10
 """Inputs in the terminal; the file has all."""
@@ -112,7 +112,7 @@ def _shown(found: dict[str, Array]) -> str:
         rows.append(["mean", "", *(f"{values.mean():.4f}" for values in means)])
     rest = len(found["class"]) - SHOWN
     more = f"; {plural(rest, 'input')} more: write all with --out FILE.csv or FILE.npz" if rest > 0 else ""
-    return f"{table(rows, left=0)}\n\nuncertainty in nats{more}"
+    return f"{table(rows, left=())}\n\nuncertainty in nats{more}"
 
 
 def _npz(found: dict[str, Array]) -> bytes:

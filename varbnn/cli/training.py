@@ -20,13 +20,13 @@ import varbnn as vb
 from varbnn import demo, presets
 from varbnn.cli.arguments import at_least, hidden, threads, written
 from varbnn.cli.resuming import going_on
-from varbnn.cli.text import percent, plural, table
 from varbnn.data import NAMES, Dataset, batches, from_files, load, some_rows
 from varbnn.demo.comparison import alone
 from varbnn.demo.networks import between, image_shape, layers_of
 from varbnn.demo.output import REPORT, TRAIN, as_json, output
 from varbnn.demo.recipes import BY_PRESET
 from varbnn.errors import MissingExtraError
+from varbnn.text import percent, plural, table
 
 STATE, SETTINGS, MODEL, INPUTS, PICTURE = "training.pt", "training.json", "model.vbnn", "inputs.npz", "reliability.png"
 """Files of a run: to go on from, what it was asked for, its networks, how inputs are prepared, a picture."""
