@@ -113,7 +113,7 @@ def _rows(opened: Opened) -> list[list[str]]:
     for number, step in enumerate(opened.document["steps"], 1):
         held = [name for name in _tensors(step) if name not in counted]
         counted.update(held)
-        count = sum(t.numel() * t.element_size() for t in (opened.tensors[name] for name in held))
+        count = sum(t.nbytes for t in (opened.tensors[name] for name in held))
         takes = ", ".join("input" if value == 0 else str(value) for value in step["from"]) or "-"
         rows.append([str(number), step["kind"], takes, _what(step), f"{count:,}" if count else "-"])
     return rows

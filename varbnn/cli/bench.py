@@ -62,7 +62,7 @@ def _compare(network: Sequence[int], num_samples: int, batches: Sequence[int]) -
     model = vb.binarize(nn.Sequential(*layers[:-1]))
     packed = vb.pack(model, num_samples, refresh_bn=torch.randn(200, network[0]))
     members = [packed.member(s) for s in range(num_samples)]
-    floats = sum(p.numel() * p.element_size() for m in members for p in (*m.parameters(), *m.buffers()))
+    floats = sum(p.nbytes for m in members for p in (*m.parameters(), *m.buffers()))
     info = vb.backend_info()
     print(f"network  {'-'.join(map(str, network))} with batch norm and ReLU, {plural(num_samples, 'sampled network')}")
     print(f"kernels  {'plain torch' if info.cpu == 'reference' else info.cpu}, {plural(info.threads, 'thread')}")

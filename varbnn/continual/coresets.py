@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from varbnn.checks import whole_number
+from varbnn.checks import described, whole_number
 from varbnn.continual.choosing import CHOICES, Choice, Chooser
 from varbnn.continual.tasks import Task
 from varbnn.errors import CheckpointError, InputError
@@ -103,7 +103,7 @@ class Coreset:
     @property
     def nbytes(self) -> int:
         """Size of all inputs and labels kept."""
-        return sum(kept.numel() * kept.element_size() for kept in (*self._x, *self._y))
+        return sum(kept.nbytes for kept in (*self._x, *self._y))
 
     @property
     def x(self) -> Tensor:
@@ -178,8 +178,7 @@ class Coreset:
         else:
             indices = function(task.train_x, self.size, generator)
         if not isinstance(indices, Tensor) or indices.shape != (self.size,) or indices.dtype != torch.int64:
-            given = f"{indices.dtype} {tuple(indices.shape)}" if isinstance(indices, Tensor) else type(indices).__name__
-            raise InputError(f"choose must give {self.size} indices as an int64 tensor, got {given}")
+            raise InputError(f"choose must give {self.size} indices as an int64 tensor, got {described(indices)}")
         low, high = (int(end) for end in indices.aminmax())
         if low < 0 or high >= len(task) or len(indices.unique()) < self.size:
             raise InputError(
