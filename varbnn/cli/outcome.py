@@ -8,9 +8,8 @@ from pathlib import Path
 
 from varbnn import continual
 from varbnn.errors import MissingExtraError
+from varbnn.predict.style import SHARPNESS
 from varbnn.text import percent, size, table
-
-SHARPNESS = 150
 
 TITLES = {"task": "own statistics", "newest": "newest task's", "running": "as trained"}
 """Of matrices, by whose inputs the batch-norm statistics come from."""

@@ -26,12 +26,12 @@ from varbnn.demo.networks import between, image_shape, layers_of
 from varbnn.demo.output import REPORT, TRAIN, as_json, output
 from varbnn.demo.recipes import BY_PRESET
 from varbnn.errors import MissingExtraError
+from varbnn.predict.style import SHARPNESS
 from varbnn.text import percent, plural, table
 
 STATE, SETTINGS, MODEL, INPUTS, PICTURE = "training.pt", "training.json", "model.vbnn", "inputs.npz", "reliability.png"
 """Files of a run: to go on from, what it was asked for, its networks, how inputs are prepared, a picture."""
 
-SHARPNESS = 150
 AT_ONCE = 1000
 """Inputs in one call of the packed networks."""
 
