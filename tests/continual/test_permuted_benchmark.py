@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -12,14 +9,10 @@ from varbnn import continual, data
 from varbnn.cli.lifelong import falling
 from varbnn.nn import binary_layers
 
-ROOT = Path(__file__).resolve().parents[2]
-
 
 @pytest.fixture
-def benchmark_modules(monkeypatch):
-    monkeypatch.setattr(sys, "path", [str(ROOT / "benchmarks"), *sys.path])
-    permuted = pytest.importorskip("permuted", reason="benchmarks/permuted.py")
-    return permuted, sys.modules["permuted_methods"]
+def benchmark_modules(script):
+    return script("permuted"), script("permuted_methods")
 
 
 def test_the_ceiling_sees_the_tasks_of_the_stream(benchmark_modules):
