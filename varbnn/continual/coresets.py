@@ -13,12 +13,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from varbnn.checks import described, whole_number
 from varbnn.continual.choosing import CHOICES, Choice, Chooser
+from varbnn.continual.evaluation import seed_of
 from varbnn.continual.tasks import Task
 from varbnn.errors import CheckpointError, InputError
 
@@ -163,9 +163,8 @@ class Coreset:
             return self._picked[2].clone()
         self.require_enough(task)
         # a generator of its own for every task: learning that goes on where it stopped chooses the same
-        own = np.random.SeedSequence([self.seed, len(self.classes)]).generate_state(1, np.uint64)[0] >> np.uint64(1)
         function = CHOICES[self.choose] if isinstance(self.choose, str) else self.choose
-        generator = torch.Generator().manual_seed(int(own))
+        generator = torch.Generator().manual_seed(seed_of(self.seed, len(self.classes)))
         if self.balanced:
             members = [(task.train_y == label).nonzero().flatten() for label in task.train_y.unique()]
             shares = _shares([len(rows) for rows in members], self.size)

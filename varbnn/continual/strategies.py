@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from varbnn.checks import finite_number, whole_number
 from varbnn.continual.stored import store
-from varbnn.continual.streams import Task
+from varbnn.continual.tasks import Task
 from varbnn.errors import CheckpointError, InputError
 from varbnn.nn import binary_layers
 from varbnn.nn.batchnorm import Data, device_of
