@@ -1,17 +1,18 @@
 """Every method on the same network with the same budget, tuned on validation data with the same number of trials.
 
-    python benchmarks/accuracy.py --data digits
-    python benchmarks/accuracy.py --data digits --convolutions --methods ste posterior
+    python benchmarks/accuracy.py --data digits --seeds 10
     python benchmarks/accuracy.py --data mnist --data-dir DIR --seeds 3
-    python benchmarks/accuracy.py --data mnist --data-dir DIR --seeds 3 --activation sign
+    python benchmarks/accuracy.py --data digits --activation relu
+    python benchmarks/accuracy.py --data mnist --data-dir DIR --seeds 3 --activation relu
+    python benchmarks/accuracy.py --data digits --convolutions --methods ste posterior --seeds 25
 
-Network, budget and measures are those of ``varbnn demo --activation relu``; with ``--convolutions`` the network is
-that of the preset digits-conv; with ``--activation sign`` what goes from layer to layer is ±1 as well. Settings are
+Network, budget and measures are those of ``varbnn demo``, where activations are ±1 like the weights, or of
+``varbnn demo --activation relu``; with ``--convolutions`` the network is that of the preset digits-conv. Settings are
 chosen on validation data: every method gets the same number of trials, each trial the same epochs, and the trial with
-the lowest validation NLL wins. The winner is then trained on all training data with every seed and tested once. With
---convolutions every seed tests another fifth of the digits (`split` of `varbnn.data.load`), with settings chosen on
-the training data of that split alone. Results are written after every run, and a run that is there already is not
-repeated, so the script can be stopped and started again.
+the lowest validation NLL wins. The winner is then trained on all training data with every seed and tested once. Digits,
+with signs and with convolutions, are split five ways, and every seed tests another fifth of them (`split` of
+`varbnn.data.load`), with settings chosen on the training data of that split alone. Results are written after every
+run, and a run that is there already is not repeated, so the script can be stopped and started again.
 """
 
 from __future__ import annotations
@@ -24,113 +25,18 @@ from typing import Any
 
 import torch
 from record import RESULTS, machine, read, say, write
+from trials import TRIALS, Settings
 
 import varbnn as vb
 from varbnn import demo
 from varbnn.data import Dataset, load
+from varbnn.demo.comparison import NETWORKS
 
 SAMPLES = 16
-SPLITS = {"digits, convolutions": 5}
+SPLITS = {"digits": 5, "digits, convolutions": 5}
 """Splits into training and test data, by study; seeds take turns. The others have one."""
-TUNING_SEEDS = {"digits": (100, 101, 102, 103, 104), "digits, convolutions": (100, 101)}
+TUNING_SEEDS = {"digits": (100, 101), "digits, convolutions": (100, 101), "digits, relu": (100, 101, 102, 103, 104)}
 """Small data need more than one run per trial and split to choose by; the others get seed 100 alone."""
-
-Settings = dict[str, float]
-
-REAL = {
-    "digits": (1e-2, 2e-2, 3e-2),
-    "convolutions": (1e-2, 3e-2, 1e-1),
-    "convolutions, drawing": (3e-2, 1e-1, 3e-1),
-    "mnist": (1e-3, 3e-3, 1e-2),
-    "mnist, drawing": (3e-3, 1e-2, 3e-2),
-    "mnist, signs": (3e-3, 1e-2, 3e-2),
-    "mnist, signs, drawing": (1e-2, 3e-2, 1e-1),
-}
-"""Rates of the batch norms' scales and shifts. One draws and one does not: a posterior's gradients are noisier."""
-
-
-def each(real_lrs: tuple[float, ...], *settings: Settings) -> list[Settings]:
-    return [{**chosen, "real_lr": real_lr} for chosen in settings for real_lr in real_lrs]
-
-
-POINTS: dict[str, tuple[Settings, ...]] = {
-    "ste": ({"lr": 1e-3}, {"lr": 3e-3}, {"lr": 1e-2}),
-    "bop": (
-        {"gamma": 1e-3, "threshold": 1e-8},
-        {"gamma": 1e-3, "threshold": 1e-6},
-        {"gamma": 1e-4, "threshold": 1e-8},
-    ),
-    "bop2": (
-        {"gamma": 1e-2, "sigma": 1e-3, "threshold": 1e-3},
-        {"gamma": 1e-3, "sigma": 1e-3, "threshold": 1e-3},
-        {"gamma": 1e-3, "sigma": 1e-3, "threshold": 1e-2},
-    ),
-    "filter": ({"alpha": 1e-3, "gamma": 1e-1}, {"alpha": 1e-3, "gamma": 1e-2}, {"alpha": 1e-4, "gamma": 1e-1}),
-}
-DRAWING: dict[str, dict[str, tuple[Settings, ...]]] = {
-    "digits": {
-        "posterior": (
-            {"lr": 3e-3, "temperature": 1 / 1000},
-            {"lr": 3e-3, "temperature": 1 / 2000},
-            {"lr": 1e-3, "temperature": 1 / 1000},
-        ),
-        "moments": (
-            {"lr": 3e-3, "temperature": 1 / 1000},
-            {"lr": 3e-3, "temperature": 1 / 500},
-            {"lr": 1e-3, "temperature": 1 / 1000},
-        ),
-        "gaussian": (
-            {"lr": 3e-3, "temperature": 1 / 1000},
-            {"lr": 1e-2, "temperature": 1 / 1000},
-            {"lr": 1e-2, "temperature": 1 / 2000},
-        ),
-    },
-    "mnist": {
-        "posterior": (
-            {"lr": 1e-3, "temperature": 1 / 100},
-            {"lr": 1e-3, "temperature": 1 / 200},
-            {"lr": 3e-3, "temperature": 1 / 300},
-        ),
-        "moments": (
-            {"lr": 1e-3, "temperature": 1 / 60},
-            {"lr": 1e-3, "temperature": 1 / 100},
-            {"lr": 3e-3, "temperature": 1 / 100},
-        ),
-        "gaussian": (
-            {"lr": 1e-3, "temperature": 1 / 100},
-            {"lr": 3e-3, "temperature": 1 / 100},
-            {"lr": 1e-2, "temperature": 1 / 100},
-        ),
-    },
-}
-TRIALS = {
-    "digits": {m: each(REAL["digits"], *t) for m, t in (POINTS | DRAWING["digits"]).items()},
-    "mnist": {m: each(REAL["mnist"], *t) for m, t in POINTS.items()}
-    | {m: each(REAL["mnist, drawing"], *t) for m, t in DRAWING["mnist"].items()},
-}
-TRIALS["fashion"] = TRIALS["mnist"]
-CONVOLUTIONS: dict[str, tuple[Settings, ...]] = {
-    **POINTS,
-    "ste": ({"lr": 1e-2}, {"lr": 3e-2}, {"lr": 1e-1}),
-    **DRAWING["digits"],
-    "posterior": (
-        {"lr": 3e-3, "temperature": 1 / 100},
-        {"lr": 3e-3, "temperature": 1 / 300},
-        {"lr": 3e-3, "temperature": 1 / 1000},
-    ),
-}
-TRIALS["digits, convolutions"] = {
-    m: each(REAL["convolutions, drawing" if m in DRAWING["digits"] else "convolutions"], *t)
-    for m, t in CONVOLUTIONS.items()
-}
-
-TRIALS["mnist, signs"] = {m: each(REAL["mnist, signs"], *POINTS[m]) for m in ("ste", "bop")}
-TRIALS["mnist, signs"]["posterior"] = each(
-    REAL["mnist, signs, drawing"],
-    {"lr": 1e-3, "temperature": 1 / 200},
-    {"lr": 3e-3, "temperature": 1 / 100},
-    {"lr": 3e-3, "temperature": 1 / 300},
-)
 
 UNTUNED = {"ste, published lr": ("ste", {"lr": 1e-2, "real_lr": 1e-2})}
 """Run with these settings beside the tuned ones: Adam at 1e-2 for everything is how the baseline was published."""
@@ -219,9 +125,9 @@ def summarise(results: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", choices=sorted(demo.RECIPES.keys() & TRIALS), default="digits")
+    parser.add_argument("--data", choices=sorted({which.split(",")[0] for which in TRIALS}), default="digits")
     parser.add_argument("--convolutions", action="store_true", help="a convolutional network instead, for digits")
-    parser.add_argument("--activation", choices=list(demo.ACTIVATIONS), default="relu", help="between the layers")
+    parser.add_argument("--activation", choices=list(demo.ACTIVATIONS), help="between the layers, if not the demo's")
     parser.add_argument("--data-dir", help="where the files of mnist and fashion lie")
     parser.add_argument("--methods", nargs="+", help="default: all")
     parser.add_argument("--seeds", type=int, default=5)
@@ -230,15 +136,15 @@ def main() -> None:
     args = parser.parse_args()
     if args.convolutions and args.data != "digits":
         parser.error(f"--convolutions are for --data digits, got {args.data}")
-    if args.convolutions and args.activation != "relu":
+    if args.convolutions and args.activation == "sign":
         parser.error("settings for convolutions with signs between them were not looked for")
-    kind = ", convolutions" if args.convolutions else ", signs" if args.activation == "sign" else ""
+    activation = args.activation or ("relu" if args.convolutions else "sign")
+    recipes = demo.CONVOLUTIONAL if args.convolutions else NETWORKS[activation]
+    kind = ", convolutions" if args.convolutions else ", relu" if activation == "relu" else ""
     args.which = which = args.data + kind
     if which not in TRIALS:
         parser.error(f"there are no trials for {which}; known are {'; '.join(TRIALS)}")
-    args.recipe = replace(
-        (demo.CONVOLUTIONAL if args.convolutions else demo.RECIPES)[args.data], activation=args.activation
-    )
+    args.recipe = recipes[args.data]
     args.trials = {name: trials for name, trials in TRIALS[which].items() if name in (args.methods or TRIALS[which])}
     torch.set_num_threads(args.threads)
     path = args.out or RESULTS / f"accuracy-{which.replace(', ', '-')}.json"

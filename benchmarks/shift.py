@@ -4,10 +4,11 @@
 
 Four networks of the same shape are trained on MNIST and on Fashion-MNIST with every seed: a float one, a binary one
 by straight-through, a binary one by Bop, and a posterior, which is asked through sampled networks and through its mode.
-The settings are those that `accuracy.py` chose on MNIST's validation data; the float network's learning rate is chosen
-here, likewise. They were chosen for 20 epochs, while the networks here get half of that; Fashion-MNIST takes MNIST's.
-DIR holds MNIST, Fashion-MNIST, notMNIST and EMNIST letters as `varbnn.data.load` reads them. Trained networks are kept
-in a folder and results written after every network, so the script can be stopped and started again.
+The settings are those that `accuracy.py --activation relu` chose on MNIST's validation data; the float network's
+learning rate is chosen here, likewise. They were chosen for 20 epochs, while the networks here get half of that;
+Fashion-MNIST takes MNIST's. DIR holds MNIST, Fashion-MNIST, notMNIST and EMNIST letters as `varbnn.data.load` reads
+them. Trained networks are kept in a folder and results written after every network, so the script can be stopped and
+started again.
 """
 
 from __future__ import annotations
@@ -207,7 +208,7 @@ def main() -> None:
     results: dict[str, Any] = {"machine": machine(), "runs": {}} | read(args.out)
     results["setting"] = dict(epochs=EPOCHS, num_samples=SAMPLES, worn_images=WORN, coverages=COVERAGES)
     if "chosen" not in results:
-        published = read(RESULTS / "accuracy-mnist.json")["chosen"]
+        published = read(RESULTS / "accuracy-mnist-relu.json")["chosen"]
         results["chosen"] = {method: published[method][0] for method in METHODS if method != "float"}
     if "float" not in results["chosen"]:
         tune_float(load("mnist", args.data_dir, validation=True), results, args.out)

@@ -65,7 +65,7 @@ def raw(results: dict[str, Any]) -> dict[str, Any]:
 
 def tables() -> dict[str, str]:
     """By the name of its marker in docs/signs.md."""
-    mnist = {"relu": read(RESULTS / "accuracy-mnist.json"), "sign": read(RESULTS / "accuracy-mnist-signs.json")}
+    mnist = {"relu": read(RESULTS / "accuracy-mnist-relu.json"), "sign": read(RESULTS / "accuracy-mnist.json")}
     relu, fashion = (read(RESULTS / f"uncertainty-fashion-{kind}.json") for kind in ("small", "signs"))
     made = {"widths": widths_table(), "signs-mnist": beside(mnist), "signs-mnist-settings": settings(mnist["sign"])}
     made["signs-summary"] = summary(

@@ -3,11 +3,11 @@
     python benchmarks/wide.py --data-dir DIR                four methods, 15 epochs, one seed: 80 min of one core
     python benchmarks/wide.py --data-dir DIR --dropout      two of them, 20 epochs, inputs left out: 45 min
 
-Binary methods take the settings that 784-400-400-10 chose on validation data (`accuracy.py`), the float twin Adam at
-1e-3. With `--dropout` a fifth of the inputs is left out in training, as in the published network (which also leaves out
-hidden units), and the posterior is at 1/300, colder than the small network's. Every method has the same epochs along a
-cosine, batches of 100, and batch norms re-estimated for every network that predicts; the posterior predicts with 32
-draws, the others with one network. A run goes on where its results file ends.
+Binary methods take the settings that 784-400-400-10 with ReLU chose on validation data (`accuracy.py`), the float twin
+Adam at 1e-3. With `--dropout` a fifth of the inputs is left out in training, as in the published network (which also
+leaves out hidden units), and the posterior is at 1/300, colder than the small network's. Every method has the same
+epochs along a cosine, batches of 100, and batch norms re-estimated for every network that predicts; the posterior
+predicts with 32 draws, the others with one network. A run goes on where its results file ends.
 """
 
 from __future__ import annotations

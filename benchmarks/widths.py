@@ -18,9 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accuracy import SAMPLES, Settings, each, run
+from accuracy import SAMPLES, run
 from record import RESULTS, machine, read, say, write
 from scipy.stats import ttest_rel
+from trials import TRIALS as ALL
+from trials import Settings
 
 from varbnn import demo
 from varbnn.data import Dataset, load
@@ -28,10 +30,7 @@ from varbnn.data import Dataset, load
 WIDTHS = (32, 64, 128, 256)
 SPLITS = 5
 TUNING_SEEDS = (100, 101)
-TRIALS: dict[str, list[Settings]] = {
-    "ste": each((1e-2, 3e-2, 1e-1), {"lr": 3e-3}, {"lr": 1e-2}),
-    "posterior": each((2e-2, 6e-2, 2e-1), {"lr": 3e-3, "temperature": 1 / 1000}, {"lr": 3e-3, "temperature": 1 / 300}),
-}
+TRIALS = {method: ALL["digits"][method] for method in ("ste", "posterior")}
 MEASURED = ("accuracy", "nll", "ece", "ood_auroc", "entropy_bits")
 
 

@@ -64,7 +64,11 @@ def never_train(request, monkeypatch):
     [
         ("demo --data cifar", "argument --data: invalid choice: 'cifar'"),
         ("demo --method adam", "argument --method: invalid choice: 'adam'"),
-        ("demo --data mnist", "--data-dir"),
+        (
+            "demo --data mnist",
+            "say where they are with --data-dir; varbnn.data.load(NAME, DIR, download=True) in Python fetches them\n",
+        ),
+        ("train fashion", "say where they are with --data-dir; varbnn.data.load(NAME, DIR, download=True) in Python"),
         ("demo --data mnist --data-dir nowhere", "cannot read the data directory nowhere: no such file or directory"),
         ("demo --data fashion --data-dir file", "cannot read the data directory file: not a directory"),
         ("demo --data mnist --data-dir .", "does not hold MNIST: expected mnist.npz"),

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 import varbnn as vb
 from varbnn import cli
@@ -23,6 +25,9 @@ import varbnn as vb
 
 def model():
     return vb.binarize(nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3)))
+
+def real():
+    return nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
 
 def tokens():
     layers = nn.Linear(12, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3)
@@ -48,6 +53,8 @@ def folder(tmp_path, monkeypatch):
     torch.save(model.state_dict(), "model.pt")
     torch.save({"model": model.state_dict(), "history": []}, "run.pt")
     torch.save([1, 2], "list.pt")
+    torch.save({f"_orig_mod.{name}": tensor for name, tensor in model.state_dict().items()}, "compiled.pt")
+    torch.save(AveragedModel(model).state_dict(), "averaged.pt")
     torch.save({**model.state_dict(), "\x1b[31m": torch.zeros(1)}, "forged.pt")
     (tmp_path / "junk.pt").write_bytes(b"\x80\x02junk")
     safetensors.torch.save_file({"more": torch.zeros(1), **model.state_dict()}, "more.safetensors")
@@ -206,6 +213,25 @@ def test_info_shows_every_kind_of_step(folder, capsys):
     assert "LayerNorm" in out
 
 
+@pytest.mark.parametrize(
+    "first, shape, told",
+    [
+        (nn.Conv2d(3, 4, 3), (2, 3, 5, 5), "N × 3 channels × height × width"),
+        (nn.ConvTranspose1d(3, 4, 3), (2, 3, 5), "N × 3 channels × length"),
+        (nn.Linear(7, 4), (2, 7), "N × 7"),
+        (vb.nn.Scale(7), (2, 7), "N × 7"),
+        (nn.Tanh(), (2, 7), "whatever its first step takes"),
+    ],
+)
+def test_info_knows_what_real_layers_take(first, shape, told, folder, capsys):
+    binary = {3: vb.nn.BinaryConv1d, 4: vb.nn.BinaryConv2d}.get(len(shape))
+    second = vb.nn.BinaryLinear(first(torch.zeros(shape)).shape[1], 2) if binary is None else binary(4, 2, 1)
+    packed = vb.pack(nn.Sequential(first, second), 2)
+    packed(torch.zeros(shape))
+    packed.save("b.vbnn")
+    assert f"input      {told}\n" in run(capsys, "info b.vbnn")
+
+
 def test_info_of_a_damaged_file_says_what_it_should_be_and_fails(folder, capsys):
     assert cli.main(["info", "flipped.vbnn"]) == 2
     captured = capsys.readouterr()
@@ -239,6 +265,18 @@ def test_bench_compares_with_float(folder, capsys, monkeypatch):
         ("pack mine:model x.npy --out b", "x.npy is no checkpoint of torch or safetensors"),
         ("pack mine:model junk.pt --out b", "junk.pt is no checkpoint of torch or safetensors"),
         ("pack mine:model forged.pt --out b", r"forged.pt has the unknown \x1b[31m; is it of another model?"),
+        (
+            "pack mine:model compiled.pt --out b",
+            "compiled.pt has names that begin with _orig_mod., as of torch.compile; save model._orig_mod.state_dict()",
+        ),
+        (
+            "pack mine:model averaged.pt --out b",
+            "averaged.pt has names that begin with module., as of DistributedDataParallel or AveragedModel; save",
+        ),
+        (
+            "pack mine:real model.pt --out b",
+            "model.pt has 0.natural, 3.natural, and the model no binary layer; let MODEL return varbnn.binarize(model)",
+        ),
         ("pack mine:model list.pt --out b", "list.pt holds a list, expected a state_dict"),
         ("pack mine:model more.safetensors --out b", "more.safetensors has the unknown more; is it of another model?"),
         ("pack mine:model wide.pt --out b", "wide.pt: 3.bias has shape (5,), that of the model has (3,)"),
@@ -259,7 +297,7 @@ def test_bench_compares_with_float(folder, capsys, monkeypatch):
         ("predict a.vbnn x.npy --reduce none --out p.csv", "write them with --out FILE.npz"),
         ("predict absent.vbnn x.npy", "cannot read absent.vbnn: no such file or directory"),
         ("predict cut.vbnn x.npy", "cannot load cut.vbnn: its tensors take"),
-        ("predict x.npy x.npy", "cannot load x.npy: its first 8 bytes announce a header"),
+        ("predict x.npy x.npy", "cannot load x.npy: it is no packed file, or it was cut short: its first 8"),
         ("info cut.vbnn", "it was cut short or extended"),
         ("info absent", "cannot read absent: no such file or directory"),
         ("bench --network 784", "argument --network: must be widths up to 2**20 such as 784-512-10, got '784'"),
@@ -326,6 +364,8 @@ def test_pack_tells_of_statistics_that_fit_no_network(folder, capsys):
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         assert cli.main(line) == 0
-        assert "varbnn: warning: this model has batch norm" in capsys.readouterr().err
+        told = capsys.readouterr().err
+        assert "varbnn: warning: this model has batch norm" in told
+        assert "pass --refresh-bn with training inputs to re-estimate" in told
         assert cli.main([*line, "--refresh-bn", "x.npy"]) == 0
     assert capsys.readouterr().err == ""

@@ -84,6 +84,16 @@ def test_one_network_cannot_disagree(own, capsys):
     assert before == (Path("run/report.json").read_bytes(), sorted(Path("run").iterdir()))
 
 
+def test_options_that_say_nothing_are_told(own, capsys):
+    assert "answer    of 4 networks of the posterior\n" in run(capsys, TRAIN)
+    for option in ("--score epistemic", "--key x"):
+        name = option.split()[0]
+        assert f"{name} is about foreign inputs; give them with --ood" in run(capsys, f"evaluate run {option}", 2)
+    assert "answer    of 1 network\n" in run(capsys, f"{TRAIN} --out other --method ste")
+    assert "1 network\n" in run(capsys, "evaluate other")
+    assert "--key is about --refresh-bn" in run(capsys, "pack mine:model model.pt --out b --key x", 2)
+
+
 def test_no_program_takes_the_folder_of_anothers_run(own, capsys):
     lines = {
         "train": "train own.npz --hidden 8 --epochs 1 --samples 2 --quiet",
@@ -226,7 +236,7 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(own, tmp_path, capsys, 
 )
 def test_a_run_asked_for_otherwise_does_not_go_on(change, named, own, capsys):
     run(capsys, TRAIN)
-    assert f"another setting of {named}" in run(capsys, TRAIN + change, 2)
+    assert f"another setting of {named};" in run(capsys, TRAIN + change, 2)
 
 
 @pytest.mark.parametrize("content", ["", "[1]", "null", "{}"])
@@ -305,7 +315,8 @@ SCARCE = np.where(np.arange(120) == 5, 2, np.where(Y == 2, 0, Y))
         (broken(x_train=np.ones_like(X)), "all inputs of x_train are equal"),
         (broken(x_train=X.astype(str)), "must be numbers"),
         (broken(y_test=None), "one of x_test and y_test"),
-        (broken(x_train=None), "must hold x_train and y_train, it holds"),
+        (broken(x_train=None), "must hold x_train and y_train, it holds x_test, y_test, y_train"),
+        (lambda arrays: {"X_train": X, "Y_train": Y}, "must hold x_train and y_train, it holds X_train, Y_train"),
     ],
 )
 def test_data_that_nothing_can_be_learnt_from_are_refused_before_training(change, message, own, tmp_path, capsys):
@@ -346,6 +357,7 @@ def test_files_that_cannot_be_used_are_named(line, message, own, tmp_path, capsy
         ({"x": X[:0], "y": Y[:0]}, "", "N ≥ 1"),
         ({"x": X[:5] * np.inf, "y": Y[:5]}, "", "NaN or infinite"),
         ({"x": X[:5]}, "", "must hold x_test and y_test, or x and y; it holds x"),
+        ({"X": X[:5], "Y": Y[:5]}, "", "must hold x_test and y_test, or x and y; it holds X, Y"),
         ({"x": X[:5], "y": Y[:5]}, " --ood wide.npy", "wide.npy must be N×2×3"),
     ],
 )

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
+from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, RandomSampler, Subset, TensorDataset
 
 import varbnn as vb
 from varbnn import data, saving
@@ -83,6 +83,42 @@ def test_a_loader_that_yields_nothing_is_refused():
     model = network()
     with pytest.raises(InputError, match="yielded no batch"):
         vb.fit(model, bayes(model), [], epochs=1, progress=False)
+
+
+@pytest.mark.parametrize("cut", [lambda data: data, lambda data: Subset(data, range(32))], ids=["whole", "subset"])
+def test_a_dataset_of_single_examples_is_refused_before_anything_changes(cut):
+    model = network()
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(InputError, match=r"loader must yield batches, got a (TensorDataset|Subset).*DataLoader\(data"):
+        vb.fit(model, bayes(model), cut(TensorDataset(X, Y)), epochs=1, progress=False)
+    assert_same_state(model.state_dict(), before)
+
+
+@pytest.mark.parametrize("base", [IterableDataset, Dataset])
+def test_a_dataset_that_yields_ready_batches_is_a_loader(base):
+    class Ready(base):
+        def __iter__(self):
+            return zip(X.split(16), Y.split(16), strict=True)
+
+    def trained(loader):
+        torch.manual_seed(0)
+        model = network()
+        vb.fit(model, bayes(model), loader, epochs=1, progress=False)
+        return model.state_dict()
+
+    assert_same_state(trained(Ready()), trained(list(Ready())))
+
+
+@pytest.mark.filterwarnings("default::varbnn.errors.VarbnnWarning")
+@pytest.mark.parametrize("rule", [True, False])
+def test_what_optimizers_of_torch_lack_is_told_to_their_users_only(rule):
+    model = vb.binarize(nn.Linear(4, 3), vb.posteriors.Bernoulli(init_scale=0.0))
+    optimizer = bayes(model) if rule else torch.optim.SGD(model.parameters())
+    for group in optimizer.param_groups:
+        group["lr"] = 1e-9
+    with pytest.warns(VarbnnWarning, match="hardly left the prior") as caught:
+        vb.fit(model, optimizer, [(X, Y)], epochs=1, progress=False)
+    assert ["an optimizer of torch has no temperature" in str(w.message) for w in caught] == [not rule]
 
 
 def test_a_layer_used_twice_in_a_model_built_by_hand_draws_once():

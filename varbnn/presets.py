@@ -84,7 +84,7 @@ PRESETS = {
             "Of 1/30 to 1/3000, NLL and ECE stop falling at 1/1000; colder draws gain nothing and agree more. 1200 "
             "steps need lr 3e-3 to come near their fixed point, and the head's scale real_lr 3e-2."
         ),
-        measured="benchmarks/accuracy.py --data digits, nine trials; benchmarks/posterior_ablation.py",
+        measured="benchmarks/accuracy.py --activation relu, nine trials; benchmarks/posterior_ablation.py",
         lr=3e-3,
         temperature=1 / 1000,
         real_lr=3e-2,
@@ -98,7 +98,7 @@ PRESETS = {
             "Of 1/300 and 1/1000, each with real_lr 2e-2, 6e-2 and 2e-1, the validation NLL was lowest here, 0.059. Of "
             "four other splits three chose 1/300 with 6e-2. The narrower the network, the more draws gain."
         ),
-        measured="benchmarks/widths.py --activation sign, six trials on each of five splits",
+        measured="benchmarks/accuracy.py --data digits, six trials on each of five splits",
         lr=3e-3,
         temperature=1 / 1000,
         real_lr=2e-2,
@@ -128,7 +128,7 @@ PRESETS = {
             "1/100 had the lowest validation NLL of 1/100, 1/200 and 1/300: colder draws agree where they should not. "
             "lr · steps is 6 under the cosine, enough to feel the prior."
         ),
-        measured="benchmarks/accuracy.py --data mnist, nine trials",
+        measured="benchmarks/accuracy.py --data mnist --activation relu, nine trials",
         lr=1e-3,
         temperature=1 / 100,
         real_lr=1e-2,
@@ -142,7 +142,7 @@ PRESETS = {
             "Of 1/100, 1/200 and 1/300, 1/200 had the lowest validation NLL (0.057, 0.056, 0.059); real_lr 1e-2 is "
             "level with 3e-2 and 1e-1 is too fast (0.072)."
         ),
-        measured="benchmarks/accuracy.py --data mnist --activation sign, nine trials",
+        measured="benchmarks/accuracy.py --data mnist, nine trials",
         lr=1e-3,
         temperature=1 / 200,
         real_lr=3e-2,

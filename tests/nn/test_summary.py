@@ -45,6 +45,17 @@ def test_no_example_to_count_with_is_refused():
         vb.summary(network(), torch.empty(0, 40))
 
 
+@pytest.mark.parametrize("inputs", [(1, 40), torch.Size((1, 40)), (torch.zeros(1, 40), torch.zeros(1, 40))])
+def test_a_shape_or_several_inputs_are_refused(inputs):
+    with pytest.raises(InputError, match=r"inputs must be one batch of examples, such as torch.zeros\(1, 64\).*got"):
+        vb.summary(network(), inputs)
+
+
+def test_whole_numbers_where_real_ones_belong_are_refused_in_words():
+    with pytest.raises(InputError, match=r"fails on inputs of torch.int64; if they are no tokens, call .float"):
+        vb.summary(network(), torch.zeros(1, 40, dtype=torch.long))
+
+
 def test_health_refuses_a_prior_of_another_shape():
     with pytest.raises(InputError, match=r"'0' has shape \(3,\), its belief \(6, 40\)"):
         vb.health(network(), prior=[torch.zeros(3), torch.zeros(2, 6)])

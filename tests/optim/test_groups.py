@@ -97,6 +97,21 @@ def test_what_a_rule_knows_in_a_mixed_group_is_meant_for_the_beliefs():
     assert (alone["weight_decay"], alone["betas"]) == (0.2, (0.5, 0.6))
 
 
+def test_a_weight_decay_of_beliefs_alone_is_refused_where_the_rule_has_none():
+    model = network()
+    with pytest.raises(InputError, match=r"BayesBiNN has no weight_decay of beliefs.*weight_decay=0\.5"):
+        bayes([{"params": [model[0].natural], "weight_decay": 0.5}, {"params": model[1].parameters()}])
+    mixed = {"params": model[3].parameters(), "weight_decay": 0.2}
+    optimizer = bayes([{"params": [model[0].natural], "weight_decay": 0.0}, mixed], real_weight_decay=0.1)
+    assert [g["weight_decay"] for g in optimizer.param_groups if g["kind"] == "real"] == [0.2]
+    before = len(optimizer.param_groups)
+    with pytest.raises(InputError, match="no weight_decay of beliefs"):
+        optimizer.add_param_group({"params": [network()[0].natural], "weight_decay": 0.5})
+    assert len(optimizer.param_groups) == before
+    latent = network(Point())[0].latent
+    assert StraightThrough([{"params": [latent], "weight_decay": 0.5}]).param_groups[0]["weight_decay"] == 0.5
+
+
 def test_a_real_group_carries_no_hyper_parameters_of_the_rule():
     real = bayes(network().parameters()).param_groups[1]
     assert not {"dataset_size", "temperature", "momentum", "prior"} & real.keys()

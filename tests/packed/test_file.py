@@ -207,7 +207,7 @@ def hooked() -> nn.Module:
     "module, message",
     [
         (nn.TransformerEncoderLayer(4, 1, batch_first=True), "TransformerEncoderLayer"),
-        (nn.RReLU(), "RReLU, which a packed file cannot hold"),
+        (nn.RReLU(), r"RReLU, which a packed file cannot hold .*docs/packed-file.md says under \"Steps\" which layers"),
         (hooked(), "Tanh of the model has hooks"),
         (nn.MaxPool1d(2, return_indices=True), "MaxPool1d with return_indices=True"),
         (nn.Upsample(scale_factor=float("inf")), "Upsample with scale_factor=inf"),
@@ -438,6 +438,15 @@ def test_only_listed_attributes_can_be_named(args, saved, tmp_path):
     parts = Parts(saved["residual"])
     find(parts, "call", function="getattr")["args"] = args
     with pytest.raises(CheckpointError, match="a packed file may not call 'getattr'"):
+        loading(parts.mend().bytes(), tmp_path)
+
+
+@pytest.mark.parametrize("args", [[{"ref": 0}, "meta"], [{"ref": 0}], [{"ref": 0}, {"dtype": "float32"}, True]])
+def test_a_call_converts_to_no_device(args, saved, tmp_path):
+    parts = Parts(saved["residual"])
+    step = find(parts, "call", function="getattr")
+    step["function"], step["args"] = "method.to", args
+    with pytest.raises(CheckpointError, match=r"a packed file may not call 'method\.to'"):
         loading(parts.mend().bytes(), tmp_path)
 
 

@@ -8,6 +8,7 @@ from unittest.mock import Mock
 import pytest
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 import varbnn as vb
 from tests.packed.models import ZOO, Net, answers, built, mlp, seeded, settled
@@ -336,6 +337,8 @@ def hooked(where: int | None) -> nn.Module:
 REFUSED = {
     "no binary layer": (lambda: mlp(), "has no binary layer"),
     "a decision by value": (lambda: across(lambda m, x: m.a(x) if x.sum() > 0 else -m.a(x)), "cannot trace it"),
+    "an average": (lambda: AveragedModel(vb.binarize(mlp())), "AveragedModel is .*pack model.module, what it wraps"),
+    "data parallel": (lambda: nn.DataParallel(vb.binarize(mlp())), "DataParallel is .*pack model.module"),
     "two inputs": (lambda: TwoInputs(), "with one input"),
     "two outputs": (lambda: across(lambda m, x: (m.a(x), x)), "return one tensor"),
     "batch statistics": (

@@ -108,6 +108,39 @@ def test_a_file_keeps_a_model_of_tokens(name, tmp_path):
         assert torch.equal(predictor(TOKENS.byte()), packed(TOKENS))
 
 
+MASKS = {
+    "operator": lambda m, x: (x != 0).float(),
+    "method": lambda m, x: x.gt(0).to(torch.float32),
+    "function": lambda m, x: torch.ge(x, 1).to(dtype=m.embed(x).dtype),
+    "number": lambda m, x: x.clamp(max=1).float(),
+    "like": lambda m, x: (x > 0).type_as(m.place),
+    "whole": lambda m, x: 1 - (x == 0).long().double(),
+    "other": lambda m, x: (x > 0).to(m.embed(x)),
+}
+
+
+@pytest.mark.parametrize("name", MASKS)
+def test_a_file_keeps_a_mean_over_those_that_are_no_padding(name, tmp_path):
+    def masked(m, x):
+        mask = MASKS[name](m, x).unsqueeze(-1)
+        return m.b(m.a(((m.embed(x) * mask).sum(1) / mask.sum(1).clamp(min=1)).float()).relu())
+
+    model, tokens = model_of(masked).eval(), TOKENS * (TOKENS % 3 > 0)
+    packed = vb.pack(model, 0)
+    packed.save(tmp_path / "masked.vbnn")
+    loaded = vb.load_packed(tmp_path / "masked.vbnn")
+    assert torch.equal(loaded(tokens), packed(tokens))
+    torch.testing.assert_close(loaded(tokens)[0], model(tokens).detach(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("options", [["meta"], [torch.float32, True], [torch.device("cpu")]])
+def test_a_file_converts_to_no_device(options, tmp_path):
+    model = vb.binarize(Net(lambda m, x: m.a(x).to(*options), a=nn.Linear(6, 3)))
+    with pytest.raises(InputError, match=r"calls method\.to with more than a dtype, which a packed file cannot hold"):
+        vb.pack(model, 2).save(tmp_path / "a.vbnn")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("make", [lambda: model_of(bag), lambda: model_of(mixed), lambda: vb.binarize(nn.Linear(6, 3))])
 def test_tokens_and_real_numbers_are_not_taken_for_each_other(make):
     packed = vb.pack(make(), 2)

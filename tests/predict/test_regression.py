@@ -157,8 +157,9 @@ def test_n_targets_are_those_of_one_output():
         NoiseScaling().fit(Prediction([[[0.5, 0.5]]]), [0.0])
 
 
-def test_a_model_that_says_its_noise_is_no_classifier():
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_a_model_that_says_its_noise_is_asked_for_it(task):
     model = varbnn.binarize(nn.Sequential(nn.Linear(4, 1), varbnn.nn.LearnedNoise()))
-    with pytest.raises(InputError, match="task='gaussian'"):
-        varbnn.predict(model, torch.randn(5, 4), 2)
+    with pytest.raises(InputError, match="it says means and variances: pass task='gaussian'"):
+        varbnn.predict(model, torch.randn(5, 4), 2, task=task)
     assert varbnn.predict(model, torch.randn(5, 4), 2, task="gaussian").noise_variance is not None

@@ -98,6 +98,51 @@ def test_a_layer_used_twice_draws_once_in_a_compiled_forward_pass():
         assert not compiled(torch.randn(4, 8)).any()
 
 
+@pytest.mark.parametrize("first", ["training", "prediction"])
+@pytest.mark.parametrize("in_place", [False, True], ids=["wrapped", "in place"])
+def test_statistics_are_estimated_uncompiled_and_training_keeps_its_graph(in_place, first):
+    model = normalised()
+    twin = copy.deepcopy(model)
+    counter, runs = CompileCounterWithBackend("eager"), []
+
+    def backend(graph, example):
+        compiled = counter(graph, example)
+        return lambda *inputs: runs.append(graph) or compiled(*inputs)
+
+    if in_place:
+        model.compile(backend=backend, fullgraph=True)
+    asked = model if in_place else torch.compile(model, backend=backend, fullgraph=True)
+    x, y = batch()
+
+    def predicted(network):
+        torch.manual_seed(3)
+        return vb.predict(network, x, num_samples=4, refresh_bn=list(x.split(4))).probs
+
+    def trained(network):
+        train_step(network, bayes(network), x, y)
+
+    if first == "training":
+        trained(asked)
+        twin.load_state_dict(model.state_dict())
+    torch.testing.assert_close(predicted(asked), predicted(twin))
+    runs.clear()
+    trained(asked)
+    assert runs
+    frames = counter.frame_count
+    assert frames == 2  # of training, and of the networks that answer
+    predicted(asked)
+    trained(asked)
+    assert counter.frame_count == frames
+
+
+def test_work_is_counted_in_a_model_that_is_compiled_already():
+    model, (x, _) = normalised().eval(), batch()
+    compiled = torch.compile(model, backend="eager")
+    with torch.no_grad():
+        compiled(x)
+    assert [row.binary_macs for row in vb.summary(compiled, x).layers] == [8 * 16, 0, 16 * 4, 0]
+
+
 def test_the_published_numerics_compile_with_their_buffers():
     model = plain(Bernoulli(estimator="concrete", numerics="reference"))
     counter = CompileCounterWithBackend("aot_eager")

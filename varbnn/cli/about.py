@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import operator
 import os
 import platform
 import textwrap
@@ -12,10 +13,14 @@ from importlib import metadata
 from typing import Any
 
 import torch
+from torch import nn
+from torch.nn.modules.conv import _ConvNd
 
 import varbnn
 from varbnn.cli.training import MODEL
+from varbnn.packed.call import Call, Constant
 from varbnn.packed.file import Opened, read
+from varbnn.packed.program import Program
 from varbnn.text import plural, size, table
 
 EXTRAS = {
@@ -81,7 +86,7 @@ def _file(path: str) -> None:
     document = opened.document
     print(f"file       {path}, {size(opened.size)}, written by varbnn {document['varbnn']}")
     print(f"networks   {opened.num_samples:,}")
-    print(f"input      {_input(document['input'])}")
+    print(f"input      {_input(document['input'] or _takes(opened.program))}")
     binary = [step for step in document["steps"] if step["kind"] in ("linear", "conv")]
     weights = sum(map(_weights, binary))
     print(f"weights    {weights:,} binary in each network, 1 bit each")
@@ -98,7 +103,24 @@ def _input(stated: dict[str, int] | None) -> str:
         return f"N × …, tokens 0 … {stated['tokens'] - 1}"
     if "features" in stated:
         return f"N × {stated['features']}"
-    return f"N × {stated['channels']} channels × {' × '.join(['length', 'height', 'width'][-stated['space'] :])}"
+    axes = ["length"] if stated["space"] == 1 else ["length", "height", "width"][-stated["space"] :]
+    return f"N × {stated['channels']} channels × {' × '.join(axes)}"
+
+
+def _takes(program: Program) -> dict[str, int] | None:
+    """What real layers say of the input, on which a file says nothing; in the words of `Program.takes`."""
+    for step, wire in zip(program.steps, program.wires, strict=True):
+        module = getattr(step, "module", None)
+        if 0 in wire and isinstance(module, _ConvNd):
+            return {"channels": module.in_channels, "space": len(module.kernel_size)}
+        if 0 in wire and isinstance(module, nn.Linear):
+            return {"features": module.in_features}
+        if 0 in wire and isinstance(step, Call) and step.target is operator.mul:  # as of nn.Scale
+            held = [program.steps[value - 1] for value in wire if value]
+            return next(
+                ({"features": len(c.value)} for c in held if isinstance(c, Constant) and c.value.ndim == 1), None
+            )
+    return None
 
 
 def _weights(step: dict[str, Any]) -> int:

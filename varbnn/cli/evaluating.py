@@ -20,7 +20,7 @@ from varbnn.cli.arguments import LARGEST_SEED, inputs, threads, written
 from varbnn.cli.training import INPUTS, MODEL, PICTURE, answers, draw, fingerprint, judged, learned, measures, read
 from varbnn.data.dataset import standardised
 from varbnn.data.files import reason_of
-from varbnn.data.own import archive_of, below, labels
+from varbnn.data.own import archive_of, below, labels, names_in
 from varbnn.demo.comparison import alone
 from varbnn.demo.output import REPORT, as_json
 from varbnn.errors import InputError
@@ -39,8 +39,8 @@ def add(commands: Any) -> None:
     add("data", metavar="DATA", nargs="?", help=about)
     add("--ood", metavar="FILE", help="foreign inputs, .npy or .npz, in the units of the training inputs")
     add("--key", metavar="NAME", help="which array of an .npz file of foreign inputs")
-    about = "by what foreign inputs are told from familiar ones; default: %(default)s"
-    add("--score", choices=get_args(Score), default="total", help=about)
+    about = "by what foreign inputs are told from familiar ones; default: total"
+    add("--score", choices=get_args(Score), help=about)
     add("--threads", type=threads, default=1, metavar="N", help="default: 1")
     add("--out", metavar="DIR", help="for evaluation.json and the picture; default: RUN")
     commands.choices["evaluate"].set_defaults(command=_command)
@@ -111,6 +111,9 @@ def _shape(report: Any) -> tuple[int, ...]:
 
 
 def _command(chosen: argparse.Namespace) -> None:
+    for option in ("score", "key"):
+        if getattr(chosen, option) is not None and chosen.ood is None:
+            raise InputError(f"--{option} is about foreign inputs; give them with --ood, or leave it out")
     run = Run.open(Path(chosen.run))
     x, y, what = _labelled(run, chosen.data)
     foreign = None if chosen.ood is None else run.prepared(inputs(chosen.ood, chosen.key), chosen.ood)
@@ -118,7 +121,7 @@ def _command(chosen: argparse.Namespace) -> None:
         prediction = run.predict(x)
         ood = None if foreign is None else run.predict(foreign)
     scaling = vb.TemperatureScaling(run.report["temperature"])
-    score: Score = chosen.score
+    score: Score = chosen.score or "total"
     columns = {
         "as trained": dict(vb.evaluate(prediction, y, ood=ood, score=score)),
         "calibrated": dict(vb.evaluate(scaling(prediction), y, ood=None if ood is None else scaling(ood), score=score)),
@@ -165,7 +168,7 @@ def _labelled(run: Run, path: str | None) -> tuple[Tensor, Tensor, str]:
     arrays = archive_of(Path(path), [name for pair in PAIRS for name in pair])
     names = next((pair for pair in PAIRS if set(pair) <= set(arrays)), None)
     if names is None:
-        raise InputError(f"{path} must hold x_test and y_test, or x and y; it holds {', '.join(arrays) or 'neither'}")
+        raise InputError(f"{path} must hold x_test and y_test, or x and y; it holds {names_in(Path(path))}")
     x, y = arrays[names[0]], arrays[names[1]]
     if x.dtype.kind not in "fiub":
         raise InputError(f"{path}: {names[0]} must be numbers, got {x.dtype}")

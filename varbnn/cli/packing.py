@@ -7,6 +7,7 @@ import importlib
 import os
 import pickle
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -16,7 +17,11 @@ from torch import Tensor, nn
 import varbnn as vb
 from varbnn.cli.arguments import as_taken, at_least, inputs
 from varbnn.errors import CheckpointError, InputError
+from varbnn.nn.draws import binary_layers
 from varbnn.text import plural, size
+
+WRAPPERS = {"_orig_mod.": "torch.compile", "module.": "DistributedDataParallel or AveragedModel"}
+"""What the names of a model begin with inside of another."""
 
 
 def add(commands: Any) -> None:
@@ -38,6 +43,8 @@ def add(commands: Any) -> None:
 
 
 def _run(chosen: argparse.Namespace) -> None:
+    if chosen.key is not None and chosen.refresh_bn is None:
+        raise InputError("--key is about --refresh-bn; give that too, or leave it out")
     data = None if chosen.refresh_bn is None else inputs(chosen.refresh_bn, chosen.key)
     model = _built(chosen.model)
     _load(model, chosen.checkpoint)
@@ -96,6 +103,8 @@ def _load(model: nn.Module, path: str) -> None:
     if not isinstance(state, dict):
         raise CheckpointError(f"{path} holds a {type(state).__name__}, expected a state_dict")
     own = model.state_dict()
+    if own.keys() != state.keys() and (cause := _told_by_names(model, own, state)):
+        raise CheckpointError(f"{path} {cause}")
     for what, names in (("lacks", own.keys() - state.keys()), ("has the unknown", state.keys() - own.keys())):
         if names:
             raise CheckpointError(f"{path} {what} {', '.join(sorted(map(str, names))[:3])}; is it of another model?")
@@ -107,3 +116,15 @@ def _load(model: nn.Module, path: str) -> None:
                 f"{path}: {key} has shape {tuple(state[key].shape)}, that of the model has {tuple(tensor.shape)}"
             )
     model.load_state_dict(state)
+
+
+def _told_by_names(model: nn.Module, own: Mapping[str, Any], state: Mapping[Any, Any]) -> str:
+    """Why the names of a checkpoint are not the model's, and what to do; empty where nothing tells."""
+    names = sorted(map(str, state))
+    for prefix, wrappers in WRAPPERS.items():
+        if any(name.startswith(prefix) for name in names) and not any(name.startswith(prefix) for name in own):
+            return f"has names that begin with {prefix}, as of {wrappers}; save model.{prefix}state_dict() instead"
+    unknown = ", ".join([name for name in names if name not in own][:3])
+    if unknown and next(binary_layers(model), None) is None:
+        return f"has {unknown}, and the model no binary layer; let MODEL return varbnn.binarize(model)"
+    return ""

@@ -17,6 +17,13 @@ from varbnn.cli import about, bench, continual, demonstration, evaluating, packi
 from varbnn.data.files import reason_of
 from varbnn.errors import InputError, VarbnnError, VarbnnWarning
 
+WORDS = {
+    "data_dir= (--data-dir)": "--data-dir",
+    "download=True fetches them into it": "varbnn.data.load(NAME, DIR, download=True) in Python fetches them",
+    "pass refresh_bn=training inputs": "pass --refresh-bn with training inputs",
+}
+"""What the library calls its arguments, and what a terminal has instead."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
@@ -50,7 +57,7 @@ def _outcome(arguments: Sequence[str] | None) -> int:
             sys.stdout.flush()
     except VarbnnError as error:
         sys.stdout.flush()
-        print(f"varbnn: {_printable(str(error))}", file=sys.stderr)
+        print(f"varbnn: {_printable(_of_terminals(str(error)))}", file=sys.stderr)
         return 2
     except (MemoryError, RuntimeError) as error:
         if not _out_of_memory(error):
@@ -70,6 +77,17 @@ def _stdout_fails() -> bool:
     except OSError:
         return True
     return False
+
+
+def _of_terminals(message: str) -> str:
+    """`message` of the library with options of commands in the place of arguments.
+
+    >>> _of_terminals("say where they are with data_dir= (--data-dir)")
+    'say where they are with --data-dir'
+    """
+    for of_python, of_terminals in WORDS.items():
+        message = message.replace(of_python, of_terminals)
+    return message
 
 
 def _printable(message: str) -> str:
@@ -107,7 +125,7 @@ def _one_line(show: Callable[..., None]) -> Callable[..., None]:
 
     def shown(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
         if issubclass(category, VarbnnWarning):
-            tqdm.write(f"varbnn: warning: {message}", file=sys.stderr)
+            tqdm.write(f"varbnn: warning: {_of_terminals(str(message))}", file=sys.stderr)
         else:
             show(message, category, *where, **more)
 

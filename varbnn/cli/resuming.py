@@ -18,6 +18,8 @@ PLACES = ("data", "data_dir")
 def differing(before: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
     """Names of the settings that are others now. Raises: KeyError where one was not written down."""
     others = [key for key, value in asked.items() if key not in PLACES and before[key] != value]
+    if "seed" in others and "fingerprint" in others:
+        others.remove("fingerprint")  # the seed splits the data
     return ["data" if key == "fingerprint" else key for key in others]
 
 

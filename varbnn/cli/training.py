@@ -257,6 +257,7 @@ def draw(path: Path, prediction: vb.Prediction, targets: Tensor) -> None:
 def _opening(plan: Plan, data: Dataset) -> str:
     assert data.val_x is not None
     test = f", {len(data.test_x):,} test" if len(data.test_x) else ""
+    drawn = f"{plural(plan.samples, 'network')} of the posterior" if demo.METHODS[plan.method].draws else "1 network"
     numbers = {**plan.settings, **({"dropout": plan.dropout} if plan.dropout else {})}
     settings = ", ".join(f"{key} {value:.4g}" for key, value in numbers.items())
     return (
@@ -264,7 +265,8 @@ def _opening(plan: Plan, data: Dataset) -> str:
         f"{plural(data.num_classes, 'class')}\n"
         f"network   {layers_of(data, plan.widths, plan.channels)}, {between(plan.activation)}\n"
         f"method    {plan.method}, preset {plan.preset}: {settings}\n"
-        f"budget    {plural(plan.epochs, 'epoch')} in batches of {plan.batch_size}"
+        f"budget    {plural(plan.epochs, 'epoch')} in batches of {plan.batch_size}\n"
+        f"answer    of {drawn}"
     )
 
 

@@ -76,6 +76,12 @@ def archive_of(path: Path, keys: Sequence[str]) -> dict[str, Array]:
         return {key: np.asarray(held[key]) for key in keys if key in held.files}
 
 
+def names_in(path: Path) -> str:
+    """The names of all arrays in an .npz archive, for a message."""
+    with opened(path) as held:
+        return ", ".join(sorted(getattr(held, "files", []))) or "nothing"
+
+
 def labels(array: Array, count: int, where: str) -> Array:
     """Checked class labels, N int64.
 
@@ -112,7 +118,7 @@ def _arrays(path: Path) -> dict[str, Array]:
         arrays = archive_of(path, [f"{kind}_{part}" for part in PARTS for kind in "xy"])
         expected = "x_train and y_train"
     if not {"x_train", "y_train"} <= set(arrays):
-        held = ", ".join(sorted(arrays)) or "nothing of the kind"
+        held = ", ".join(sorted(arrays)) or "nothing of the kind" if os.path.isdir(path) else names_in(path)
         raise InputError(f"{path} must hold {expected}, it holds {held}")
     for part in PARTS:
         if (f"x_{part}" in arrays) != (f"y_{part}" in arrays):

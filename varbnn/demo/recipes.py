@@ -70,7 +70,16 @@ FASHION_CONVOLUTIONS = MNIST | {
     "vispa": dict(lr=3.0, weight_decay=1e-5, real_lr=1e-2),
     "posterior": PRESETS["fashion-conv"].settings,
 }
-DIGITS_SIGNS = DIGITS | {"ste": dict(lr=3e-3, real_lr=1e-2), "posterior": PRESETS["digits-signs"].settings}
+DIGITS_SIGNS: dict[str, Settings] = {
+    "ste": dict(lr=3e-3, real_lr=1e-2),
+    "bop": dict(gamma=1e-3, threshold=1e-8, real_lr=1e-1),
+    "bop2": dict(gamma=1e-2, sigma=1e-3, threshold=1e-3, real_lr=1e-1),
+    "filter": dict(alpha=1e-3, gamma=0.1, real_lr=3e-2),
+    "posterior": PRESETS["digits-signs"].settings,
+    "moments": dict(lr=3e-3, temperature=1 / 300, real_lr=2e-2),
+    "gaussian": dict(lr=1e-2, temperature=1 / 1000, real_lr=2e-2),
+    "vispa": dict(lr=30.0, weight_decay=1e-5, real_lr=3e-2),
+}
 MNIST_SIGNS = MNIST | {
     "ste": dict(lr=3e-3, real_lr=3e-3),
     "bop": dict(gamma=1e-3, threshold=1e-8, real_lr=1e-2),

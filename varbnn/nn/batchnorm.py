@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import Dataset, IterableDataset
 
 from varbnn.errors import InputError, VarbnnWarning
+from varbnn.nn.compiled import uncompiled
 from varbnn.nn.draws import binary_layers, evaluating
 from varbnn.posteriors import belief_of
 
@@ -182,7 +183,7 @@ def refresh_batchnorm(model: nn.Module, data: Data) -> int:
     momenta, pools, total = [layer.momentum for layer in layers], [Pool() for _ in layers], 0
     handles = [layer.register_forward_hook(pool.look) for layer, pool in zip(layers, pools, strict=True)]
     try:
-        with batchnorm_preserved(model), evaluating(model), torch.no_grad():
+        with batchnorm_preserved(model), evaluating(model), uncompiled(), torch.no_grad():
             for layer in layers:
                 layer.reset_running_stats()
                 layer.momentum = 1.0  # the running statistics are then those of the batch, for the pool to read

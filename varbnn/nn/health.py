@@ -30,6 +30,12 @@ FEW_FLIPS = 1e-3
 SATURATED = 0.01
 """A weight counts as saturated below this many bits (a chance under 0.1 % of drawing the other sign)."""
 
+OF_TORCH = (
+    "; an optimizer of torch has no temperature: raise its lr, or multiply the loss by dataset_size / temperature "
+    "(docs/training.md)"
+)
+"""The end of a warning, for those who do not train by a rule."""
+
 
 @dataclass(frozen=True)
 class Health:
@@ -158,7 +164,6 @@ def _diagnose(entropy_bits: float, kl_bits: float, flip_share: float | None) -> 
     if kl_bits < AT_PRIOR or still:
         return (
             f"the posterior has hardly left the prior ({kl_bits:.4f} bit per weight from it): lower the temperature, "
-            "raise lr, or train longer (lr · steps should be well above 1); an optimizer of torch has no temperature: "
-            "raise its lr, or multiply the loss by dataset_size / temperature (docs/training.md)"
+            f"raise lr, or train longer (lr · steps should be well above 1){OF_TORCH}"
         )
     return None

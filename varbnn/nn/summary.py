@@ -13,7 +13,9 @@ from torch.nn.parameter import is_lazy
 
 from varbnn.bits import WORD, words
 from varbnn.errors import InputError
+from varbnn.nn.batchnorm import answer
 from varbnn.nn.binarize import TWINS, parameter_owners, reason_to_stay_real
+from varbnn.nn.compiled import uncompiled
 from varbnn.nn.draws import binary_layers, evaluating
 from varbnn.nn.layer import BinaryLayer
 from varbnn.text import size, table
@@ -91,7 +93,8 @@ def summary(model: nn.Module, inputs: Tensor | None = None) -> Summary:
             mode.
 
     Raises:
-        InputError: no inputs in `inputs`, or binary layers on the meta device, which has no numbers.
+        InputError: no inputs in `inputs`, a shape or several inputs in their place, or binary layers on the meta
+            device, which has no numbers.
 
     >>> import varbnn as vb
     >>> model = vb.binarize(nn.Sequential(nn.Linear(64, 32, bias=False), nn.BatchNorm1d(32)))
@@ -105,6 +108,11 @@ def summary(model: nn.Module, inputs: Tensor | None = None) -> Summary:
     """
     if any(belief.is_meta for _, layer in binary_layers(model) for belief in layer.belief):
         raise InputError("the model is on the meta device, so its beliefs have no values; to_empty and load it first")
+    if isinstance(inputs, tuple):
+        raise InputError(
+            f"inputs must be one batch of examples, such as torch.zeros(1, 64), not its shape and not several inputs; "
+            f"got {inputs!r:.60}"
+        )
     macs = {} if inputs is None else _binary_macs(model, torch.as_tensor(inputs))
     spared = "kept real on request" if any(binary_layers(model)) else "real; varbnn.binarize makes it binary"
     owners, seen = parameter_owners(model), set[int]()
@@ -177,7 +185,7 @@ def _binary_macs(model: nn.Module, inputs: Tensor) -> dict[nn.Module, int]:
             if isinstance(module, BinaryLayer):
                 handle = module.register_forward_hook(count)
                 stack.callback(handle.remove)
-        stack.enter_context(evaluating(model))
-        stack.enter_context(torch.no_grad())
-        model(inputs.clone())  # which it may write into
+        for context in (evaluating(model), uncompiled(), torch.no_grad()):  # compiled code passes new hooks by
+            stack.enter_context(context)
+        answer(model, inputs.clone())  # which it may write into
     return total

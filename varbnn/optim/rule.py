@@ -132,6 +132,10 @@ class Rule(torch.optim.Optimizer):
 
         Where a group has both, what the rule itself knows (``lr``, ``weight_decay``, ...) is meant for the beliefs;
         ``real_lr`` and ``real_weight_decay`` in the group are for the others, whose ``initial_lr`` is their lr.
+
+        Raises:
+            InputError: a parameter or number is none that the rule takes, or a group of beliefs alone has a
+                ``weight_decay`` and the rule has none. No group is added then.
         """
         split: dict[str, list[Any]] = {"belief": [], "real": []}
         for item in items_of(param_group):
@@ -147,6 +151,11 @@ class Rule(torch.optim.Optimizer):
     def _add_split(self, param_group: dict[str, Any], split: dict[str, list[Any]]) -> None:
         taken = ("params", "kind", "real_lr", "real_weight_decay")
         options = plain({key: value for key, value in param_group.items() if key not in taken})
+        if not split["real"] and "weight_decay" not in self.defaults and options.get("weight_decay"):
+            raise InputError(
+                f"{type(self).__name__} has no weight_decay of beliefs, and no other parameters are in the group with "
+                f"weight_decay={options['weight_decay']}; leave it out"
+            )
         if split["belief"] or not split["real"]:
             super().add_param_group({**options, "params": split["belief"], "kind": "belief"})
             self._check(self.param_groups[-1])

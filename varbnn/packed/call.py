@@ -18,10 +18,12 @@ def _listed(names: str) -> list[str]:
     return names.split()
 
 
-_OPERATORS = ("add", "sub", "mul", "truediv", "floordiv", "neg", "pow", "matmul", "getitem", "mod")
-_TORCH = _listed(
-    "abs add cat chunk clamp concat concatenate div exp flatten log log_softmax mean mul neg permute relu reshape "
-    "sigmoid sign softmax sqrt squeeze stack sub sum tanh transpose unsqueeze"
+_COMPARISONS = _listed("eq ne lt le gt ge")
+_OPERATORS = (*_listed("add sub mul truediv floordiv neg pow matmul getitem mod"), *_COMPARISONS)
+_TORCH = (
+    *_listed("abs add cat chunk clamp concat concatenate div exp flatten log log_softmax mean mul neg permute relu"),
+    *_listed("reshape sigmoid sign softmax sqrt squeeze stack sub sum tanh transpose unsqueeze"),
+    *_COMPARISONS,
 )
 _FUNCTIONAL = _listed(
     "adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d "
@@ -38,12 +40,16 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
 """Functions that a saved program may call."""
 
 METHODS = frozenset(
-    _listed(
-        "abs add chunk clamp contiguous dim div exp flatten log log_softmax mean mul neg permute relu reshape "
-        "reshape_as sigmoid sign size softmax sqrt squeeze sub sum tanh transpose unflatten unsqueeze view view_as"
-    )
+    [
+        *_listed(
+            "abs add chunk clamp contiguous dim div exp flatten log log_softmax mean mul neg permute relu reshape"
+        ),
+        *_listed("reshape_as sigmoid sign size softmax sqrt squeeze sub sum tanh transpose unflatten unsqueeze view"),
+        *_listed("view_as bool double float int long to type_as"),
+        *_COMPARISONS,
+    ]
 )
-"""Tensor methods that a saved program may call."""
+"""Tensor methods that a saved program may call; ``to`` another dtype only."""
 
 ATTRIBUTES = frozenset({"shape", "ndim", "dtype", "device", "T", "mT"})
 
@@ -118,6 +124,8 @@ class Call(nn.Module):
             known = self.target in _NAMES and (self.target is not getattr or self.args[1] in ATTRIBUTES)
         if "out" in self.kwargs:
             known, name = False, f"{name} with out="
+        if self.target == "to" and not _converts(self.args, self.kwargs):
+            known, name = False, f"{name} with more than a dtype"
         if not known:
             raise InputError(f"the model calls {name}, which a packed file cannot hold; it runs packed in memory only")
         return name
@@ -132,7 +140,7 @@ class Call(nn.Module):
         if "out" in kwargs:  # it could give a weight another size
             raise InputError(f"a packed file may not call {name!r} with out=")
         kind, _, method = name.partition(".")
-        if kind == "method" and method in METHODS:
+        if kind == "method" and method in METHODS and (method != "to" or _converts(args, kwargs)):
             return cls(method, args, kwargs)
         known = len(args) == 2 and isinstance(args[1], str) and args[1] in ATTRIBUTES
         if name not in FUNCTIONS or (name == "getattr" and not known):
@@ -146,6 +154,12 @@ class Call(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{_called(self.target)}, {self.args[1:]}" + (f", {self.kwargs}" if self.kwargs else "")
+
+
+def _converts(args: Sequence[Any], kwargs: dict[str, Any]) -> bool:
+    """Whether ``args[0].to(…)`` names nothing but a dtype, or a value that has one."""
+    options = [*args[1:], *kwargs.values()]
+    return len(options) == 1 and isinstance(options[0], torch.dtype | Ref) and kwargs.keys() <= {"dtype", "other"}
 
 
 def _called(target: Any) -> str:

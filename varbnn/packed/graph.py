@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.module import _global_forward_hooks, _global_forward_pre_hooks
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel
 
 from varbnn.errors import InputError
 from varbnn.nn import Gate, Sign
@@ -90,8 +91,8 @@ def traced(model: nn.Module) -> tuple[nn.Module, fx.Graph]:
     refuse_sharded(model)
     _refuse_own_code(model)
     model = getattr(model, "_orig_mod", model)  # of torch.compile, whose wrapper computes the same
-    if isinstance(model, nn.DataParallel | DistributedDataParallel):
-        raise InputError(f"{type(model).__name__} spreads the work over devices; pack model.module, what it wraps")
+    if isinstance(model, nn.DataParallel | DistributedDataParallel | AveragedModel):
+        raise InputError(f"{type(model).__name__} is around another model; pack model.module, what it wraps")
     root = nn.Sequential(model) if _Tracer().is_leaf_module(model, "") else model
     layers = [layer for _, layer in binary_layers(model)]
     attributes = set(root.__dict__)

@@ -192,7 +192,7 @@ def _require_sensible(model: nn.Module, num_samples: int, task: str, noise_varia
         raise InputError(f"predict takes a model, a packed ensemble or a Predictor, got a {type(model).__name__}")
     if not isinstance(task, str) or task not in READ:
         raise InputError(f"task must be 'classification', 'regression' or 'gaussian', got {task!r}")
-    if task == "classification" and any(isinstance(module, LearnedNoise) for module in model.modules()):
+    if task != "gaussian" and any(isinstance(module, LearnedNoise) for module in model.modules()):
         raise InputError("the model has a LearnedNoise, so it says means and variances: pass task='gaussian'")
     if task != "regression" and noise_variance is not None:
         raise InputError(

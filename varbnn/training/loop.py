@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.utils.data import Dataset
 
 from varbnn import saving
 from varbnn.checks import whole_number
@@ -22,7 +23,8 @@ from varbnn.errors import InputError, VarbnnWarning
 from varbnn.nn import draw_once_per_forward
 from varbnn.nn.batchnorm import device_of
 from varbnn.nn.flips import packed_modes
-from varbnn.nn.health import health_since
+from varbnn.nn.health import OF_TORCH, health_since
+from varbnn.optim import Rule
 from varbnn.optim.belonging import advance, require_own
 from varbnn.progress import progress_bar
 from varbnn.training.epoch import Loss, Row, Steps
@@ -141,7 +143,8 @@ def fit(
             if run.ended:
                 break
     if beliefs.warning is not None:
-        warnings.warn(beliefs.warning, VarbnnWarning, stacklevel=2)
+        text = beliefs.warning.removesuffix(OF_TORCH) if isinstance(optimizer, Rule) else beliefs.warning
+        warnings.warn(text, VarbnnWarning, stacklevel=2)
     return run.history
 
 
@@ -153,6 +156,11 @@ def _require_parts(model: object, optimizer: object, loader: object, loss: objec
         raise InputError("LBFGS asks for the loss several times a step, which fit does not; write that loop yourself")
     if not hasattr(loader, "__iter__") and not hasattr(loader, "__getitem__"):
         raise InputError(f"loader must yield (inputs, targets), [(x, y)] will do, got a {type(loader).__name__}")
+    if isinstance(loader, Dataset) and not isinstance(loader, Iterable):  # Python would go through it by numbers
+        raise InputError(
+            f"loader must yield batches, got a {type(loader).__name__}, which has single examples; wrap it in a "
+            "DataLoader: DataLoader(data, batch_size=64, shuffle=True)"
+        )
     if not callable(loss):
         raise InputError(f"loss must be a function of outputs and targets, got {loss!r:.60}")
     if scheduler is not None and not all(hasattr(scheduler, name) for name in ("step", "state_dict")):

@@ -84,8 +84,8 @@ class Container:
         most = min(size - 8, LONGEST_HEADER)
         require(
             0 < length <= most,
-            f"its first 8 bytes announce a header of {length} bytes, at most {most} can be; "
-            "it is no packed file, or it was cut short",
+            "it is no packed file, or it was cut short: its first 8 bytes announce a header of "
+            f"{length} bytes, at most {most} can be",
         )
         text = _exactly(file, length)
         require(text[:1] == b"{", "it does not start as a packed file does")

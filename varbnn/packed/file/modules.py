@@ -166,7 +166,7 @@ def options_of(module: nn.Module) -> dict[str, Any]:
         kind = f"{type(module).__module__}.{type(module).__qualname__}"
         raise InputError(
             f"the model has a {kind}, which a packed file cannot hold (it keeps no code); the packed ensemble runs in "
-            "memory only. Plain torch.nn layers can be saved"
+            'memory only. docs/packed-file.md says under "Steps" which layers can be saved'
         )
     if module._forward_hooks or module._forward_pre_hooks:
         raise InputError(f"the {name} of the model has hooks, which a packed file cannot hold; remove them")
