@@ -6,11 +6,11 @@ python benchmarks/ablation_tables.py
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from record import RESULTS, no_options, read
+from record import RESULTS, no_options, read, table
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "ablations.md"
 
@@ -64,11 +64,6 @@ def spread(cell: dict[str, float], written: Callable[[float], str]) -> str:
 
 def nll(cell: dict[str, float]) -> str:
     return spread(cell, lambda value: f"{value:.3f}")
-
-
-def table(head: list[str], rows: Iterable[list[str]]) -> str:
-    rule = ["---", *("---:" for _ in head[1:])]
-    return "\n".join(f"| {' | '.join(line)} |" for line in [head, rule, *rows])
 
 
 def bop(results: Results) -> str:

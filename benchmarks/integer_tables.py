@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from record import RESULTS, read
-from shift_tables import table
+from record import RESULTS, read, table
 
 NAMES = {
     "int8": "counters of 8 bits",

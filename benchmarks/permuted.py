@@ -20,12 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from permuted_methods import METHODS, Method, Settings, falling
+from permuted_methods import METHODS, Method, Settings
 from record import RESULTS, machine, read, say, write
 from torch import Tensor
 
 import varbnn as vb
 from varbnn import continual
+from varbnn.cli.lifelong import falling
 from varbnn.continual import EvaluationPlan
 from varbnn.data import Dataset, load
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -52,24 +51,6 @@ def network(norm: str, posterior: Posterior | None, head_scale: float = HEAD_SCA
             layers += [nn.LayerNorm(outputs, elementwise_affine=False), vb.nn.Tails()]
     model = nn.Sequential(*layers[:-1], Fixed(head_scale))
     return model if posterior is None else vb.binarize(model, posterior=posterior)  # type: ignore[return-value]
-
-
-def falling(optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.LambdaLR:
-    """The rate of every group along a cosine to 0; of those marked `late`, up to that share of the task slowly first.
-
-    When a task begins, its inputs are strange and the loss is high. What the layers above would learn from that is
-    wrong, and would be lost to the earlier tasks.
-    """
-
-    def course(late: float) -> Callable[[int], float]:
-        def factor(step: int) -> float:
-            share = min(step / steps, 1.0)
-            return (1 + math.cos(math.pi * share)) / 2 * (min(1.0, (share / late) ** 2) if late else 1.0)
-
-        return factor
-
-    courses = [course(group.get("late", 0.0)) for group in optimizer.param_groups]
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, courses)
 
 
 @dataclass(frozen=True)

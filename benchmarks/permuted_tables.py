@@ -6,7 +6,7 @@ import statistics
 from typing import Any
 
 from permuted_methods import METHODS
-from record import RESULTS, no_options, read
+from record import RESULTS, no_options, read, table
 
 Row = dict[str, Any]
 NAMES = {"batch": "batch norm, ReLU", "layer": "layer norm, tails"}
@@ -36,11 +36,6 @@ def spread(values: list[float | None], scale: float = 100, digits: int = 2) -> s
         return ""
     shown = f"{statistics.fmean(known):.{digits}f}"
     return f"{shown} ± {statistics.stdev(known):.{digits}f}" if len(known) > 1 else shown
-
-
-def lines(head: list[str], rows: list[list[str]]) -> str:
-    made = [head, ["---", *("---:" for _ in head[1:])], *rows]
-    return "\n".join(f"| {' | '.join(row)} |" for row in made)
 
 
 def titled(name: str, runs: list[Row]) -> str:
@@ -81,7 +76,7 @@ def five(made: dict[str, Any]) -> str:
                 spread(bits, 1, 2) if living else "",
             ]
         )
-    return lines(head, rows)
+    return table(head, rows)
 
 
 def ten(made: dict[str, Any]) -> str:
@@ -97,7 +92,7 @@ def ten(made: dict[str, Any]) -> str:
         for name, runs in made.get("ten", {}).items()
         if runs
     ]
-    return lines(head, rows)
+    return table(head, rows)
 
 
 def long(made: dict[str, Any]) -> str:
@@ -119,7 +114,7 @@ def long(made: dict[str, Any]) -> str:
                 spread(bits, 1, 2),
             ]
         )
-    return lines(head, rows)
+    return table(head, rows)
 
 
 def shown(settings: Row) -> str:
@@ -153,7 +148,7 @@ def curve(made: dict[str, Any]) -> str:
         numbers = (trial["task"], trial["learned"], matrix[-1][0])
         entropy = f"{trial['entropy_bits']:.2f}"
         rows.append([shown(changed) or f"as they are: {shown(centre)}", *(f"{100 * v:.2f}" for v in numbers), entropy])
-    return lines(["one seed, 5 epochs, validation data", "average accuracy, %", "when new", "first task", "bits"], rows)
+    return table(["one seed, 5 epochs, validation data", "average accuracy, %", "when new", "first task", "bits"], rows)
 
 
 EXPLORED = {
@@ -217,20 +212,20 @@ def explored() -> str:
         numbers = (run["average"], run["accuracy"][0], statistics.fmean(run["when_new"]))
         average, first, new = (f"{value:.1f}" for value in numbers)
         rows.append([title, average, newest, first, new])
-    return lines(["one seed", "average accuracy, %", "newest task's statistics", "first task", "when new"], rows)
+    return table(["one seed", "average accuracy, %", "newest task's statistics", "first task", "when new"], rows)
 
 
 def permuted_tables() -> dict[str, str]:
     """Every table of the page by its marker."""
     made = results()
     tables = {"permuted-explored": explored(), "permuted-five": five(made), "permuted-settings": settings(made)}
-    for name, table in (("ten", ten), ("long", long), ("curve", curve)):
+    for name, block in (("ten", ten), ("long", long), ("curve", curve)):
         if made.get(name):
-            tables[f"permuted-{name}"] = table(made)
+            tables[f"permuted-{name}"] = block(made)
     return tables
 
 
 if __name__ == "__main__":
     no_options(__doc__)
-    for marker, table in permuted_tables().items():
-        print(f"{marker}\n{table}\n")
+    for marker, text in permuted_tables().items():
+        print(f"{marker}\n{text}\n")

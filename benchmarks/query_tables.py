@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from record import RESULTS, read
-from shift_tables import number, table
+from record import RESULTS, read, table
+from shift_tables import number
 
 NAMES = {"variation_ratio": "by variation ratio", "random": "at random", "all": "all"}
 

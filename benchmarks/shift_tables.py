@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from record import RESULTS, read
+from record import RESULTS, read, table
 from uncertainty_tables import chance
 
 NAMES = {
@@ -27,11 +27,6 @@ def number(value: dict[str, float], scale: float, digits: int, spread: bool = Tr
     """Mean, ± standard deviation over the seeds if there are several."""
     shown = f"{scale * value['mean']:.{digits}f}"
     return f"{shown} ± {scale * value['sd']:.{digits}f}" if spread else shown
-
-
-def table(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---", *("---:" for _ in head[1:])], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def ood_table(results: dict[str, Any], data: str) -> str:

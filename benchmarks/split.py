@@ -22,9 +22,10 @@ from typing import Any
 
 import torch
 from record import RESULTS, machine, read, say, write
-from split_methods import ABLATED, METHODS, ROUNDED, STORED, Method, Settings, falling
+from split_methods import ABLATED, METHODS, ROUNDED, STORED, Method, Settings
 
 from varbnn import continual
+from varbnn.cli.lifelong import falling
 from varbnn.continual import EvaluationPlan
 from varbnn.data import Dataset, load
 

@@ -9,11 +9,12 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from permuted_methods import Fixed, falling
+from permuted_methods import Fixed
 from torch import nn
 
 import varbnn as vb
 from varbnn import continual
+from varbnn.cli.lifelong import falling
 from varbnn.continual import Coreset, Strategy, Stream, Task
 from varbnn.posteriors import Bernoulli, Point, Posterior
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
-from record import RESULTS, read
+from record import RESULTS, read, table
 
 TITLES = {
     "joint": "all tasks so far (the ceiling)",
@@ -34,11 +34,6 @@ SHORT = {"activation": "", "late": "late ", "lr": "rate ", "head": "outputs × 1
 
 def percent(value: dict[str, float], digits: int = 1) -> str:
     return f"{100 * value['mean']:.{digits}f} ± {100 * value['sd']:.{digits}f}"
-
-
-def table(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---", *("---:" for _ in head[1:])], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def accuracy_table(results: dict[str, Any], data: str) -> str:

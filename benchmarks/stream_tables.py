@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
-from record import RESULTS, read
+from record import RESULTS, read, table
 
 Runs = list[dict[str, Any]]
 NAMES = {
@@ -62,11 +62,6 @@ def bits(found: Runs, tasks: int) -> str:
         return ""
     after = [mean(found, lambda run, n=number: run["entropy_bits"][n - 1][0], 2) for number in MILESTONES[tasks]]  # type: ignore[misc]
     return " ".join(value.lstrip("0") for value in after)
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---", *("---:" for _ in head[1:])], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def stream_table(results: dict[str, Any], tasks: int, draws: int, brief: bool = False) -> str:

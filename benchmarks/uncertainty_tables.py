@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from record import RESULTS, no_options, read
+from record import table as grid
 from wide_tables import wide_table
 
 if TYPE_CHECKING:
@@ -63,11 +64,6 @@ def ways(results: dict[str, Any]) -> dict[str, tuple[str, dict[str, Any]]]:
         name: (f"{title} ({row['seeds']} seeds)" if row["seeds"] < 5 else title, row)
         for name, (title, row) in rows.items()
     }
-
-
-def grid(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---", *("---:" for _ in head[1:])], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def spread(row: dict[str, float], scale: float, digits: int) -> str:

@@ -18,6 +18,7 @@ FLOORS = {
     "errors": 0,
     "bits": 0,
     "progress": 0,
+    "text": 0,  # how tables and numbers look in a terminal
     "checks": 0,  # what counts and numbers have to be
     "kernels": 1,
     "saving": 1,  # files of plain state, knows no model

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import random
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +19,13 @@ def fresh_random_state():
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002 - third parties draw from numpy's global state
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """Imports a script of benchmarks/ by its name; it finds those beside it."""
+    monkeypatch.setattr(sys, "path", [str(Path(__file__).resolve().parent.parent / "benchmarks"), *sys.path])
+    return importlib.import_module
 
 
 @pytest.fixture(autouse=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from random import Random
 
 import pytest
@@ -12,15 +10,12 @@ import torch
 from varbnn.errors import InputError
 from varbnn.kernels import ops, usable_backends
 
-ROOT = Path(__file__).resolve().parent.parent
-
 
 @pytest.fixture
-def cases(monkeypatch):
+def cases(script):
     """The module with the cases; torch's number of threads is put back afterwards."""
     before = torch.get_num_threads()
-    monkeypatch.setattr(sys, "path", [str(ROOT / "benchmarks"), *sys.path])
-    yield pytest.importorskip("fuzz_cases", reason="benchmarks/fuzz_cases.py")
+    yield script("fuzz_cases")
     torch.set_num_threads(before)
 
 

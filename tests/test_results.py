@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,17 +12,15 @@ RESULTS = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
 SCRIPTS = [p for p in sorted((ROOT / "benchmarks").glob("*.py")) if "__main__" in p.read_text(encoding="utf-8")]
 
 
-def test_the_tables_of_readme_and_docs_are_those_of_the_results(monkeypatch):
-    monkeypatch.setattr(sys, "path", [str(ROOT / "benchmarks"), *sys.path])
-    tables = pytest.importorskip("tables", reason="benchmarks/tables.py")
+def test_the_tables_of_readme_and_docs_are_those_of_the_results(script):
+    tables = script("tables")
     for page, made in tables.tables().items():
         text = (ROOT / page).read_text(encoding="utf-8")
         assert tables.filled(text, made) == text, f"{page}: run python benchmarks/tables.py"
 
 
-def test_the_numbers_of_the_ablations_are_those_of_the_results(monkeypatch):
-    monkeypatch.setattr(sys, "path", [str(ROOT / "benchmarks"), *sys.path])
-    tables = pytest.importorskip("ablation_tables", reason="benchmarks/ablation_tables.py")
+def test_the_numbers_of_the_ablations_are_those_of_the_results(script):
+    tables = script("ablation_tables")
     page = (ROOT / "docs" / "ablations.md").read_text(encoding="utf-8")
     assert tables.filled(page) == page, "run python benchmarks/ablation_tables.py"
 

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 from scipy.stats import ttest_rel
 
-ROOT = Path(__file__).resolve().parent.parent
 SCORED = ("accuracy", "nll", "ece", "brier")
 
 
 @pytest.fixture
-def summary(monkeypatch):
-    monkeypatch.setattr(sys, "path", [str(ROOT / "benchmarks"), *sys.path])
-    return pytest.importorskip("uncertainty_summary", reason="benchmarks/uncertainty_summary.py")
+def summary(script):
+    return script("uncertainty_summary")
 
 
 def row(letters: tuple[float, ...], others: tuple[float, ...], shift: float = 0.0) -> dict[str, dict[str, float]]:
@@ -52,9 +47,8 @@ def test_tests_are_paired_over_the_seeds_that_both_have(summary):
     assert summary.test(ours, {9: theirs[9], 1: theirs[1]}) == {}
 
 
-def test_the_overview_names_the_best_rival_in_each_measure(monkeypatch):
-    monkeypatch.setattr(sys, "path", [str(ROOT / "benchmarks"), *sys.path])
-    tables = pytest.importorskip("uncertainty_tables", reason="benchmarks/uncertainty_tables.py")
+def test_the_overview_names_the_best_rival_in_each_measure(script):
+    tables = script("uncertainty_tables")
 
     def way(nll: float, ece: float, auroc: float) -> dict[str, object]:
         means = {"nll": nll, "ece": ece, "ood_mnist": auroc, "ood_notmnist": auroc}

@@ -105,6 +105,12 @@ def _usable(array: np.ndarray) -> np.ndarray:
     return array if array.flags.writeable and min(array.strides, default=0) >= 0 else array.copy()
 
 
+def require(holds: bool, message: str) -> None:
+    """Raise InputError(message) unless a condition holds."""
+    if not holds:
+        raise InputError(message)
+
+
 def described(value: object) -> str:
     """A tensor's dtype and shape, with its layout unless dense, or what else it is; for messages.
 

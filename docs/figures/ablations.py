@@ -7,27 +7,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from io import BytesIO
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from common import RESULTS, save
 from matplotlib.colors import LinearSegmentedColormap, LogNorm, Normalize
 from matplotlib.patches import Rectangle
-from PIL import Image
 
 from varbnn.predict.style import BLUE, GREEN, INK, ORANGE, PALE, VERMILION, legend_above, new_panels
 
-HERE = Path(__file__).parent
-RESULTS = json.loads((HERE.parent.parent / "benchmarks" / "results" / "ablations.json").read_text(encoding="utf-8"))
+CONTENT = json.loads((RESULTS / "ablations.json").read_text(encoding="utf-8"))
 RATIO = 1e-3  # of threshold and rate: the cells with it are framed
 BLUES = LinearSegmentedColormap.from_list("white to blue", ["#FFFFFF", "#7FB8D8", BLUE, "#003554"])
 
 
 def rows(ablation: str, **settings: Any) -> list[dict[str, Any]]:
     """Those of the summary that have these settings."""
-    return [r for r in RESULTS["table"][ablation] if settings.items() <= r["settings"].items()]
+    return [r for r in CONTENT["table"][ablation] if settings.items() <= r["settings"].items()]
 
 
 def one(ablation: str, **settings: Any) -> dict[str, Any]:
@@ -150,12 +147,12 @@ def second() -> Any:
 
 def epochs(row_settings: dict[str, Any], ablation: str) -> np.ndarray:
     """Equal signs in per cent, a row per seed, a column per epoch, from the start on."""
-    found = [r["equal_by_epoch"] for r in RESULTS["runs"][ablation] if row_settings.items() <= r["settings"].items()]
+    found = [r["equal_by_epoch"] for r in CONTENT["runs"][ablation] if row_settings.items() <= r["settings"].items()]
     return 100 * np.array(found)
 
 
 def lines(panel: Any, curves: dict[str, tuple[np.ndarray, str, str]]) -> None:
-    per_epoch = RESULTS["network"]["steps"] // RESULTS["network"]["epochs"]
+    per_epoch = CONTENT["network"]["steps"] // CONTENT["network"]["epochs"]
     for label, (values, colour, line) in curves.items():
         time = per_epoch * np.arange(values.shape[1])
         panel.fill_between(time, values.min(0), values.max(0), color=colour, alpha=0.18, linewidth=0)
@@ -166,7 +163,7 @@ def lines(panel: Any, curves: dict[str, tuple[np.ndarray, str, str]]) -> None:
 def latents() -> Any:
     """Which numbers of latent SGD mean something."""
     figure, panels = new_panels(None, 4, columns=2, figsize=(10.0, 8.2))
-    scales = sorted({r["settings"]["start"] for r in RESULTS["table"]["latent"]} - {10.0})
+    scales = sorted({r["settings"]["start"] for r in CONTENT["table"]["latent"]} - {10.0})
     ticks = [scale(s) for s in scales]
     for panel, (key, title, norm, written, factor) in zip(
         panels[:2],
@@ -217,14 +214,6 @@ def latents() -> Any:
     panels[3].set_ylabel("signs of the latent run, %")
     legend_above(panels[3], 2)
     return figure
-
-
-def save(figure: Any, name: str) -> None:
-    """As a PNG with a palette, a third of the size of one without."""
-    whole = BytesIO()
-    figure.savefig(whole, dpi=130, facecolor="white")
-    Image.open(whole).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(HERE / name, optimize=True)
-    print(f"{name}: {(HERE / name).stat().st_size // 1000} kB")
 
 
 def main() -> None:

@@ -5,18 +5,13 @@ python docs/figures/continual.py
 
 from __future__ import annotations
 
-from io import BytesIO
-from pathlib import Path
-from typing import Any
-
 import torch
-from PIL import Image
+from common import save
 
 from varbnn import continual, data
 from varbnn.cli.lifelong import network
 from varbnn.cli.strategies import METHODS, Asked
 
-HERE = Path(__file__).parent
 WIDTHS, EPOCHS, BATCH_SIZE = (400,), 10, 50
 
 
@@ -34,14 +29,6 @@ def learned(stream: continual.Stream, name: str, norm: str) -> continual.Result:
         schedule=method.schedule,
         evaluation=continual.EvaluationPlan(20, ("task", "newest")),
     )
-
-
-def save(figure: Any, name: str) -> None:
-    """As a PNG with a palette, a third of the size of one without."""
-    whole = BytesIO()
-    figure.savefig(whole, dpi=130, facecolor="white")
-    Image.open(whole).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(HERE / name, optimize=True)
-    print(f"{name}: {(HERE / name).stat().st_size // 1000} kB")
 
 
 def main() -> None:

@@ -5,13 +5,11 @@ python docs/figures/one_rule.py
 
 from __future__ import annotations
 
-from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from common import save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -22,7 +20,6 @@ from varbnn.optim import BayesBiNN, Bop, GaussianBLR, GradientFilter, Rule, Stra
 from varbnn.posteriors import Bernoulli, Gaussian, Point, Posterior, mark_belief
 from varbnn.predict.style import BLUE, GREEN, INK, ORANGE, PALE, PINK, SKY, VERMILION, new_panels
 
-HERE = Path(__file__).parent
 STEPS, RATE = 300, 0.03
 SIZE, RELAXATION, KAPPA = 1437, 1e-10, 5.0  # examples; the published relaxation; latents have no scale, so any κ
 # weights of pixels that are always blank only decay, by 0.97³⁰⁰; they too are to stay above 20
@@ -208,16 +205,8 @@ def main() -> None:
     one = next(iter(evidence.values()))
     weight = max(range(one.shape[1]), key=lambda i: swing(one[:, i]))
     print(f"weight {weight} is shown")
-    save(same(evidence, weight), "same.png")
-    save(apart(gradients[:, weight]), "apart.png")
-
-
-def save(figure: Any, name: str) -> None:
-    """As a PNG with a palette, a third of the size of one without."""
-    whole = BytesIO()
-    figure.savefig(whole, dpi=140, facecolor="white")
-    Image.open(whole).convert("RGB").quantize(64, dither=Image.Dither.NONE).save(HERE / name, optimize=True)
-    print(f"{name}: {(HERE / name).stat().st_size // 1000} kB")
+    save(same(evidence, weight), "same.png", dpi=140, colours=64)
+    save(apart(gradients[:, weight]), "apart.png", dpi=140, colours=64)
 
 
 if __name__ == "__main__":

@@ -6,13 +6,12 @@ python docs/figures/permuted.py
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
+
+from common import HERE, RESULTS
 
 from varbnn.continual.plots import trade_off
 
-HERE = Path(__file__).parent
-RESULTS = HERE.parent.parent / "benchmarks" / "results"
 Trials = list[dict[str, Any]]
 
 

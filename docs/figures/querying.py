@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from shift import RESULTS, save
+from common import RESULTS, save
 
 from varbnn.predict.style import COLOURS, legend_above, new_panels
 from varbnn.predict.training_plots import LINES

@@ -6,19 +6,15 @@ python docs/figures/shift.py
 from __future__ import annotations
 
 import json
-from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from common import RESULTS, save
 
 from varbnn import plots
 from varbnn.predict.style import COLOURS, legend_above, new_panels
 from varbnn.predict.training_plots import LINES
 
-HERE = Path(__file__).parent
-RESULTS = HERE.parent.parent / "benchmarks" / "results"
 NAMES = {
     "posterior": "posterior, 16 draws",
     "posterior, mode": "posterior, mode",
@@ -74,14 +70,6 @@ def labels(results: dict[str, Any]) -> Any:
     panel.grid(axis="y", color="#E5E5E5", linewidth=0.8)
     legend_above(panel, columns=3)
     return figure
-
-
-def save(figure: Any, name: str) -> None:
-    """As a PNG with a palette, a third of the size of one without."""
-    whole = BytesIO()
-    figure.savefig(whole, dpi=130, facecolor="white")
-    Image.open(whole).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(HERE / name, optimize=True)
-    print(f"{name}: {(HERE / name).stat().st_size // 1000} kB")
 
 
 def main() -> None:

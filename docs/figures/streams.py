@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from shift import save
+from common import RESULTS, save
 from torch import Tensor
 
 from varbnn.continual import plots
 
-RESULTS = Path(__file__).parent.parent.parent / "benchmarks" / "results" / "bimu-protocol.json"
 OF_20 = {
     "following": "FollowingPrior",
     "variance": "variance leak",
@@ -54,6 +53,7 @@ def entropy(results: dict[str, Any], names: dict[str, str], tasks: int) -> Any:
 
 
 if __name__ == "__main__":
-    content = json.loads(Path(sys.argv[1] if sys.argv[1:] else RESULTS).read_text(encoding="utf-8"))
+    file = Path(sys.argv[1]) if sys.argv[1:] else RESULTS / "bimu-protocol.json"
+    content = json.loads(file.read_text(encoding="utf-8"))
     save(forgetting(content, OF_20, 20, 20), "streams_forgetting.png")
     save(entropy(content, OF_100, 100), "streams_entropy.png")

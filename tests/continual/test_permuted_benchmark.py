@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
 from varbnn import continual, data
+from varbnn.cli.lifelong import falling
 from varbnn.nn import binary_layers
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
-def benchmark_modules(monkeypatch):
-    monkeypatch.setattr(sys, "path", [str(ROOT / "benchmarks"), *sys.path])
-    permuted = pytest.importorskip("permuted", reason="benchmarks/permuted.py")
-    return permuted, sys.modules["permuted_methods"]
+def benchmark_modules(script):
+    return script("permuted"), script("permuted_methods")
 
 
 def test_the_ceiling_sees_the_tasks_of_the_stream(benchmark_modules):
@@ -38,12 +32,11 @@ def test_every_parameter_is_a_belief(benchmark_modules, norm):
     assert sum(p.numel() for p in model.parameters()) == beliefs == 784 * 100 + 100 * 100 + 100 * 10
 
 
-def test_layers_above_start_late_and_all_rates_end_at_zero(benchmark_modules):
-    _, methods = benchmark_modules
+def test_layers_above_start_late_and_all_rates_end_at_zero():
     groups = [{"params": [torch.zeros(1, requires_grad=True)]}, {"params": [torch.ones(1, requires_grad=True)]}]
     groups[1]["late"] = 0.3
     optimizer = torch.optim.SGD(groups, lr=1.0)
-    scheduler = methods.falling(optimizer, 100)
+    scheduler = falling(optimizer, 100)
     rates = []
     for _ in range(101):
         rates.append(scheduler.get_last_lr())

@@ -213,6 +213,7 @@ def test_what_is_written_beside_a_point_stays_within_the_axes():
     figure = plots.trade_off(dict.fromkeys("abcd", settings))
     figure.canvas.draw()
     inside = figure.axes[0].get_window_extent()
+    assert len(figure.axes[0].texts) == 8
     for text in figure.axes[0].texts:
         box = text.get_window_extent()
         assert inside.x0 <= box.x0 < box.x1 <= inside.x1

@@ -48,7 +48,7 @@ def test_whole_numbers_are_exact_where_channels_fill_words(backend, case):
 
 @every_backend
 @often
-@given(case=cases().map(lambda c: replace(c, groups=1, channels=c.channels, outputs=c.outputs)))
+@given(case=cases().map(lambda c: replace(c, groups=1)))
 def test_signs_are_exact_and_padding_is_zero_not_minus_one(backend, case):
     check(backend, case, case.signs())
 

@@ -520,9 +520,11 @@ def test_numbers_of_numpy_are_numbers_and_can_be_saved(rule, tmp_path):
         key: np.float64(value) if isinstance(value, float) else np.int64(value) if type(value) is int else value
         for key, value in rule.settings[0].items()
     }
-    optimizer = rule(beliefs(rule, torch.randn(3)), **settings)
+    values = torch.randn(3)
+    optimizer, plain = (rule(beliefs(rule, values), **chosen) for chosen in (settings, rule.settings[0]))
     torch.save(optimizer.state_dict(), tmp_path / "state.pt")
     optimizer.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    assert_same_state(optimizer, copied_state(plain))
 
 
 @every_rule
@@ -620,7 +622,10 @@ def test_a_state_with_holes_or_nan_is_refused_before_anything_is_changed(rule, s
 def test_a_state_that_was_set_can_be_saved_and_loaded(rule, settings):
     parameters = beliefs(rule, torch.randn(3))
     optimizer = rule(parameters, **settings)
-    for name in chosen(optimizer.filter, optimizer.param_groups[0]).names(optimizer.param_groups[0]):
+    names = chosen(optimizer.filter, optimizer.param_groups[0]).names(optimizer.param_groups[0])
+    if not names:
+        pytest.skip("remembers nothing")
+    for name in names:
         fresh = rule(parameters, **settings)
         fresh.set_state(name, [np.ones(p.shape) for p in parameters])
         before = copied_state(fresh)

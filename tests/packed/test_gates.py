@@ -132,7 +132,10 @@ def test_with_any_inputs_only_a_unit_next_to_an_edge_can_fall_otherwise(values, 
 
 SHAPES = {
     "after the input": (lambda g: nn.Sequential(g, nn.Linear(20, 5)), (6, 20), ["PackShut", "PackedLinear"]),
-    "at the end": (lambda g: nn.Sequential(nn.Linear(20, 5), bare(5), g), (6, 20), ["PackedLinear", "Real", "Opened"]),
+    "at the end": (
+        lambda g: nn.Sequential(nn.Linear(20, 5), bare(5), g), (6, 20),
+        ["PackedLinear", "Real", "GateStep"],
+    ),
     "with biases": (
         lambda g: nn.Sequential(nn.Linear(20, 40), bare(40), g, nn.Linear(40, 5)), (6, 20),
         ["PackedLinear", "Real", "PackShut", "PackedLinear"],
@@ -166,15 +169,15 @@ SHAPES = {
     ),
     "left real": (
         lambda g: nn.Sequential(nn.Linear(20, 40), bare(40), g, nn.Linear(40, 5)), (6, 20),
-        ["PackedLinear", "Real", "Opened", "Real"],
+        ["PackedLinear", "Real", "GateStep", "Real"],
     ),
     "averaged": (
         lambda g: nn.Sequential(nn.Conv2d(3, 8, 3), g, nn.AvgPool2d(2), nn.Flatten(), nn.Linear(32, 4)), (3, 3, 6, 6),
-        ["PackedConv", "Opened", "Real", "Real", "PackedLinear"],
+        ["PackedConv", "GateStep", "Real", "Real", "PackedLinear"],
     ),
     "few channels": (
         lambda g: nn.Sequential(nn.Conv2d(3, 8, 3), g, nn.Conv2d(8, 5, 3, padding=1)), (3, 3, 6, 6),
-        ["PackedConv", "Opened", "PackedConv"],
+        ["PackedConv", "GateStep", "PackedConv"],
     ),
     "convolutions": (
         lambda g: nn.Sequential(nn.Conv2d(3, 32, 3), g, nn.Conv2d(32, 5, 3, padding=1)), (3, 3, 6, 6), None,
@@ -186,7 +189,7 @@ SHAPES = {
 }  # fmt: skip
 ONLY_SIGNS = {
     "convolutions": ["PackedConv", "PackShut", "PackedConv"],
-    "pooled and flattened": ["PackedConv", "Opened", "Real", "Real", "PackSigns", "PackedLinear"],
+    "pooled and flattened": ["PackedConv", "GateStep", "Real", "Real", "PackSigns", "PackedLinear"],
 }
 
 

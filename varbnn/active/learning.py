@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from varbnn.active.scores import require_several
 from varbnn.active.stream import StreamQuery
-from varbnn.checks import whole_number
+from varbnn.checks import described, whole_number
 from varbnn.errors import InputError
 from varbnn.nn.batchnorm import as_data
 from varbnn.optim.counting import step_counting
@@ -92,8 +92,7 @@ def learn(
 def _loss(logits: Tensor, labels: Tensor, counted: int) -> Tensor:
     count, classes = logits.shape[1:]
     if not isinstance(labels, Tensor) or labels.dtype != torch.int64 or labels.shape != (count,):
-        given = f"{labels.dtype} {tuple(labels.shape)}" if isinstance(labels, Tensor) else type(labels).__name__
-        raise InputError(f"{count} labels were asked for, int64, got {given}")
+        raise InputError(f"{count} labels were asked for, int64, got {described(labels)}")
     if not bool(((labels >= 0) & (labels < classes)).all()):
         raise InputError(f"labels must be 0 … {classes - 1}, the model's classes, got {labels.unique().tolist()[:5]}")
     repeated = labels.to(logits.device).expand(len(logits), -1).flatten()

@@ -17,11 +17,11 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 import varbnn
-from varbnn.cli.text import plural, size, table
 from varbnn.cli.training import MODEL
 from varbnn.packed.call import Call, Constant
 from varbnn.packed.file import Opened, read
 from varbnn.packed.program import Program
+from varbnn.text import plural, size, table
 
 EXTRAS = {
     "plot": ("matplotlib",),
@@ -93,7 +93,7 @@ def _file(path: str) -> None:
     opened.verify(path)  # whatever is wrong with the numbers is told after what the file says of itself
     print(f"checksums  {plural(len(document['tensors']), 'tensor')}, all right")
     print()
-    print(table([["step", "kind", "takes", "what", "bytes"], *_rows(opened)], left=4))
+    print(table([["step", "kind", "takes", "what", "bytes"], *_rows(opened)], left=range(4)))
 
 
 def _input(stated: dict[str, int] | None) -> str:
@@ -135,7 +135,7 @@ def _rows(opened: Opened) -> list[list[str]]:
     for number, step in enumerate(opened.document["steps"], 1):
         held = [name for name in _tensors(step) if name not in counted]
         counted.update(held)
-        count = sum(t.numel() * t.element_size() for t in (opened.tensors[name] for name in held))
+        count = sum(t.nbytes for t in (opened.tensors[name] for name in held))
         takes = ", ".join("input" if value == 0 else str(value) for value in step["from"]) or "-"
         rows.append([str(number), step["kind"], takes, _what(step), f"{count:,}" if count else "-"])
     return rows

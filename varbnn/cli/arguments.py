@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from varbnn.data.files import opened
+from varbnn.data.files import opened, reason_of
 from varbnn.errors import InputError
 from varbnn.saving import replacing
 
@@ -131,4 +131,4 @@ def written(path: str, content: bytes) -> None:
         with replacing(path) as file:
             file.write(content)
     except (OSError, ValueError) as error:
-        raise InputError(f"cannot write {path}: {(getattr(error, 'strerror', None) or str(error)).lower()}") from None
+        raise InputError(f"cannot write {path}: {reason_of(error)}") from None

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 import varbnn as vb
 from varbnn.cli.arguments import at_least, threads, widths
-from varbnn.cli.text import plural, size, table
+from varbnn.demo.comparison import alone
 from varbnn.errors import InputError
+from varbnn.text import plural, size, table
 
 SECONDS = 1.5
 """For each batch size, at least three rounds."""
@@ -49,14 +50,9 @@ def _run(chosen: argparse.Namespace) -> None:
             f"a batch of {max(chosen.batch):,} inputs would take {size(4 * widest * max(chosen.batch))}, at most "
             f"{size(MOST_BYTES)} are compared; choose a smaller --batch"
         )
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(chosen.threads)
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
-            torch.manual_seed(0)
-            _compare(chosen.network, chosen.samples, chosen.batch)
-    finally:
-        torch.set_num_threads(before)
+    with alone(chosen.threads), torch.no_grad():
+        torch.manual_seed(0)
+        _compare(chosen.network, chosen.samples, chosen.batch)
 
 
 def _compare(network: Sequence[int], num_samples: int, batches: Sequence[int]) -> None:
@@ -66,7 +62,7 @@ def _compare(network: Sequence[int], num_samples: int, batches: Sequence[int]) -
     model = vb.binarize(nn.Sequential(*layers[:-1]))
     packed = vb.pack(model, num_samples, refresh_bn=torch.randn(200, network[0]))
     members = [packed.member(s) for s in range(num_samples)]
-    floats = sum(p.numel() * p.element_size() for m in members for p in (*m.parameters(), *m.buffers()))
+    floats = sum(p.nbytes for m in members for p in (*m.parameters(), *m.buffers()))
     info = vb.backend_info()
     print(f"network  {'-'.join(map(str, network))} with batch norm and ReLU, {plural(num_samples, 'sampled network')}")
     print(f"kernels  {'plain torch' if info.cpu == 'reference' else info.cpu}, {plural(info.threads, 'thread')}")
@@ -85,7 +81,7 @@ def _compare(network: Sequence[int], num_samples: int, batches: Sequence[int]) -
         difference = max(difference, float((as_floats() - as_bits()).abs().max()))
         slow, fast = _fastest(as_floats, as_bits)
         rows.append([str(batch), f"{1e3 * slow:.2f} ms", f"{1e3 * fast:.2f} ms", f"{slow / fast:.1f}"])
-    print(table(rows, left=0))
+    print(table(rows, left=()))
     print(f"\nshortest of several runs in turns; outputs differ by at most {difference:.1g}")
 
 

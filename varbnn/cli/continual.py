@@ -19,7 +19,6 @@ from varbnn.cli.lifelong import STREAMS, network
 from varbnn.cli.outcome import draw, found, scores
 from varbnn.cli.resuming import differing, going_on
 from varbnn.cli.strategies import METHODS, Asked
-from varbnn.cli.text import plural
 from varbnn.cli.training import fingerprint
 from varbnn.continual.evaluation import PROTOCOLS
 from varbnn.data import NAMES, Dataset, from_files, load
@@ -27,6 +26,7 @@ from varbnn.demo.comparison import alone
 from varbnn.demo.output import CONTINUAL, REPORT, as_json, output
 from varbnn.errors import InputError
 from varbnn.presets import FEW
+from varbnn.text import plural
 
 STATE, SETTINGS, MODEL = "stream.pt", "stream.json", "model.pt"
 """Files of a run: to go on from, what it was asked for, what was learned."""

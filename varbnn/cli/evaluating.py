@@ -17,14 +17,15 @@ from torch import Tensor
 import varbnn as vb
 from varbnn.checks import finite_number, whole_number
 from varbnn.cli.arguments import LARGEST_SEED, inputs, threads, written
-from varbnn.cli.text import plural
 from varbnn.cli.training import INPUTS, MODEL, PICTURE, answers, draw, fingerprint, judged, learned, measures, read
 from varbnn.data.dataset import standardised
+from varbnn.data.files import reason_of
 from varbnn.data.own import archive_of, below, labels, names_in
 from varbnn.demo.comparison import alone
 from varbnn.demo.output import REPORT, as_json
 from varbnn.errors import InputError
 from varbnn.predict.evaluation import Score
+from varbnn.text import plural
 
 PAIRS = (("x_test", "y_test"), ("x", "y"), ("x_val", "y_val"))
 """Names of labelled inputs in an archive, by preference."""
@@ -68,8 +69,8 @@ class Run:
             report = json.loads((folder / REPORT).read_text(encoding="utf-8"))
             shape = _shape(report)
         except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            raise InputError(f"{folder} is no finished run of varbnn train: cannot read {REPORT}: {reason}") from None
+            about = f"{folder} is no finished run of varbnn train: cannot read {REPORT}"
+            raise InputError(f"{about}: {reason_of(error)}") from None
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise InputError(f"{folder} is no run of varbnn train: {REPORT} is of something else") from None
         arrays = archive_of(folder / INPUTS, ["mean", "std"])
@@ -97,9 +98,9 @@ class Run:
 
 def _shape(report: Any) -> tuple[int, ...]:
     """The shape of one input, after everything else that is asked of a report is found to be there."""
-    plan, where = report["plan"], report.get("where", {})
-    optional = plan["data_dir"], where.get("data"), where.get("data_dir")
-    if not all(isinstance(text, str) for text in (plan["data"], plan["fingerprint"])):
+    plan, where = report["plan"], report["where"]
+    optional = plan["data_dir"], where["data_dir"]
+    if not all(isinstance(text, str) for text in (plan["data"], plan["fingerprint"], where["data"], report["judged"])):
         raise TypeError
     if not all(isinstance(text, str | None) for text in optional):
         raise TypeError
@@ -131,7 +132,7 @@ def _command(chosen: argparse.Namespace) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"cannot write to {folder}: {(error.strerror or str(error)).lower()}") from None
+        raise InputError(f"cannot write to {folder}: {reason_of(error)}") from None
     written(str(folder / "evaluation.json"), as_json(result).encode())
     draw(folder / PICTURE, prediction, y)
     print(f"{what}: {plural(len(y), 'input')}, {plural(prediction.num_samples, 'network')}\n\n{measures(columns)}")
@@ -143,7 +144,7 @@ def _command(chosen: argparse.Namespace) -> None:
 
 def _there(run: Run, name: str) -> Any:
     """The path of the run's data: where it was in training, or else as it was given, for a folder that was moved."""
-    given, absolute = run.report["plan"][name], run.report.get("where", {}).get(name)
+    given, absolute = run.report["plan"][name], run.report["where"][name]
     return absolute if absolute is not None and os.path.exists(absolute) else given
 
 
@@ -154,12 +155,11 @@ def _labelled(run: Run, path: str | None) -> tuple[Tensor, Tensor, str]:
         data = read(_there(run, "data"), _there(run, "data_dir"), plan["seed"])
         if fingerprint(*learned(data)) != plan["fingerprint"]:  # the validation part would hold what was trained on
             raise InputError(
-                f"{plan['data']} holds other training data than when {run.folder} was trained, or an earlier varbnn "
-                "trained it; give the data to judge by, or train again"
+                f"{plan['data']} holds other training data than when {run.folder} was trained; give the data to judge "
+                "by, or train again"
             )
         part = "test" if len(data.test_x) else "validation"
-        found = fingerprint(*judged(data))
-        if run.report.get("judged", found) != found:
+        if fingerprint(*judged(data)) != run.report["judged"]:
             raise InputError(
                 f"{plan['data']} holds other {part} data than when {run.folder} was trained; give the data to judge "
                 "by, or train again"

@@ -7,10 +7,9 @@ import textwrap
 from pathlib import Path
 
 from varbnn import continual
-from varbnn.cli.text import percent, size, table
 from varbnn.errors import MissingExtraError
-
-SHARPNESS = 150
+from varbnn.predict.style import SHARPNESS
+from varbnn.text import percent, size, table
 
 TITLES = {"task": "own statistics", "newest": "newest task's", "running": "as trained"}
 """Of matrices, by whose inputs the batch-norm statistics come from."""

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 import varbnn as vb
 from varbnn.cli.arguments import as_taken, at_least, inputs
-from varbnn.cli.text import plural, size
 from varbnn.errors import CheckpointError, InputError
 from varbnn.nn.draws import binary_layers
+from varbnn.text import plural, size
 
 WRAPPERS = {"_orig_mod.": "torch.compile", "module.": "DistributedDataParallel or AveragedModel"}
 """What the names of a model begin with inside of another."""

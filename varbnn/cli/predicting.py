@@ -17,10 +17,11 @@ import torch
 import varbnn as vb
 from varbnn.cli.arguments import as_taken, inputs, threads, written
 from varbnn.cli.evaluating import Run
-from varbnn.cli.text import plural, table
 from varbnn.cli.training import INPUTS, MODEL, answers
+from varbnn.demo.comparison import alone
 from varbnn.demo.output import REPORT
 from varbnn.errors import InputError
+from varbnn.text import plural, table
 
 SHOWN = 10
 """Inputs in the terminal; the file has all."""
@@ -54,16 +55,11 @@ def _run(chosen: argparse.Namespace) -> None:
     if chosen.reduce == "none" and kind != "npz":
         raise InputError("--reduce none gives networks × inputs × outputs; write them with --out FILE.npz")
     file, data, scaling = _asked(chosen)
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(chosen.threads or before)
-        with vb.Predictor(file) as predictor:
-            start = time.perf_counter()
-            found = _found(predictor, data, chosen.reduce, scaling if chosen.calibrated else None)
-            milliseconds = 1e3 * (time.perf_counter() - start)
-            who = plural(predictor.num_samples, "network")
-    finally:
-        torch.set_num_threads(before)
+    with alone(chosen.threads), vb.Predictor(file) as predictor:
+        start = time.perf_counter()
+        found = _found(predictor, data, chosen.reduce, scaling if chosen.calibrated else None)
+        milliseconds = 1e3 * (time.perf_counter() - start)
+        who = plural(predictor.num_samples, "network")
     about = f"{chosen.file}: {who}, {plural(len(data), 'input')}, {milliseconds:,.1f} ms"
     if scaling is not None and chosen.reduce == "mean":
         how = "logits divided by" if chosen.calibrated else "as trained; --calibrated divides logits by"
@@ -116,7 +112,7 @@ def _shown(found: dict[str, Array]) -> str:
         rows.append(["mean", "", *(f"{values.mean():.4f}" for values in means)])
     rest = len(found["class"]) - SHOWN
     more = f"; {plural(rest, 'input')} more: write all with --out FILE.csv or FILE.npz" if rest > 0 else ""
-    return f"{table(rows, left=0)}\n\nuncertainty in nats{more}"
+    return f"{table(rows, left=())}\n\nuncertainty in nats{more}"
 
 
 def _npz(found: dict[str, Array]) -> bytes:

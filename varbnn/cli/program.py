@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 import varbnn
 from varbnn.cli import about, bench, continual, demonstration, evaluating, packing, predicting, training
+from varbnn.data.files import reason_of
 from varbnn.errors import InputError, VarbnnError, VarbnnWarning
 
 WORDS = {
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python writes when it ends
         if isinstance(error, BrokenPipeError):  # the reader has seen enough, as in `varbnn info | head -1`
             return 1
-        print(f"varbnn: cannot write to standard output: {(error.strerror or str(error)).lower()}", file=sys.stderr)
+        print(f"varbnn: cannot write to standard output: {reason_of(error)}", file=sys.stderr)
         return 2
 
 

@@ -16,20 +16,15 @@ PLACES = ("data", "data_dir")
 
 
 def differing(before: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
-    """Names of the settings that are others now."""
-    known = "fingerprint" in before  # runs that wrote none are known by where their data lay
-    left_out = PLACES if known else ("fingerprint",)
-    others = [key for key, value in asked.items() if key not in left_out and before.get(key) != value]
+    """Names of the settings that are others now. Raises: KeyError where one was not written down."""
+    others = [key for key, value in asked.items() if key not in PLACES and before[key] != value]
     if "seed" in others and "fingerprint" in others:
         others.remove("fingerprint")  # the seed splits the data
     return ["data" if key == "fingerprint" else key for key in others]
 
 
-def going_on(state: Path, settings: Path, asked: Mapping[str, Any], absent: Mapping[str, Any] | None = None) -> bool:
+def going_on(state: Path, settings: Path, asked: Mapping[str, Any]) -> bool:
     """Compare what is `asked` with the file of `settings` of a run that left a `state`; without one write them down.
-
-    Args:
-        absent: what runs had that were begun before a setting was written down.
 
     Returns:
         Whether there is such a run.
@@ -42,13 +37,13 @@ def going_on(state: Path, settings: Path, asked: Mapping[str, Any], absent: Mapp
         written(str(settings), as_json(dict(asked)).encode())
         return False
     try:
-        before = {**(absent or {}), **json.loads(settings.read_text(encoding="utf-8"))}
-    except (OSError, ValueError, TypeError) as error:
+        other = differing(json.loads(settings.read_text(encoding="utf-8")), asked)
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{settings} does not say what the run in {state.parent} was asked for ({error}); choose another --out, or "
             f"remove {state} to start afresh"
         ) from error
-    if other := differing(before, asked):
+    if other:
         raise InputError(
             f"{state.parent} holds a run with another setting of {', '.join(other)}; choose another --out, or remove "
             f"{state} to start afresh"

@@ -20,23 +20,20 @@ import varbnn as vb
 from varbnn import demo, presets
 from varbnn.cli.arguments import at_least, hidden, threads, written
 from varbnn.cli.resuming import going_on
-from varbnn.cli.text import percent, plural, table
 from varbnn.data import NAMES, Dataset, batches, from_files, load, some_rows
 from varbnn.demo.comparison import alone
 from varbnn.demo.networks import between, image_shape, layers_of
 from varbnn.demo.output import REPORT, TRAIN, as_json, output
 from varbnn.demo.recipes import BY_PRESET
 from varbnn.errors import MissingExtraError
+from varbnn.predict.style import SHARPNESS
+from varbnn.text import percent, plural, table
 
 STATE, SETTINGS, MODEL, INPUTS, PICTURE = "training.pt", "training.json", "model.vbnn", "inputs.npz", "reliability.png"
 """Files of a run: to go on from, what it was asked for, its networks, how inputs are prepared, a picture."""
 
-SHARPNESS = 150
 AT_ONCE = 1000
 """Inputs in one call of the packed networks."""
-
-ABSENT = {"dropout": 0.0, "channels": [], "activation": "relu"}
-"""What runs had that were begun before a setting was written down."""
 
 MEASURES = ("accuracy", "nll", "brier", "ece", "ood_auroc")
 
@@ -104,7 +101,7 @@ def _run(chosen: argparse.Namespace) -> None:
     plan = _plan(chosen, data)
     with output(folder, TRAIN):
         pass  # better to hear now that it cannot be written to
-    going_on(folder / STATE, folder / SETTINGS, plan.written(), absent=ABSENT)
+    going_on(folder / STATE, folder / SETTINGS, plan.written())
     print(f"{_opening(plan, data)}\n", flush=True)
     try:
         report, files = _made(chosen, plan, data, folder)

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from varbnn.checks import whole_number
+from varbnn.checks import described, whole_number
 from varbnn.continual.choosing import CHOICES, Choice, Chooser
+from varbnn.continual.evaluation import seed_of
 from varbnn.continual.tasks import Task
 from varbnn.errors import CheckpointError, InputError
 
@@ -103,7 +103,7 @@ class Coreset:
     @property
     def nbytes(self) -> int:
         """Size of all inputs and labels kept."""
-        return sum(kept.numel() * kept.element_size() for kept in (*self._x, *self._y))
+        return sum(kept.nbytes for kept in (*self._x, *self._y))
 
     @property
     def x(self) -> Tensor:
@@ -163,9 +163,8 @@ class Coreset:
             return self._picked[2].clone()
         self.require_enough(task)
         # a generator of its own for every task: learning that goes on where it stopped chooses the same
-        own = np.random.SeedSequence([self.seed, len(self.classes)]).generate_state(1, np.uint64)[0] >> np.uint64(1)
         function = CHOICES[self.choose] if isinstance(self.choose, str) else self.choose
-        generator = torch.Generator().manual_seed(int(own))
+        generator = torch.Generator().manual_seed(seed_of(self.seed, len(self.classes)))
         if self.balanced:
             members = [(task.train_y == label).nonzero().flatten() for label in task.train_y.unique()]
             shares = _shares([len(rows) for rows in members], self.size)
@@ -178,8 +177,7 @@ class Coreset:
         else:
             indices = function(task.train_x, self.size, generator)
         if not isinstance(indices, Tensor) or indices.shape != (self.size,) or indices.dtype != torch.int64:
-            given = f"{indices.dtype} {tuple(indices.shape)}" if isinstance(indices, Tensor) else type(indices).__name__
-            raise InputError(f"choose must give {self.size} indices as an int64 tensor, got {given}")
+            raise InputError(f"choose must give {self.size} indices as an int64 tensor, got {described(indices)}")
         low, high = (int(end) for end in indices.aminmax())
         if low < 0 or high >= len(task) or len(indices.unique()) < self.size:
             raise InputError(

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from varbnn.checks import whole_number
 from varbnn.continual.strategies import Strategy, heads_of, outputs_of
-from varbnn.continual.streams import Stream, Task
+from varbnn.continual.tasks import Stream, Task
 from varbnn.data import some_rows
 from varbnn.errors import InputError, VarbnnWarning
 from varbnn.nn.batchnorm import batchnorms

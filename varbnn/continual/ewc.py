@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from varbnn.checks import finite_number, whole_number
 from varbnn.continual.strategies import Strategy, heads_of, outputs_of, require_keys
-from varbnn.continual.streams import Task
+from varbnn.continual.tasks import Task
 from varbnn.errors import CheckpointError, InputError
 from varbnn.nn.batchnorm import device_of
 from varbnn.nn.draws import evaluating

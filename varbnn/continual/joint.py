@@ -10,7 +10,7 @@ from torch import nn
 
 from varbnn.continual.mixing import together
 from varbnn.continual.strategies import Examples, Strategy
-from varbnn.continual.streams import Stream, Task
+from varbnn.continual.tasks import Stream, Task
 from varbnn.errors import InputError
 
 

@@ -13,7 +13,7 @@ from varbnn.continual.evaluation import EvaluationPlan, Result, examples_to_judg
 from varbnn.continual.run import Plan, Run, Schedule
 from varbnn.continual.state import Saver, load, require_memory, settings_of
 from varbnn.continual.strategies import Strategy
-from varbnn.continual.streams import Stream
+from varbnn.continual.tasks import Stream
 from varbnn.errors import InputError
 from varbnn.nn import binary_layers, draw_once_per_forward
 from varbnn.progress import progress_bar

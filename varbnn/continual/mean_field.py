@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from varbnn.checks import finite_number
 from varbnn.continual.strategies import Strategy, require_keys
-from varbnn.continual.streams import Task
+from varbnn.continual.tasks import Task
 from varbnn.errors import CheckpointError, InputError
 from varbnn.nn.batchnorm import Data, batchnorm_preserved, batchnorms, device_of, refresh_batchnorm
 from varbnn.nn.draws import evaluating

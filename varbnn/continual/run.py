@@ -15,8 +15,7 @@ from torch.nn import functional as F
 from varbnn.checks import whole_number
 from varbnn.continual.evaluation import Result, require_outputs, seed_of
 from varbnn.continual.strategies import Examples, Strategy
-from varbnn.continual.streams import Stream, Task
-from varbnn.continual.tasks import require_several
+from varbnn.continual.tasks import Stream, Task, require_several
 from varbnn.errors import InputError
 from varbnn.nn import binary_layers
 from varbnn.nn.batchnorm import batchnorm_preserved, device_of, forward_with_variance

@@ -16,7 +16,7 @@ from varbnn.continual.coresets import Coreset
 from varbnn.continual.evaluation import EvaluationPlan, Result
 from varbnn.continual.run import Run
 from varbnn.continual.strategies import Strategy
-from varbnn.continual.streams import Stream
+from varbnn.continual.tasks import Stream
 from varbnn.errors import CheckpointError, InputError
 from varbnn.nn import binary_layers
 

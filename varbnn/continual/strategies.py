@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from varbnn.checks import finite_number, whole_number
 from varbnn.continual.stored import store
-from varbnn.continual.streams import Task
+from varbnn.continual.tasks import Task
 from varbnn.errors import CheckpointError, InputError
 from varbnn.nn import binary_layers
 from varbnn.nn.batchnorm import Data, device_of
@@ -213,7 +213,7 @@ class PosteriorAsPrior(Strategy):
         if number == 0:
             self._size = 0
             return self.optimizer(model, task, 0.0)
-        own = sum(tensor.numel() * tensor.element_size() for tensor in prior)
+        own = sum(tensor.nbytes for tensor in prior)
         self._size = own if rounded is None else rounded.nbytes
         optimizer = self.optimizer(model, task, prior)
         if isinstance(optimizer, Rule) and not any("prior" in state for state in optimizer.state.values()):

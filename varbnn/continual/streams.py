@@ -18,12 +18,10 @@ import torch
 from torch import Tensor
 
 from varbnn.checks import finite_number, whole_number
-from varbnn.continual.tasks import PARTS, Stream, Task, fingerprint, from_tasks
+from varbnn.continual.tasks import PARTS, Stream, Task, fingerprint
 from varbnn.data import Dataset
 from varbnn.data.corruptions import turn
 from varbnn.errors import InputError
-
-__all__ = ["Scenario", "Stream", "Task", "from_tasks", "permuted", "rotated", "split"]
 
 Scenario = Literal["task", "domain", "class"]
 CHUNK = 4096  # images turned at a time: what is needed besides the result stays small

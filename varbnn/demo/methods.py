@@ -100,7 +100,7 @@ def bytes_per_weight(optimizer: Rule) -> float:
     kept = [t for p in beliefs for t in (p, *optimizer.state[p].values())]
     marks: list[tuple[Tensor, Belief | None]] = [(p, belief_of(p)) for p in beliefs]
     weights = sum(p.numel() for p, mark in marks if mark is not None and mark.name == mark.posterior.names[0])
-    return sum(t.numel() * t.element_size() for t in kept) / weights
+    return sum(t.nbytes for t in kept) / weights
 
 
 def train(

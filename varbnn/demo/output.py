@@ -11,15 +11,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from varbnn.data.files import reason_of
 from varbnn.errors import InputError
 
 REPORT = "report.json"
 
 DEMO, CONTINUAL, TRAIN = "varbnn demo", "varbnn continual", "varbnn train"
 """What writes reports, and says so in them as `program`."""
-
-MARKS = {DEMO: "methods", CONTINUAL: "result", TRAIN: "plan"}
-"""What a report has of each, and of none before, that was written before they said so."""
 
 
 class Output:
@@ -51,7 +49,7 @@ class Output:
             for name in names:
                 os.replace(self.draft / name, self.path / name)
         except OSError as error:
-            raise InputError(f"cannot write to {self.path}: {(error.strerror or str(error)).lower()}") from None
+            raise InputError(f"cannot write to {self.path}: {reason_of(error)}") from None
         return names
 
 
@@ -88,8 +86,7 @@ def output(path: Path, program: str) -> Iterator[Output]:
     except OSError as error:
         if draft is not None and str(draft) not in str(error.filename):
             raise  # not about our files
-        reason = (error.strerror or str(error)).lower()
-        raise InputError(f"cannot write to {path}: {reason}; choose another directory with --out") from None
+        raise InputError(f"cannot write to {path}: {reason_of(error)}; choose another directory with --out") from None
     finally:
         if draft is not None:
             shutil.rmtree(draft, ignore_errors=True)
@@ -110,7 +107,7 @@ def _required_own(path: Path, program: str) -> list[str]:
         return []
     if not isinstance(report, dict):
         return []
-    by = report.get("program") or next((name for name, mark in MARKS.items() if mark in report), None)
+    by = report.get("program")
     if by not in (program, None):
         raise InputError(f"{path} holds a run of {by}; choose another --out, or remove its {REPORT} first")
     files = report.get("files")

@@ -12,12 +12,10 @@ import torch
 import varbnn as vb
 from varbnn.data import Dataset
 from varbnn.demo.methods import METHODS, Outcome
-from varbnn.predict.style import legend_above, new_panels
+from varbnn.predict.style import SHARPNESS, legend_above, new_panels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-SHARPNESS = 150  # dots per inch
 
 
 def draw(data: Dataset, outcomes: Mapping[str, Outcome], num_samples: int, folder: Path) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 import varbnn as vb
+from varbnn import text
 from varbnn.data import Dataset
 from varbnn.demo.methods import METHODS, Outcome
 from varbnn.demo.networks import between, layers_of
@@ -51,15 +52,11 @@ def table(measures: Mapping[str, Mapping[str, float | None]]) -> str:
          accuracy ↑   NLL ↓  Brier ↓   ECE ↓  OOD AUROC ↑  bits/weight  flips/step  ms/step  bytes/weight
     ste      50.00%  0.5000   0.5000  0.5000            -         0.50         0.5      0.5             0
     """
-    columns = [["", *measures]]
-    for key, (heading, form) in COLUMNS.items():
-        values = (row[key] for row in measures.values())
-        columns.append([heading, *("-" if value is None else form(value) for value in values)])
-    widths = [max(map(len, column)) for column in columns]
-    return "\n".join(
-        "  ".join([first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True))])
-        for first, *rest in zip(*columns, strict=True)
-    )
+    rows = [["", *(heading for heading, _ in COLUMNS.values())]]
+    for name, row in measures.items():
+        values = ((row[key], form) for key, (_, form) in COLUMNS.items())
+        rows.append([name, *("-" if value is None else form(value) for value, form in values)])
+    return text.table(rows)
 
 
 def reading(data: Dataset, measures: Mapping[str, Mapping[str, float | None]], num_samples: int) -> str:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from varbnn.bits import BLOCK, blocks, words
+from varbnn.checks import require
 from varbnn.errors import InputError
 
 ACTIVATIONS = ("none", "relu", "sign")
@@ -18,11 +19,6 @@ LARGEST = 2**31 - 1
 
 RELAXATIONS = (1e-30, 10.0)
 """Below float32 cannot hold what the compiled draw multiplies by, above it loses digits of small weights."""
-
-
-def require(condition: bool, message: str) -> None:
-    if not condition:
-        raise InputError(message)
 
 
 def sampling(natural: Tensor, seed: Tensor, layer: int, first: int, count: int) -> None:

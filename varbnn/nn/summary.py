@@ -18,6 +18,7 @@ from varbnn.nn.binarize import TWINS, parameter_owners, reason_to_stay_real
 from varbnn.nn.compiled import uncompiled
 from varbnn.nn.draws import binary_layers, evaluating
 from varbnn.nn.layer import BinaryLayer
+from varbnn.text import size, table
 
 
 @dataclass(frozen=True)
@@ -72,21 +73,13 @@ class Summary:
         return sum(layer.deployed_bytes for layer in self.layers)
 
     def __str__(self) -> str:
-        rows = [_HEAD, *(_cells(layer) for layer in self.layers)]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         texts = {_HEAD.index(name) for name in ("layer", "type", "why real")}
-        lines = [
-            "  ".join(
-                cell.ljust(width) if column in texts else cell.rjust(width)
-                for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-            ).rstrip()
-            for row in rows
-        ]
+        lines = table([_HEAD, *(_cells(layer) for layer in self.layers)], texts).split("\n")
         rule = "─" * max(map(len, lines))
-        real = _bytes(4 * (self.binary_weights + self.real_weights))
+        real = size(4 * (self.binary_weights + self.real_weights))
         total = (
-            f"{self.binary_weights:,} binary and {self.real_weights:,} real weights: {_bytes(self.training_bytes)} in "
-            f"training, {_bytes(self.deployed_bytes)} deployed (float32 network: {real})"
+            f"{self.binary_weights:,} binary and {self.real_weights:,} real weights: {size(self.training_bytes)} in "
+            f"training, {size(self.deployed_bytes)} deployed (float32 network: {real})"
         )
         return "\n".join([lines[0], rule, *lines[1:], rule, total])
 
@@ -138,24 +131,24 @@ def _row(
     tensors = (*module._parameters.values(), *module._buffers.values())
     own = [t for t in tensors if t is not None and not is_lazy(t) and id(t) not in seen]
     seen.update(map(id, own))
-    size = sum(t.numel() * t.element_size() for t in own)
+    taken = sum(t.nbytes for t in own)
     kind, real = type(module).__name__, sum(t.numel() for t in own if isinstance(t, nn.Parameter))
     if not isinstance(module, BinaryLayer):
         reason = reason_to_stay_real(module, owners)
         why = spared if reason is None and type(module) in TWINS else reason or ""
         bits = 8 * next(p.dtype.itemsize for p in module._parameters.values() if p is not None)
-        return LayerSummary(name, kind, False, why, 0, real, bits, size, size, None, None if macs is None else 0)
+        return LayerSummary(name, kind, False, why, 0, real, bits, taken, taken, None, None if macs is None else 0)
     belief = module.belief
     shape = belief[0].shape
     held = [t for t in own if any(t is other for other in belief)]
     count = belief[0].numel() if any(t is belief[0] for t in held) else 0
     packed = shape[0] * words(math.prod(shape[1:])) * (WORD // 8) if count else 0
-    rest = size - sum(t.numel() * t.element_size() for t in held)
+    rest = taken - sum(t.nbytes for t in held)
     trained = sum(t.numel() for t in held if isinstance(t, nn.Parameter))
     with torch.no_grad():
         entropies = module.posterior.entropy(*belief)
         entropy = float(entropies.mean(dtype=torch.float64)) / math.log(2) if entropies.numel() else 0.0
-    return LayerSummary(name, kind, True, "", count, real - trained, 1, size, packed + rest, entropy, macs)
+    return LayerSummary(name, kind, True, "", count, real - trained, 1, taken, packed + rest, entropy, macs)
 
 
 _HEAD = ("layer", "type", "weights", "bits", "train", "deployed", "1-bit MACs", "entropy", "why real")
@@ -167,22 +160,12 @@ def _cells(layer: LayerSummary) -> tuple[str, ...]:
         layer.kind,
         f"{layer.binary_weights + layer.real_weights:,}",
         str(layer.bits),
-        _bytes(layer.training_bytes),
-        _bytes(layer.deployed_bytes),
+        size(layer.training_bytes),
+        size(layer.deployed_bytes),
         "-" if layer.binary_macs is None else f"{layer.binary_macs:,}",
         "-" if layer.entropy_bits is None else f"{layer.entropy_bits:.2f}",
         layer.reason,
     )
-
-
-def _bytes(count: int) -> str:
-    if count < 1000:
-        return f"{count} B"
-    for unit in ("kB", "MB", "GB"):
-        count_in_unit = count / 1000 ** (("kB", "MB", "GB").index(unit) + 1)
-        if count_in_unit < 1000 or unit == "GB":
-            return f"{count_in_unit:.1f} {unit}"
-    raise AssertionError
 
 
 def _binary_macs(model: nn.Module, inputs: Tensor) -> dict[nn.Module, int]:

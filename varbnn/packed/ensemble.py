@@ -253,7 +253,7 @@ class PackedEnsemble(nn.Module):
     @property
     def nbytes(self) -> int:
         """Bytes of all tensors it holds."""
-        tensors = {t.data_ptr(): t.numel() * t.element_size() for t in (*self.buffers(), *self.parameters())}
+        tensors = {t.data_ptr(): t.nbytes for t in (*self.buffers(), *self.parameters())}
         return sum(tensors.values())
 
     def extra_repr(self) -> str:

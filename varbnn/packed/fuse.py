@@ -6,7 +6,7 @@ from torch import nn
 
 from varbnn.nn import Gate
 from varbnn.packed.call import Call, Real
-from varbnn.packed.gates import Opened, PackShut, read_shut, takes_shut
+from varbnn.packed.gates import GateStep, PackShut, read_shut, takes_shut
 from varbnn.packed.pools import PoolSigns, poolable
 from varbnn.packed.rewrite import Rewrite
 from varbnn.packed.spread import spread
@@ -70,7 +70,7 @@ def gate_bits(plan: Plan) -> Plan:
         looking = users[index + 1]
         conv = any(isinstance(user, PackedConv) for user in looking)
         if (
-            isinstance(step, Opened)
+            isinstance(step, GateStep)
             and plan.output != index + 1
             and all(takes_shut(user, step.gate) and isinstance(user, PackedConv) == conv for user in looking)
         ):
@@ -102,7 +102,7 @@ def insert_bits(plan: Plan) -> Plan:
 def _gives_signs(step: nn.Module, wire: tuple[int, ...], signs: set[int]) -> bool:
     if isinstance(step, Affine):
         return step.activation == "sign"
-    if isinstance(step, Opened):
+    if isinstance(step, GateStep):
         return step.gate.values == "signs"
     if not wire or wire[0] not in signs:
         return False

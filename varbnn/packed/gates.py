@@ -11,7 +11,7 @@ from varbnn.nn import Gate
 from varbnn.packed.steps import PackedLinear, PackedProduct
 
 
-class Opened(nn.Module):
+class GateStep(nn.Module):
     """The two values of a gate as floats."""
 
     def __init__(self, gate: Gate) -> None:

@@ -136,7 +136,7 @@ class Probe:
             count = self.num_samples if own or _per_network(step) else 1
             singles: list[Any]
             if isinstance(result, Tensor):
-                self.row_bytes = max(self.row_bytes, result.numel() * result.element_size() // 2)
+                self.row_bytes = max(self.row_bytes, result.nbytes // 2)
             touched = any(follows[value] for value in wire) and not _is_plain(result)
             if touched and not _may_mix(step):
                 singles = [_row(result, count, m) for m in (0, 1)]
@@ -171,8 +171,6 @@ def _another(row: Tensor) -> Tensor:
 
 
 def _per_network(step: nn.Module) -> bool:
-    if isinstance(step, Call):
-        return False
     return bool(getattr(step, "per_network", False))
 
 

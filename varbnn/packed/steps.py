@@ -81,7 +81,7 @@ class PackedProduct(nn.Module):
         own = [None if t is None else t[s : s + 1] if len(t) > 1 else t for t in (self.scale, self.shift)]
         linear = isinstance(self, PackedLinear)
         affine: list[nn.Module] = [Affine(own[0], own[1], channel_last=linear)] if own != [None, None] else []
-        ends: dict[str, list[nn.Module]] = {"relu": [nn.ReLU()], "sign": [Signs()]}
+        ends: dict[str, list[nn.Module]] = {"relu": [nn.ReLU()], "sign": [Affine(None, None, "sign")]}
         return affine + ends.get(self.activation, [])
 
 
@@ -245,13 +245,6 @@ class Affine(nn.Module):
     def member(self, s: int) -> list[nn.Module]:
         own = [None if t is None else t[s : s + 1] if len(t) > 1 else t for t in (self.scale, self.shift)]
         return [Affine(own[0], own[1], self.activation, self.channel_last)]
-
-
-class Signs(nn.Module):
-    """±1 by sign."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        return sign(input)
 
 
 class PackSigns(nn.Module):

@@ -19,7 +19,7 @@ from varbnn.nn.layer import BinaryLayer
 from varbnn.nn.linear import BinaryLinear
 from varbnn.packed.call import Call, Constant, Real, Ref
 from varbnn.packed.functional import module_of
-from varbnn.packed.gates import Opened
+from varbnn.packed.gates import GateStep
 from varbnn.packed.graph import KNOWN, attribute, traced
 from varbnn.packed.steps import Affine, PackedConv, PackedLinear
 from varbnn.packed.untouched import ONE_AT_A_TIME
@@ -138,7 +138,7 @@ def _add_step(result: Plan, module: nn.Module, value: int, name: str, drawn: Dra
         shift = None if module.shift is None else -module.shift.detach().float().reshape(1, -1)
         return result.add(Affine(None, shift, "sign"), value)
     if isinstance(module, Gate):
-        return result.add(Opened(Gate(module.values, reverse=module.reverse, width=module.width)), value)
+        return result.add(GateStep(Gate(module.values, reverse=module.reverse, width=module.width)), value)
     if isinstance(module, nn.ReLU):
         return result.add(Affine(None, None, "relu"), value)
     return result.add(Real(_kept(module, name)), value)

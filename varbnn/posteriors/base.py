@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from varbnn.bits import sign
+from varbnn.checks import require
 from varbnn.errors import InputError
 from varbnn.kernels import opposite, uniform
 from varbnn.posteriors.signed_bernoulli import SignedBernoulli
@@ -272,9 +273,3 @@ def in_units_of_strength(weight: Tensor, strength: float) -> Tensor:
         return weight * strength
     unit = weight / weight.abs().max()  # so that no square is out of range
     return strength * unit / unit.square().mean().sqrt()
-
-
-def require(condition: bool, message: str) -> None:
-    """Raise InputError(message) unless `condition` holds."""
-    if not condition:
-        raise InputError(message)

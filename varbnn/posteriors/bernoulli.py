@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from varbnn.checks import finite_number
+from varbnn.checks import finite_number, require
 from varbnn.kernels import draw_relaxed, draw_signs
 from varbnn.kernels.reference import fresh, log_sech2, sech2
 from varbnn.posteriors import published
-from varbnn.posteriors.base import Posterior, in_units_of_strength, pull_back, require
+from varbnn.posteriors.base import Posterior, in_units_of_strength, pull_back
 
 ESTIMATORS = ("straight-through", "concrete", "moments", "mean")
 GRADIENTS = ("natural", "euclidean")

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from varbnn.bits import sign
-from varbnn.checks import finite_number
+from varbnn.checks import finite_number, require
 from varbnn.kernels import signs_from
-from varbnn.posteriors.base import Posterior, in_units_of_strength, pull_back, require
+from varbnn.posteriors.base import Posterior, in_units_of_strength, pull_back
 
 FORMS = ("fixed", "learned", "natural")
 

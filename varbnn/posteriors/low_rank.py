@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from varbnn.bits import sign
-from varbnn.checks import finite_number, whole_number
+from varbnn.checks import finite_number, require, whole_number
 from varbnn.kernels.layout import memory_order, turned, turned_back
-from varbnn.posteriors.base import Posterior, in_units_of_strength, pull_back, require
+from varbnn.posteriors.base import Posterior, in_units_of_strength, pull_back
 from varbnn.posteriors.gaussian import log_odds
 from varbnn.posteriors.orthants import cauchy_natural, correlation_of_signs
 

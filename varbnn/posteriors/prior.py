@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from varbnn.checks import finite_number
-from varbnn.posteriors.base import belief_of, require
+from varbnn.checks import finite_number, require
+from varbnn.posteriors.base import belief_of
 
 
 def as_prior(model: nn.Module, strength: float = 1.0) -> list[Tensor]:

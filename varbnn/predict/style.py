@@ -24,6 +24,7 @@ BLUE, ORANGE, GREEN, PINK, SKY, VERMILION, BLACK, YELLOW = COLOURS = (
 )  # yellow last: a thin line of it on white is hardly seen
 MARKERS = "o^sDvPX"
 INK, PALE = "#333333", "#999999"
+SHARPNESS = 150  # of pictures in files, dots per inch
 
 
 def new_panels(

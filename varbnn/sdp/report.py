@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from varbnn.sdp.arguments import Array
+from varbnn.text import table
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,17 +86,11 @@ class Report:
             )
             for layer in self.layers
         ]  # fmt: skip
-        widths = [max(map(len, column)) for column in zip(head, *cells, strict=True)]
-        lines = [
-            "  ".join(
-                cell.ljust(w) if i < 2 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-            )
-            for row in (head, *cells)
-        ]
+        lines = table([head, *cells], left=(0, 1)).split("\n")
         rule = "─" * max(map(len, lines))
         notes = [f"left real: {name or '(model)'} ({why})" for name, why in self.left_real.items()]
         notes += [] if self.complete else ["interrupted: the remaining layers are real"]
-        return "\n".join(line.rstrip() for line in [lines[0], rule, *lines[1:], rule, *notes])
+        return "\n".join([lines[0], rule, *lines[1:], rule, *notes])
 
 
 def _part(values: Array, energies: Array) -> float:

@@ -57,11 +57,10 @@ class Run:
         Raises:
             CheckpointError: it cannot be read or is of another run; nothing is loaded then.
         """
-        state = saving.read(path, "varbnn.fit", {"history", "rng", "generators", *self.stateful})
-        begun = state.get("settings")
-        require_same_settings(begun, self.settings, state["optimizer"], str(path))
+        state = saving.read(path, "varbnn.fit", {"history", "ended", "settings", "rng", "generators", *self.stateful})
+        require_same_settings(state["settings"], self.settings, state["optimizer"], str(path))
         saving.restore(path, self.stateful, state, self.generators)
         saving.set_random_state(state)
-        self.settings |= begun if isinstance(begun, dict) else {}
+        self.settings |= state["settings"]
         self.history = state["history"]
-        self.ended = bool(state.get("ended"))  # files from before runs could be ended lack it
+        self.ended = state["ended"]

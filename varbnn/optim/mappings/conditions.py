@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from varbnn.bits import sign
-from varbnn.checks import finite_number
-from varbnn.errors import InputError
+from varbnn.checks import finite_number, require
 from varbnn.optim.parts import Group
 
 State = dict[str, Tensor]
@@ -40,12 +39,6 @@ class Latent:
     unit: float
 
 
-def need(holds: bool, message: str) -> None:
-    """Raise InputError unless a condition holds."""
-    if not holds:
-        raise InputError(message)
-
-
 def as_average(group: Group) -> Latent:
     """The average that latent SGD with decay is.
 
@@ -53,12 +46,12 @@ def as_average(group: Group) -> Latent:
         InputError: it is none: Adam, a box, no decay, or a decay past 0 in one step.
     """
     lr, decay, fed = group["lr"], group["weight_decay"], 1 - group["dampening"]
-    need(
+    require(
         group["base"] == "sgd",
         f"base={group['base']!r} divides by a second moment, which no average of gradients does; take base='sgd'",
     )
-    need(group["clip"] is None, f"clip={group['clip']} cuts latents off, which no average does; take clip=None")
-    need(
+    require(group["clip"] is None, f"clip={group['clip']} cuts latents off, which no average does; take clip=None")
+    require(
         decay > 0,
         "weight_decay=0 never forgets: a latent is then the sum of all gradients and no average of them; take a "
         "positive weight_decay, which remembers about 1 / (lr · weight_decay) steps",
@@ -68,18 +61,18 @@ def as_average(group: Group) -> Latent:
         result, product = Latent(lr * decay, decay / unit, unit), "lr · weight_decay"
     else:
         result, product = Latent(lr * fed * decay, decay, fed), "lr · (1 - dampening) · weight_decay"
-    need(0 < result.rate <= 1, f"{product} must be in (0, 1], the rate of an average, got {result.rate:g}")
+    require(0 < result.rate <= 1, f"{product} must be in (0, 1], the rate of an average, got {result.rate:g}")
     return result
 
 
 def without_momentum(group: Group, why: str) -> None:
     """Refuse momentum, saying why."""
-    need(group["momentum"] == 0, f"momentum={group['momentum']} cannot be translated: {why}")
+    require(group["momentum"] == 0, f"momentum={group['momentum']} cannot be translated: {why}")
 
 
 def without_threshold(group: Group) -> None:
     """Refuse hysteresis."""
-    need(
+    require(
         group["threshold"] == 0,
         f"threshold={group['threshold']} holds a weight until the evidence against it is strong enough, and no other "
         "rule does; only threshold=0 can be translated",
@@ -94,7 +87,7 @@ def unit_of_latents(weight_decay: float) -> float:
 def moving(group: Group, name: str) -> float:
     """lr times the rate of that name; refused where that is 0, as at the end of a schedule."""
     rate = float(group["lr"] * group[name])
-    need(rate > 0, f"lr · {name} is {rate:g}: an average that stands still has no counterpart; translate earlier")
+    require(rate > 0, f"lr · {name} is {rate:g}: an average that stands still has no counterpart; translate earlier")
     return rate
 
 
@@ -102,7 +95,7 @@ def agreeing(source: Source, name: str) -> None:
     """Refuse weights that are against their own average, because a latent has only one sign."""
     for belief, state in zip(source.beliefs, source.states, strict=True):
         against = int((sign(belief) * remembered(state, name, belief) > 0).sum())
-        need(
+        require(
             against == 0,
             f"{against} weights disagree with their average {name!r}, as no step was done since it was set or lr was "
             "changed, and a latent has only one sign; translate after the next step",

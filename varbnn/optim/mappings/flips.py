@@ -7,6 +7,7 @@ import math
 from torch import Tensor
 
 from varbnn.bits import sign
+from varbnn.checks import require
 from varbnn.optim.bop import Bop
 from varbnn.optim.bop2ndorder import CORRECTIONS, Bop2ndOrder
 from varbnn.optim.gradient_filter import GradientFilter
@@ -17,7 +18,6 @@ from varbnn.optim.mappings.conditions import (
     Source,
     State,
     moving,
-    need,
     remembered,
     without_threshold,
 )
@@ -29,7 +29,7 @@ def filter_to_bop(source: Source) -> Mapping:
     """One of the two averages must be no average at all: the other one is carried over."""
     group = source.group
     average = "slow" if group["gamma"] == 1 else "fast"
-    need(
+    require(
         group["gamma"] == 1 or group["lr"] * group["alpha"] == 1,
         f"gamma={group['gamma']} and alpha={group['alpha']} average twice, Bop once; one of the two must be 1",
     )
@@ -79,12 +79,12 @@ def bop_to_second_order(source: Source, *, sigma: float = 1e-3) -> Mapping:
 @between(Bop2ndOrder, Bop2ndOrder)
 def correction_to_correction(source: Source, *, bias_correction: str | None) -> Mapping:
     """Biased and released differ by a constant factor, which the threshold can take."""
-    need(bias_correction in CORRECTIONS, f"bias_correction must be one of {CORRECTIONS}, got {bias_correction!r}")
+    require(bias_correction in CORRECTIONS, f"bias_correction must be one of {CORRECTIONS}, got {bias_correction!r}")
     group, before = source.group, source.group["bias_correction"]
     factor = 1.0
     exact: tuple[str, ...] = ()
     if before != bias_correction and group["threshold"] != 0:
-        need(
+        require(
             "adam" not in (before, bias_correction),
             f"bias_correction={before!r} to {bias_correction!r}: what 'adam' divides by changes at every step, and a "
             "threshold is one number; only None and 'released' are the same, and with threshold=0 all three",

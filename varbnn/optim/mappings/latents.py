@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from varbnn.bits import sign
-from varbnn.checks import finite_number
+from varbnn.checks import finite_number, require
 from varbnn.errors import InputError
 from varbnn.optim.bayesbinn import BayesBiNN
 from varbnn.optim.bop import TIES, Bop
@@ -30,7 +30,6 @@ from varbnn.optim.mappings.conditions import (
     as_average,
     latent_of,
     moving,
-    need,
     remembered,
     unit_of_latents,
     without_momentum,
@@ -51,7 +50,7 @@ def latent_to_filter(source: Source, *, alpha: str = "smaller") -> Mapping:
     average, momentum = as_average(source.group), source.group["momentum"]
     if source.group["decoupled_weight_decay"]:
         return _decoupled_to_filter(average, momentum)
-    need(alpha in ("smaller", "larger"), f"alpha must be 'smaller' or 'larger', got {alpha!r}")
+    require(alpha in ("smaller", "larger"), f"alpha must be 'smaller' or 'larger', got {alpha!r}")
     small, large = _rates(average.rate, momentum)
     slow, fast = (small, large) if alpha == "smaller" else (large, small)
     kick = fast * (1 - slow) / average.unit
@@ -74,7 +73,7 @@ def latent_to_filter(source: Source, *, alpha: str = "smaller") -> Mapping:
 def _rates(rate: float, momentum: float) -> tuple[float, float]:
     """The roots of x² - (1 - momentum + rate) x + rate, both in (0, 1], the smaller first."""
     most = (1 - math.sqrt(rate)) ** 2
-    need(
+    require(
         math.sqrt(momentum) <= 1 - math.sqrt(rate),
         f"momentum={momentum} swings when lr · (1 - dampening) · weight_decay = {rate:.6g}, and averages of averages "
         f"never swing: √momentum ≤ 1 - √{rate:.6g} must hold. With this product momentum ≤ {most:.6g} would do, with "
@@ -130,7 +129,7 @@ def latent_to_bop(source: Source, *, ties: str = "larq") -> Mapping:
     """`ties`: "larq" makes a tie +1, as a latent of 0 does."""
     average = as_average(source.group)
     without_momentum(source.group, "Bop averages once; take momentum=0 or translate to GradientFilter")
-    need(ties in TIES, f"ties must be one of {TIES}, got {ties!r}")
+    require(ties in TIES, f"ties must be one of {TIES}, got {ties!r}")
 
     def carry(belief: Tensor, state: State) -> tuple[Tensor, State]:
         return sign(belief), {"exp_avg": -average.scale * belief}
@@ -162,7 +161,9 @@ def bayesbinn_to_latent(source: Source, *, weight_decay: float = 1e-4) -> Mappin
     """`weight_decay` is free, as only lr · weight_decay matters."""
     group, decay = source.group, unit_of_latents(weight_decay)
     prior = any(bool(state["prior"].any()) for state in source.states if "prior" in state)
-    need(group["prior"] == 0 and not prior, "weight decay pulls to 0 and nowhere else; only prior=0 can be translated")
+    require(
+        group["prior"] == 0 and not prior, "weight decay pulls to 0 and nowhere else; only prior=0 can be translated"
+    )
     beta = group["momentum"]
     given = [state.get("weight", torch.zeros(())) for state in source.states]
     worn_off = bool(source.beliefs) and all(bool(c + (1 - beta) * (1 - c) == c) for c in given)

@@ -9,9 +9,9 @@ import math
 
 from torch import Tensor
 
-from varbnn.checks import finite_number
+from varbnn.checks import finite_number, require
 from varbnn.optim.bayesbinn import BayesBiNN
-from varbnn.optim.mappings.conditions import Source, State, need
+from varbnn.optim.mappings.conditions import Source, State
 from varbnn.optim.mappings.table import Mapping, between
 from varbnn.optim.metaplastic import Metaplastic
 from varbnn.optim.straight_through import StraightThrough
@@ -33,13 +33,13 @@ def _with_prior(belief: Tensor, state: State) -> tuple[Tensor, State]:
 @between(WindowedBayes, BayesBiNN)
 def windowed_to_bayesbinn(source: Source) -> Mapping:
     group = source.group
-    need(
+    require(
         group["decay"] == "plain",
         f"decay={group['decay']!r} forgets by the variance of a weight, which no prior does; only decay='plain' can be "
         "translated",
     )
-    need(group["lr"] > 0, "lr=0 only forgets: the temperature of its posterior would be infinite; translate earlier")
-    need(group["window"] < math.inf, "window=inf never forgets: its posterior has no prior; take a finite window")
+    require(group["lr"] > 0, "lr=0 only forgets: the temperature of its posterior would be infinite; translate earlier")
+    require(group["window"] < math.inf, "window=inf never forgets: its posterior has no prior; take a finite window")
     lr, size, temperature = group["batch_size"] / group["window"], group["window"], 1 / group["lr"]
     settings = dict(lr=lr, dataset_size=size, temperature=temperature, momentum=0.0, prior=group["prior"])
     note = "a schedule of lr in the one is one of 1 / temperature in the other"
@@ -51,9 +51,9 @@ def bayesbinn_to_windowed(source: Source, *, batch_size: int) -> Mapping:
     """`batch_size` is what WindowedBayes counts its window in."""
     group = source.group
     beta = group["momentum"]
-    need(beta == 0, f"momentum={beta} cannot be translated: WindowedBayes has none; take momentum=0")
+    require(beta == 0, f"momentum={beta} cannot be translated: WindowedBayes has none; take momentum=0")
     size = finite_number("batch_size", batch_size, above=0)
-    need(group["lr"] > 0, "lr=0 stands still, as WindowedBayes does with no finite window; translate earlier")
+    require(group["lr"] > 0, "lr=0 stands still, as WindowedBayes does with no finite window; translate earlier")
     window = size / group["lr"]
     settings = dict(window=window, batch_size=batch_size, decay="plain", prior=group["prior"])
     settings |= dict(lr=group["dataset_size"] / (group["temperature"] * window))
@@ -67,7 +67,9 @@ KEPT = ("lr", "betas", "eps", "weight_decay")
 @between(Metaplastic, StraightThrough)
 def metaplastic_to_latent(source: Source) -> Mapping:
     m = source.group["metaplasticity"]
-    need(m == 0, f"metaplasticity={m} slows some weights and not others, which no other rule does; only 0 is the same")
+    require(
+        m == 0, f"metaplasticity={m} slows some weights and not others, which no other rule does; only 0 is the same"
+    )
     settings = {key: source.group[key] for key in KEPT} | dict(base="adam", clip=None)
     return Mapping(settings, _as_it_is, LATENT)
 
@@ -75,11 +77,11 @@ def metaplastic_to_latent(source: Source) -> Mapping:
 @between(StraightThrough, Metaplastic)
 def latent_to_metaplastic(source: Source) -> Mapping:
     group = source.group
-    need(group["base"] == "adam", f"base={group['base']!r}: Metaplastic steps in Adam's direction; take base='adam'")
-    need(
+    require(group["base"] == "adam", f"base={group['base']!r}: Metaplastic steps in Adam's direction; take base='adam'")
+    require(
         group["clip"] is None, f"clip={group['clip']} holds latents in a box, which Metaplastic has not; take clip=None"
     )
-    need(
+    require(
         group["weight_decay"] == 0 or not group["decoupled_weight_decay"],
         "decoupled_weight_decay=True forgets past the filter, Metaplastic through it; take False or no decay",
     )

@@ -193,7 +193,7 @@ def write(path: str | os.PathLike[str], metadata: Mapping[str, str], tensors: Ma
     header: dict[str, Any] = {"__metadata__": dict(metadata)}
     at = 0
     for name, tensor in ordered:
-        end = at + tensor.numel() * tensor.element_size()
+        end = at + tensor.nbytes
         header[name] = {"dtype": NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [at, end]}
         at = end
     text = json.dumps(header, separators=(",", ":")).encode()
@@ -215,7 +215,7 @@ def _reason(error: OSError | ValueError) -> str:
 
 def _alignment(tensor: Tensor) -> int:
     """The largest power of two, at most that of a cache line, that divides the tensor's bytes."""
-    count = tensor.numel() * tensor.element_size()
+    count = tensor.nbytes
     return min(count & -count, ALIGNMENT) if count else tensor.element_size()
 
 

@@ -16,7 +16,7 @@ from varbnn.nn import Gate
 from varbnn.packed.call import Call, Constant, Real
 from varbnn.packed.file.modules import fill, made, options_of
 from varbnn.packed.file.values import DTYPES, LARGEST, Fields, decode, encode, require, shown
-from varbnn.packed.gates import Opened, PackShut
+from varbnn.packed.gates import GateStep, PackShut
 from varbnn.packed.pools import PoolSigns
 from varbnn.packed.steps import Affine, PackedConv, PackedLinear, PackedProduct, PackSigns, Spread
 
@@ -258,7 +258,7 @@ KINDS = {
         lambda fields, scope: PackSigns(fields.flag("channels_first")),
     ),
     "pool_signs": Kind(PoolSigns, _pool, _make_pool),
-    "gate": Kind(Opened, lambda step, name: _gate(step.gate), lambda fields, scope: Opened(_make_gate(fields))),
+    "gate": Kind(GateStep, lambda step, name: _gate(step.gate), lambda fields, scope: GateStep(_make_gate(fields))),
     "pack_shut": Kind(
         PackShut,
         lambda step, name: {**_gate(step.gate), "channels_first": step.channels_first},

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 
-def table(rows: Sequence[Sequence[str]], left: int = 1) -> str:
-    """Rows of equal length, the first a heading; the first `left` columns to the left, the others to the right.
+def table(rows: Sequence[Sequence[str]], left: Container[int] = (0,)) -> str:
+    """Rows of equal length, the first a heading; the columns `left` to the left, the others to the right.
 
     >>> print(table([["kind", "bytes"], ["linear", "1,024"], ["call", "-"]]))
     kind    bytes
@@ -16,7 +16,7 @@ def table(rows: Sequence[Sequence[str]], left: int = 1) -> str:
     sizes = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(
-            cell.ljust(size) if index < left else cell.rjust(size)
+            cell.ljust(size) if index in left else cell.rjust(size)
             for index, (cell, size) in enumerate(zip(row, sizes, strict=True))
         ).rstrip()
         for row in rows
