@@ -11,7 +11,7 @@ from torch import nn
 
 import varbnn as vb
 from varbnn import active, continual, data
-from varbnn.checks import finite_number, whole_number
+from varbnn.checks import as_tensor, finite_number, whole_number
 from varbnn.data.corruptions import KINDS
 from varbnn.errors import InputError
 
@@ -121,3 +121,15 @@ def test_a_device_that_is_not_there_is_refused(given):
     model = vb.binarize(nn.Linear(3, 2))
     with pytest.raises(InputError, match=r"device must be one that torch can use here, such as .*, got "):
         vb.predict(model, torch.ones(4, 3), 2, device=given)
+
+
+@pytest.mark.parametrize("mode", ["r", "r+", "c"])
+@pytest.mark.filterwarnings("error")
+def test_a_memory_map_is_shared_and_another_array_that_is_read_only_copied(tmp_path, mode):
+    np.save(tmp_path / "x.npy", np.arange(6.0))
+    mapped = np.load(tmp_path / "x.npy", mmap_mode=mode)
+    assert as_tensor(mapped, "x").data_ptr() == mapped.ctypes.data
+    assert as_tensor(mapped[2:], "x").tolist() == [2, 3, 4, 5]
+    fixed = np.arange(6.0)
+    fixed.flags.writeable = False
+    assert as_tensor(fixed, "x").data_ptr() != fixed.ctypes.data

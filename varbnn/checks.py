@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+import warnings
 from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any
@@ -87,7 +88,7 @@ def as_tensor(values: Values | float, name: str) -> Tensor:
         if isinstance(values, (list, tuple)) and len(values) > 0 and all(isinstance(v, Tensor) for v in values):
             tensor = torch.stack(list(values)).detach()
         else:
-            tensor = torch.as_tensor(values if isinstance(values, Tensor) else _usable(np.asarray(values))).detach()
+            tensor = (values if isinstance(values, Tensor) else _shared(values)).detach()
     except (TypeError, ValueError, RuntimeError) as error:
         kind = type(values).__name__
         raise InputError(f"{name} must be a tensor, an array or nested lists of numbers, got {kind}: {error}") from None
@@ -98,11 +99,19 @@ def as_tensor(values: Values | float, name: str) -> Tensor:
     return tensor
 
 
-def _usable(array: np.ndarray) -> np.ndarray:
-    """`array`, or a copy where torch could not share its memory: read-only, a negative stride, swapped bytes."""
+def _shared(values: Any) -> Tensor:
+    """What is no tensor as one: shared, or a copy where torch cannot: read-only, a negative stride, swapped bytes.
+
+    A memory map may be larger than memory, so it is shared also where it is read-only; nobody here writes into it.
+    """
+    array = np.asarray(values)
     if not array.dtype.isnative:
-        return array.astype(array.dtype.newbyteorder("="))
-    return array if array.flags.writeable and min(array.strides, default=0) >= 0 else array.copy()
+        array = array.astype(array.dtype.newbyteorder("="))
+    if min(array.strides, default=0) < 0 or not (array.flags.writeable or isinstance(values, np.memmap)):
+        array = array.copy()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.as_tensor(array)
 
 
 def require(holds: bool, message: str) -> None:
