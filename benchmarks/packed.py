@@ -5,8 +5,9 @@
 `varbnn.pack` of whole models against a loop over as many plain torch networks, each with weights of its own: first
 784-2048-2048-2048-10 with batch norm and ReLU (`mlp`) or signs (`signs`), 32 networks, then a VGG-like net for 32x32
 colour images (`vgg`: 128-128-pool, 256-256-pool, 512-512-pool, 1024-1024-10), 16 networks, with ReLU or signs
-(`vgg-signs`). `gates` are 784-100-10 and 784-2000-10 with layer norm and `Gate("bits", reverse=True)`, 32 networks; the
-float ones compare as one writes it in torch, without the gate's care for NaN and gradients. `predict` takes the time of
+(`vgg-signs`). `gates` are 784-100-10 and 784-2000-10 with layer norm and `Gate("bits", reverse=True)`, 32 networks. The
+float ones have signs and gates as one writes them in torch, without care for NaN and gradients, and images in both of
+torch's memory orders, of which the faster counts. `predict` takes the time of
 `varbnn.predict` with 32 networks from the call to the result, drawing and batch-norm statistics included, packed and as
 a loop (what ``VARBNN_BACKEND=reference`` gives). One thread, processor seconds, the smallest of rounds taken in turns.
 """
@@ -14,6 +15,7 @@ a loop (what ``VARBNN_BACKEND=reference`` gives). One thread, processor seconds,
 from __future__ import annotations
 
 import argparse
+import copy
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -49,6 +51,13 @@ def vgg(activation: type[nn.Module]) -> nn.Module:
     return vb.binarize(settled(nn.Sequential(*layers[:-1])))
 
 
+class Signs(nn.Module):
+    """The values of `varbnn.nn.Sign`, but at 0, in the fewest steps of torch."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sign(x)
+
+
 class Tails(nn.Module):
     """The values of `Gate("bits", reverse=True)` in the fewest steps of torch."""
 
@@ -60,6 +69,9 @@ def gated(width: int) -> nn.Module:
     norms = [nn.LayerNorm(n, elementwise_affine=False) for n in (width, 10)]
     first, last = nn.Linear(784, width, bias=False), nn.Linear(width, 10, bias=False)
     return vb.binarize(nn.Sequential(first, norms[0], vb.nn.Gate("bits", reverse=True), last, norms[1]))
+
+
+PLAIN = {vb.nn.Gate: Tails, vb.nn.Sign: Signs}
 
 
 def settled(model: nn.Module) -> nn.Module:
@@ -81,22 +93,30 @@ def against_torch(model: nn.Module, samples: int, inputs: tuple[int, ...], batch
     floats = [vb.freeze(model, "sample").eval() for _ in range(samples)]
     for net in floats:
         for name, module in list(net.named_children()):
-            if isinstance(module, vb.nn.Gate):
-                setattr(net, name, Tails())
+            if type(module) in PLAIN:
+                setattr(net, name, PLAIN[type(module)]())
+    others = [copy.deepcopy(net).to(memory_format=torch.channels_last) for net in floats] if len(inputs) == 3 else []
     found: dict[str, Any] = {"samples": samples, "packed_bytes": packed.nbytes, "batches": {}}
     found["float_bytes"] = sum(t.nbytes for net in floats for t in [*net.parameters(), *net.buffers()])
     found["error_to_float64"] = error(packed, torch.randn(4, *inputs))
 
-    def loop(x: Tensor) -> Tensor:
+    def loop(networks: list[Any], x: Tensor) -> Tensor:
         with torch.no_grad():
-            return torch.stack([net(x) for net in floats])
+            return torch.stack([net(x) for net in networks])
 
     for batch in batches:
         x = torch.randn(batch, *inputs)
-        timed: Timed = {"torch": lambda x=x: loop(x)}  # type: ignore[misc]
+        timed: Timed = {"torch": lambda x=x: loop(floats, x)}  # type: ignore[misc]
+        if others:
+            images = x.to(memory_format=torch.channels_last)
+            timed["torch channels_last"] = lambda x=images: loop(others, x)  # type: ignore[misc]
         for level in levels:
             timed[level] = on(level, lambda x=x: packed(x))  # type: ignore[misc]
-        found["batches"][str(batch)] = measure(timed, seconds)
+        row = measure(timed, seconds)
+        fastest = min(row[name]["ms"] for name in row if name.startswith("torch"))
+        found["batches"][str(batch)] = {
+            n: figures | {"ratio_to_torch": fastest / figures["ms"]} for n, figures in row.items()
+        }
         say(batch, {name: round(row["ratio_to_torch"], 2) for name, row in found["batches"][str(batch)].items()})
     return found
 

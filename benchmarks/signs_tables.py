@@ -38,7 +38,8 @@ def beside(studies: dict[str, dict[str, Any]]) -> str:
 def settings(results: dict[str, Any]) -> str:
     """What every method was tuned over, and what won."""
     rows = []
-    for name, trials in results["tuning"].items():
+    for name in (name for name in METHODS if name in results["tuning"]):
+        trials = results["tuning"][name]
         chosen = ", ".join(f"`{key}={value:.3g}`" for key, value in results["chosen"][name][0].items())
         losses = " ".join(f"{trial['nll']:.4f}" for trial in trials)
         rows.append([METHODS[name].split(",")[0].strip("*"), str(len(trials)), chosen, losses])

@@ -83,12 +83,15 @@ DIGITS_SIGNS: dict[str, Settings] = {
 MNIST_SIGNS = MNIST | {
     "ste": dict(lr=3e-3, real_lr=3e-3),
     "bop": dict(gamma=1e-3, threshold=1e-8, real_lr=1e-2),
+    "bop2": dict(gamma=1e-3, sigma=1e-3, threshold=1e-3, real_lr=3e-2),
+    "filter": dict(alpha=1e-3, gamma=1e-2, real_lr=3e-3),
     "posterior": PRESETS["mnist-signs"].settings,
+    "gaussian": dict(lr=3e-3, temperature=1 / 200, real_lr=1e-2),
+    "vispa": dict(lr=3.0, weight_decay=1e-5, real_lr=3e-2),
 }
-FASHION_SIGNS = MNIST | {
+FASHION_SIGNS = MNIST_SIGNS | {
     "ste": dict(lr=3e-3, real_lr=1e-2),
     "bop": dict(gamma=3e-3, threshold=1e-8, real_lr=3e-2),
-    "vispa": dict(lr=3.0, weight_decay=1e-5, real_lr=3e-2),
     "posterior": PRESETS["fashion-signs"].settings,
 }
 BY_PRESET = {
@@ -102,8 +105,9 @@ BY_PRESET = {
     "fashion-conv": FASHION_CONVOLUTIONS,
 }
 """Settings of every method by the name of a preset. With convolutions straight-through, the posterior and, for
-fashion-conv, Bop and VISPA were tuned, with signs Bop too (not for digits) and, for fashion-signs, VISPA; the others
-have the settings of the multilayer perceptron with ReLU."""
+fashion-conv, Bop and VISPA were tuned, the others have the settings of the multilayer perceptron with ReLU. With signs
+all were tuned for digits; for mnist, moments has the settings of ReLU and vispa those that fashion's was tuned to; for
+fashion straight-through, Bop, VISPA and the posterior were tuned, the others have mnist's."""
 
 RECIPES = {
     "digits": Recipe((256, 256), 100, 100, DIGITS),
@@ -111,15 +115,15 @@ RECIPES = {
     "mnist": Recipe((400, 400), 20, 100, MNIST),
     "fashion": Recipe((400, 400), 20, 100, MNIST),
 }
-"""Those of digits and mnist are the best of `benchmarks/accuracy.py`, vispa's lr that of the shorter runs of
-`benchmarks/vispa.py`; fashion takes mnist's, moons are by eye."""
+"""Those of digits and mnist are the best of `benchmarks/accuracy.py --activation relu`, vispa's lr that of the shorter
+runs of `benchmarks/vispa.py`; fashion takes mnist's, moons are by eye."""
 
 SIGNS = {
     "digits": replace(RECIPES["digits"], widths=(128, 128), settings=DIGITS_SIGNS, activation="sign"),
     "mnist": replace(RECIPES["mnist"], settings=MNIST_SIGNS, activation="sign"),
     "fashion": replace(RECIPES["fashion"], settings=FASHION_SIGNS, activation="sign"),
 }
-"""With activations of ±1; that of digits is narrower, as `benchmarks/widths.py` has it."""
+"""With activations of ±1, the best of `benchmarks/accuracy.py`; digits' is narrower, see `benchmarks/widths.py`."""
 
 _LAYERS = PRESETS["digits-conv"]
 CONVOLUTIONAL = {
