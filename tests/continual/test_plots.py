@@ -232,7 +232,7 @@ def test_the_line_of_no_forgetting_is_drawn_where_it_is_in_sight():
 @pytest.mark.parametrize(
     "draw, message",
     [
-        (lambda: plots.heat_map({}), "at least one method"),
+        (lambda: plots.heat_map({}), "at least one, each under a name"),
         (lambda: plots.heat_map(torch.zeros(2, 3)), "accuracy must be T×T, .* got 2×3"),
         (lambda: plots.heat_map({"a": torch.zeros(2, 3)}), "accuracy of 'a' must be T×T"),
         (
@@ -251,7 +251,7 @@ def test_the_line_of_no_forgetting_is_drawn_where_it_is_in_sight():
         (lambda: plots.heat_map({"a": a_matrix(3), "b": a_matrix(3)}, ax=Figure().subplots()), "ax must be 2 axes"),
         (lambda: plots.forgetting_curves(a_matrix(3), "all"), "show must be one of each, mean, age, got 'all'"),
         (lambda: plots.forgetting_curves(a_matrix(3), tasks=["a"]), "tasks must name each of 3"),
-        (lambda: plots.entropy_over_tasks({}), "at least one number"),
+        (lambda: plots.entropy_over_tasks({}), "at least one, each under a name"),
         (lambda: plots.entropy_over_tasks({"a": []}), "at least one number"),
         (lambda: plots.entropy_over_tasks({"a": [{"loss": 1.0}]}), "history of 'a' has no 'entropy_bits', only loss"),
         (lambda: plots.entropy_over_tasks([{"kl": torch.nan}], "kl"), "no finite 'kl'; a network of points has no"),
@@ -262,3 +262,14 @@ def test_the_line_of_no_forgetting_is_drawn_where_it_is_in_sight():
 def test_what_cannot_be_drawn_is_refused(draw, message):
     with pytest.raises(InputError, match=message):
         draw()
+
+
+def test_names_are_text_and_none_is_hidden():
+    weak, strong = [[0.9, None], [0.5, 0.9]], [[0.9, None], [0.8, 0.7]]
+    for figure in (
+        plots.forgetting_curves({"_base": weak, 3: strong}, show="mean"),
+        plots.trade_off({"_base": {0.5: weak}, 3: {1.0: strong}}),
+        plots.entropy_over_tasks({"_base": [0.9, 0.8], 3: [0.9, 0.7]}),
+    ):
+        (legend,) = figure.legends
+        assert [text.get_text().strip() for text in legend.get_texts()] == ["_base", "3"]

@@ -20,7 +20,6 @@ from varbnn.continual.panels import (
     looks,
     named_runs,
     numbers,
-    require_axes,
     task_ticks,
     tidy,
     warm_to_cold,
@@ -76,7 +75,6 @@ def heat_map(
     side = max(0.6 + 0.42 * size, 1.6) + 0.05 * labels if few else 3.2
     figsize = (1.6 + side * columns, 0.7 + (0.4 + side) * math.ceil(len(named) / columns))
     figure, panels = new_panels(ax, len(named), columns=columns, figsize=figsize)
-    require_axes(ax, panels, len(named))
     image: Any = None
     for panel, (name, runs) in zip(panels, named.items(), strict=True):
         matrix = 100 * runs.mean(0)
@@ -125,7 +123,6 @@ def forgetting_curves(
     if show == "each":
         return _each_task(named, tasks, ax)
     figure, panels = new_panels(ax, 1, figsize=(5.6, 3.5))
-    require_axes(ax, panels, 1)
     panel = panels[0]
     for (name, runs), look in zip(named.items(), looks(), strict=False):
         size = runs.shape[-1]
@@ -151,7 +148,6 @@ def _each_task(named: Mapping[str, Tensor], tasks: Sequence[str] | None, ax: Any
     columns = columns_of(len(named), 3)
     figsize = (0.9 + 3.4 * columns + 1.2 * (columns == 1), 0.8 + 2.4 * math.ceil(len(named) / columns))
     figure, panels = new_panels(ax, len(named), columns=columns, figsize=figsize, sharex=True, sharey=True)
-    require_axes(ax, panels, len(named))
     scale: Any = import_extra("matplotlib.cm", "plot").ScalarMappable(cmap=warm_to_cold())
     scale.set_clim(1, size)
     names = list(tasks) if tasks is not None else [f"task {number + 1}" for number in range(size)]

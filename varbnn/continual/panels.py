@@ -13,7 +13,7 @@ from torch import Tensor
 
 from varbnn.continual.scores import Matrix, as_matrix
 from varbnn.errors import InputError, import_extra
-from varbnn.predict.style import BLUE, COLOURS, INK, MARKERS, ORANGE, PINK, VERMILION
+from varbnn.predict.style import BLUE, COLOURS, INK, MARKERS, ORANGE, PINK, VERMILION, by_name
 from varbnn.predict.training_plots import LINES
 
 Runs = Matrix | Sequence[Matrix]  # T×T, or S×T×T: several runs of one method
@@ -28,10 +28,7 @@ def named_runs(accuracy: Runs | Mapping[str, Runs]) -> dict[str, Tensor]:
     Raises:
         InputError: none, no matrices of accuracies, different T.
     """
-    named = dict(accuracy) if isinstance(accuracy, Mapping) else {"": accuracy}
-    if not named:
-        raise InputError("give the accuracies of at least one method")
-    runs = {name: as_runs(given, name) for name, given in named.items()}
+    runs = {name: as_runs(given, name) for name, given in by_name(accuracy).items()}
     sizes = {name: own.shape[-1] for name, own in runs.items()}
     if len(set(sizes.values())) > 1:
         raise InputError(f"all methods need the same number of tasks, got {sizes}")
@@ -97,12 +94,6 @@ def label_outer(panels: Sequence[Any], columns: int, x: str, y: str) -> None:
         if number + columns >= len(panels):
             panel.set_xlabel(x)
             panel.tick_params(labelbottom=True)
-
-
-def require_axes(ax: object, panels: Sequence[Any], number: int) -> None:
-    """Raise InputError unless the axes that were given are as many as panels."""
-    if ax is not None and (len(panels) > number or None in panels):
-        raise InputError(f"ax must be {number} axes, one for every panel")
 
 
 def blues() -> Any:

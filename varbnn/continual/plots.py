@@ -18,7 +18,7 @@ from varbnn.continual.accuracy_plots import forgetting_curves, heat_map
 from varbnn.continual.panels import Runs, as_runs, line, looks, tidy
 from varbnn.continual.scores import average_accuracy, learning_accuracy
 from varbnn.errors import InputError
-from varbnn.predict.style import PALE, fitted_legend, new_panels
+from varbnn.predict.style import PALE, by_name, fitted_legend, new_panels
 from varbnn.predict.training_plots import AXIS_LABELS
 
 if TYPE_CHECKING:
@@ -57,8 +57,8 @@ def entropy_over_tasks(
     >>> entropy_over_tasks([{"entropy_bits": 0.9}, {"entropy_bits": 0.7}]).axes[0].get_xlabel()
     'tasks learned'
     """
-    named = dict(history) if isinstance(history, Mapping) else {"": history}
-    if not named or not all(len(rows) for rows in named.values()):
+    named = by_name(history)
+    if not all(len(rows) for rows in named.values()):
         raise InputError("give at least one number of at least one method")
     figure, (panel,) = new_panels(ax, 1, figsize=(5.6, 3.2))
     for (name, rows), look in zip(named.items(), looks(), strict=False):
@@ -102,7 +102,7 @@ def trade_off(
     if not accuracy or not all(accuracy.values()):
         raise InputError("give at least one method, and of each method at least one setting")
     figure, (panel,) = new_panels(ax, 1, figsize=(5.4, 4.2))
-    for (name, settings), look, corner in zip(accuracy.items(), looks(), cycle(CORNERS), strict=False):
+    for (name, settings), look, corner in zip(by_name(accuracy).items(), looks(), cycle(CORNERS), strict=False):
         runs = [as_runs(given, name) for given in settings.values()]
         across = [100 * torch.tensor([learning_accuracy(run) for run in own]) for own in runs]
         up = [100 * torch.tensor([average_accuracy(run) for run in own]) for own in runs]
