@@ -159,7 +159,7 @@ def test_one_corruption_and_one_measure_need_no_list(model):
     assert curves == severity_curves(model, IMAGES, LABELS, kinds=["blur"], **options)
     (panel,) = plots.severity_curves(curves, "nll").axes
     assert panel.get_ylabel() == "NLL, nats"
-    with pytest.raises(InputError, match="got 'blurr'"):
-        severity_curves(model, IMAGES, LABELS, kinds="blurr", **options)
+    with pytest.raises(InputError, match="got 'fog'"):
+        severity_curves(model, IMAGES, LABELS, kinds="fog", **options)
     with pytest.raises(InputError, match="got loss"):
         plots.severity_curves(curves, "loss")
