@@ -11,9 +11,10 @@ from torch import nn
 
 import varbnn as vb
 from varbnn import active, continual, data
-from varbnn.checks import as_tensor, finite_number, whole_number
+from varbnn.checks import finite_number, whole_number
 from varbnn.data.corruptions import KINDS
 from varbnn.errors import InputError
+from varbnn.nn.batchnorm import as_data
 
 
 @pytest.mark.parametrize(
@@ -125,11 +126,16 @@ def test_a_device_that_is_not_there_is_refused(given):
 
 @pytest.mark.parametrize("mode", ["r", "r+", "c"])
 @pytest.mark.filterwarnings("error")
-def test_a_memory_map_is_shared_and_another_array_that_is_read_only_copied(tmp_path, mode):
-    np.save(tmp_path / "x.npy", np.arange(6.0))
+def test_a_memory_map_of_inputs_is_shared(tmp_path, mode):
+    np.save(tmp_path / "x.npy", np.arange(6.0, dtype=np.float32).reshape(3, 2))
     mapped = np.load(tmp_path / "x.npy", mmap_mode=mode)
-    assert as_tensor(mapped, "x").data_ptr() == mapped.ctypes.data
-    assert as_tensor(mapped[2:], "x").tolist() == [2, 3, 4, 5]
-    fixed = np.arange(6.0)
-    fixed.flags.writeable = False
-    assert as_tensor(fixed, "x").data_ptr() != fixed.ctypes.data
+    for array in (mapped, np.asarray(mapped)):
+        assert as_data(array, "x", nn.Linear(2, 2)).data_ptr() == mapped.ctypes.data
+    assert as_data(mapped[1:], "x", nn.Linear(2, 2)).tolist() == [[2, 3], [4, 5]]
+
+
+def test_what_is_handed_out_shares_no_memory_that_is_read_only(tmp_path):
+    np.save(tmp_path / "probs.npy", np.full((2, 3, 2), 0.5))
+    prediction = vb.Prediction(np.load(tmp_path / "probs.npy", mmap_mode="r"))
+    prediction.numpy()[0, 0] = 0.25  # ended the program
+    assert prediction.probs[0, 0].tolist() == [0.25, 0.25]

@@ -55,6 +55,9 @@ def folder(tmp_path, monkeypatch):
     torch.save([1, 2], "list.pt")
     torch.save({f"_orig_mod.{name}": tensor for name, tensor in model.state_dict().items()}, "compiled.pt")
     torch.save(AveragedModel(model).state_dict(), "averaged.pt")
+    both = AveragedModel(model).state_dict()
+    torch.save({f"_orig_mod.{name}": tensor for name, tensor in both.items()}, "both.pt")
+    torch.save(nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3)).state_dict(), "real.pt")
     torch.save({**model.state_dict(), "\x1b[31m": torch.zeros(1)}, "forged.pt")
     (tmp_path / "junk.pt").write_bytes(b"\x80\x02junk")
     safetensors.torch.save_file({"more": torch.zeros(1), **model.state_dict()}, "more.safetensors")
@@ -273,6 +276,8 @@ def test_bench_compares_with_float(folder, capsys, monkeypatch):
             "pack mine:model averaged.pt --out b",
             "averaged.pt has names that begin with module., as of DistributedDataParallel or AveragedModel; save",
         ),
+        ("pack mine:model both.pt --out b", "begin with _orig_mod.module., as of torch.compile around Distributed"),
+        ("pack mine:model real.pt --out b", "real.pt has 0.weight, a real weight; load it in MODEL, before"),
         (
             "pack mine:real model.pt --out b",
             "model.pt has 0.natural, 3.natural, and the model no binary layer; let MODEL return varbnn.binarize(model)",

@@ -760,7 +760,10 @@ def test_gradients_go_through_units():
 @pytest.mark.parametrize(
     "images, message",
     [
-        (torch.rand(5, 8, 8), r"digits have values 0 … 16, these have 0\S* … (0\.9\S*|1); .* multiply them by 16"),
+        (
+            torch.rand(5, 8, 8),
+            r"have values 0 … 16, these have 0\S* … (0\.9\S*|1); .* range first, shares of 0 … 1 by 16",
+        ),
         (2 * torch.rand(5, 8, 8) - 1, r"these have -\S+ … \S+; bring them to that range first$"),
         (torch.full((2, 64), 17.0), r"these have 17 … 17; bring them to that range first$"),
         (np.full((2, 8, 8), 60_000, dtype=np.uint16), r"these have 60000 … 60000; bring"),

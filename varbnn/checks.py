@@ -76,10 +76,11 @@ def finite_number(
     return float(number)
 
 
-def as_tensor(values: Values | float, name: str) -> Tensor:
+def as_tensor(values: Values | float, name: str, *, read_only: bool = False) -> Tensor:
     """`values` as a detached tensor that shares the memory of a tensor or an array.
 
-    Python numbers become float64 or int64, whatever torch's default; a list of tensors is stacked.
+    Python numbers become float64 or int64, whatever torch's default; a list of tensors is stacked. An array that is
+    read-only is copied, unless `read_only`: then a memory map larger than memory will do, and nobody may write into it.
 
     >>> as_tensor([[0.25, 0.75]], "probs")
     tensor([[0.2500, 0.7500]], dtype=torch.float64)
@@ -88,7 +89,7 @@ def as_tensor(values: Values | float, name: str) -> Tensor:
         if isinstance(values, (list, tuple)) and len(values) > 0 and all(isinstance(v, Tensor) for v in values):
             tensor = torch.stack(list(values)).detach()
         else:
-            tensor = (values if isinstance(values, Tensor) else _shared(values)).detach()
+            tensor = (values if isinstance(values, Tensor) else _shared(values, read_only)).detach()
     except (TypeError, ValueError, RuntimeError) as error:
         kind = type(values).__name__
         raise InputError(f"{name} must be a tensor, an array or nested lists of numbers, got {kind}: {error}") from None
@@ -99,15 +100,12 @@ def as_tensor(values: Values | float, name: str) -> Tensor:
     return tensor
 
 
-def _shared(values: Any) -> Tensor:
-    """What is no tensor as one: shared, or a copy where torch cannot: read-only, a negative stride, swapped bytes.
-
-    A memory map may be larger than memory, so it is shared also where it is read-only; nobody here writes into it.
-    """
+def _shared(values: Any, read_only: bool) -> Tensor:
+    """What is no tensor as one: shared, or a copy where that cannot be: read-only, a negative stride, swapped bytes."""
     array = np.asarray(values)
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
-    if min(array.strides, default=0) < 0 or not (array.flags.writeable or isinstance(values, np.memmap)):
+    if min(array.strides, default=0) < 0 or not (array.flags.writeable or read_only):
         array = array.copy()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")

@@ -344,3 +344,11 @@ def test_an_integer_outside_the_inputs_is_an_index_error_however_large():
     for index in (3, -4, 2**70):
         with pytest.raises(IndexError):
             prediction[index]
+
+
+def test_a_disagreement_far_above_rounding_counts_however_many_networks_there_are():
+    """Of 1000 networks 28 μnats were taken for rounding, 240 times of what it makes."""
+    mean = torch.tensor([[0.9999, 0.0001]])
+    aleatoric = vb.AveragePrediction(mean, torch.zeros(1), 10).total - 5e-6
+    for num_samples in (10, 1000):
+        assert vb.AveragePrediction(mean, aleatoric, num_samples).epistemic.item() == pytest.approx(5e-6, rel=0.05)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
+import threading
+import warnings
 
 import pytest
 import torch
+from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn import functional as F
 
@@ -204,3 +207,43 @@ def test_a_compiled_step_is_one_graph_equals_the_eager_one_and_compiles_again_on
         # compiled, torch's AdamW forms 1 - βᵗ in float32, also for float64 parameters
         tolerance = 1e-12 if key.endswith(("natural", "latent", "location", "precision", "factors")) else 1e-6
         torch.testing.assert_close(p, q, rtol=0, atol=tolerance, msg=lambda m, k=key: f"{k}: {m}")
+
+
+def test_batchnorm_statistics_and_summaries_inside_of_a_compiled_function():
+    model = vb.binarize(nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3)))
+    x = torch.randn(32, 6)
+
+    @torch.compile(backend="eager")
+    def judged(inputs: torch.Tensor) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(0)
+        return vb.predict(model, inputs, 3, refresh_bn=inputs, generator=generator).probs
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch tells of the graph breaks
+        found = judged(x)
+    expected = vb.predict(model, x, 3, refresh_bn=x, generator=torch.Generator().manual_seed(0)).probs
+    assert torch.equal(found, expected)
+
+
+def test_statistics_of_one_model_may_be_estimated_from_what_another_says_in_threads():
+    """The stance of the compiler is of the process, and was kept by a lock while the data were iterated."""
+    teacher, student = (
+        vb.binarize(nn.Sequential(nn.Linear(6, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 6))) for _ in range(2)
+    )
+    x = torch.randn(32, 6)
+    torch.compile(nn.Linear(6, 6), backend="eager")(x)  # so that there is a compiler to be told
+
+    class Told:
+        def __iter__(self):
+            yield vb.predict(teacher, x, 2, refresh_bn=x).mean
+
+    def ask(number: int) -> None:
+        vb.predict(student if number % 2 else teacher, x, 2, refresh_bn=Told() if number % 2 else x)
+
+    threads = [threading.Thread(target=lambda n=n: [ask(n) for _ in range(30)], daemon=True) for n in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not any(thread.is_alive() for thread in threads)
+    assert torch._dynamo.eval_frame._stance.stance == "default"

@@ -120,10 +120,16 @@ def _load(model: nn.Module, path: str) -> None:
 
 def _told_by_names(model: nn.Module, own: Mapping[str, Any], state: Mapping[Any, Any]) -> str:
     """Why the names of a checkpoint are not the model's, and what to do; empty where nothing tells."""
-    names = sorted(map(str, state))
-    for prefix, wrappers in WRAPPERS.items():
-        if any(name.startswith(prefix) for name in names) and not any(name.startswith(prefix) for name in own):
-            return f"has names that begin with {prefix}, as of {wrappers}; save model.{prefix}state_dict() instead"
+    names, around = sorted(map(str, state)), list[str]()
+    while more := [p for p in WRAPPERS if any(name.startswith("".join(around) + p) for name in names)]:
+        around.append(more[0])
+    inner = "".join(around)
+    if inner and own.keys() <= {name.removeprefix(inner) for name in names}:
+        wrappers = " around ".join(WRAPPERS[prefix] for prefix in around)
+        return f"has names that begin with {inner}, as of {wrappers}; save model.{inner}state_dict() instead"
+    real = next((f"{path}.weight" for path, _ in binary_layers(model) if f"{path}.weight" in state), None)
+    if real is not None:
+        return f"has {real}, a real weight; load it in MODEL, before varbnn.binarize, and train the beliefs"
     unknown = ", ".join([name for name in names if name not in own][:3])
     if unknown and next(binary_layers(model), None) is None:
         return f"has {unknown}, and the model no binary layer; let MODEL return varbnn.binarize(model)"

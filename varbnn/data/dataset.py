@@ -123,7 +123,7 @@ def _require_units(x: Tensor, value_range: tuple[float, float], name: str, dtype
     if shares or lowest < low - slack or highest > high + slack:  # NaN is for those who standardise
         raise InputError(
             f"the images of {name} have values {low:g} … {high:g}, these have {lowest:g} … {highest:g}; "
-            f"bring them to that range first{f': multiply them by {high:g}' if shares and lowest >= 0 else ''}"
+            f"bring them to that range first{f', shares of 0 … 1 by {high:g}' if shares and lowest >= 0 else ''}"
         )
 
 

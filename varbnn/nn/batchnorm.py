@@ -76,7 +76,7 @@ def input_batches(data: Data, batch_size: int, dtype: torch.dtype | None = None)
     for number, batch in enumerate(batches):
         x = batch[0] if isinstance(batch, (tuple, list)) else batch
         if isinstance(x, np.ndarray):
-            x = as_tensor(x, f"batch {number}")
+            x = as_tensor(x, f"batch {number}", read_only=True)
         if not isinstance(x, Tensor):
             raise InputError(
                 f"batch {number} is a {type(x).__name__}; give tensors, or tuples that start with the inputs"
@@ -117,7 +117,7 @@ def as_data(data: Data, name: str, model: nn.Module) -> Data:
         InputError: neither tensor, array nor loader; a tensor that is not dense or has no axis of inputs.
     """
     if isinstance(data, np.ndarray):
-        data = as_tensor(data, name)
+        data = as_tensor(data, name, read_only=True)
     if isinstance(data, Tensor):
         _require_dense(data, name)
         return data.to(real_dtype(model)) if data.is_floating_point() else data

@@ -125,7 +125,7 @@ class Call(nn.Module):
         if "out" in self.kwargs:
             known, name = False, f"{name} with out="
         if self.target == "to" and not _converts(self.args, self.kwargs):
-            known, name = False, f"{name} with more than a dtype"
+            known, name = False, f"{name} with anything but a dtype"
         if not known:
             raise InputError(f"the model calls {name}, which a packed file cannot hold; it runs packed in memory only")
         return name
@@ -159,7 +159,7 @@ class Call(nn.Module):
 def _converts(args: Sequence[Any], kwargs: dict[str, Any]) -> bool:
     """Whether ``args[0].to(…)`` names nothing but a dtype, or a value that has one."""
     options = [*args[1:], *kwargs.values()]
-    return len(options) == 1 and isinstance(options[0], torch.dtype | Ref) and kwargs.keys() <= {"dtype", "other"}
+    return len(options) == 1 and isinstance(options[0], torch.dtype | Ref) and kwargs.keys() <= {"dtype"}
 
 
 def _called(target: Any) -> str:

@@ -66,20 +66,19 @@ class AveragePrediction:
     @property
     def epistemic(self) -> Tensor:
         """Mutual information of label and weights, N, in nats: how much the networks disagree."""
-        return mutual_information(self.total, self.aleatoric, self.num_samples)
+        return mutual_information(self.total, self.aleatoric)
 
 
-def mutual_information(total: Tensor, aleatoric: Tensor, num_samples: int) -> Tensor:
-    """``total - aleatoric``, N, in nats; exactly 0 where rounding alone could make the difference.
+def mutual_information(total: Tensor, aleatoric: Tensor, roundings: float = 8) -> Tensor:
+    """``total - aleatoric``, N, in nats; exactly 0 where so many roundings of 1 + total could make the difference.
 
-    Sums over S equal networks come out up to S/8 roundings wrong, the entropies another two; both are taken twice.
+    What `PackedEnsemble` says of 3 to 1000 equal networks is one rounding off.
 
-    >>> mutual_information(torch.tensor([0.7, 0.7]), torch.tensor([0.699999, 0.2]), num_samples=30)
+    >>> mutual_information(torch.tensor([0.7, 0.7]), torch.tensor([0.6999996, 0.2]))
     tensor([0.0000, 0.5000])
     """
     difference = total - aleatoric
-    rounding = torch.finfo(difference.dtype).eps * (4 + num_samples / 4) * (1 + total)
-    return difference.where(difference > rounding, 0.0)
+    return difference.where(difference > roundings * torch.finfo(difference.dtype).eps * (1 + total), 0.0)
 
 
 class PackedEnsemble(nn.Module):

@@ -83,8 +83,8 @@ def predict(
 
     Each draw is held while it goes over all inputs, in eval mode and without gradients. The model comes out as it went
     in (train flags, batch-norm statistics, beliefs), whatever happens in between. Besides the result, of size S×N×C,
-    memory holds one batch and one N×C. Threads that ask the same model wait for one another; packed networks
-    (`varbnn.pack`) answer them side by side.
+    memory holds one batch and one N×C. Threads that ask the same model wait for one another (so a loader must not wait
+    for another thread that asks it too); packed networks (`varbnn.pack`) answer them side by side.
 
     Where that is faster, the networks are packed instead (`varbnn.pack`) and asked all at once: on the CPU with AVX2 or
     AVX-512, from 8 networks and 2^20 binary weights of all together on, for a float32 model that can be packed and
@@ -231,9 +231,13 @@ def _one_network(
 
 
 def _alone(model: nn.Module) -> threading.RLock:
-    """A lock for every model: the draw that is asked, and train flags, are the model's and not the thread's."""
+    """One lock for all models with the same first binary layer, of which one may be around another.
+
+    The draw that is asked, and train flags, are the model's and not the thread's.
+    """
+    first = next((layer for _, layer in binary_layers(model)), model)
     with _LOCKS_CHANGE:
-        return _LOCKS.setdefault(model, threading.RLock())
+        return _LOCKS.setdefault(first, threading.RLock())
 
 
 @contextmanager
