@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -139,3 +140,9 @@ def test_what_is_handed_out_shares_no_memory_that_is_read_only(tmp_path):
     prediction = vb.Prediction(np.load(tmp_path / "probs.npy", mmap_mode="r"))
     prediction.numpy()[0, 0] = 0.25  # ended the program
     assert prediction.probs[0, 0].tolist() == [0.25, 0.25]
+
+
+def test_arrays_that_torch_shares_leave_the_filters_of_warnings_alone(monkeypatch):
+    """They are of the process: threads would put back each other's, and what was shown once would be shown again."""
+    monkeypatch.setattr(warnings, "catch_warnings", None)
+    assert as_data(np.ones((3, 2), dtype=np.float32), "x", nn.Linear(2, 2)).shape == (3, 2)

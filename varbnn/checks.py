@@ -107,7 +107,9 @@ def _shared(values: Any, read_only: bool) -> Tensor:
         array = array.astype(array.dtype.newbyteorder("="))
     if min(array.strides, default=0) < 0 or not (array.flags.writeable or read_only):
         array = array.copy()
-    with warnings.catch_warnings():
+    if array.flags.writeable:
+        return torch.as_tensor(array)
+    with warnings.catch_warnings():  # of the process, and it makes others be shown again: only where it must be
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.as_tensor(array)
 

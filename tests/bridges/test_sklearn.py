@@ -6,7 +6,6 @@ import pickle
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
 import varbnn as vb
+from tests.surroundings import default_dtype
 
 pytest.importorskip("sklearn", reason="the estimators need varbnn[sklearn]")
 
@@ -478,16 +478,6 @@ def test_many_rows_are_asked_in_parts_and_answered_as_together(kind, monkeypatch
     else:
         np.testing.assert_array_equal(estimator.predict(X), together.mean[:, 0].numpy())
     assert asked == [1000, 1000, 500] * 2
-
-
-@contextmanager
-def default_dtype(dtype):
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
 
 
 SURROUNDINGS = {

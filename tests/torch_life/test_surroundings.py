@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-
 import pytest
 import torch
 from torch import nn
 from torch.nn.utils import parametrize, prune
 
 import varbnn as vb
+from tests.surroundings import default_dtype
 from varbnn.errors import InputError
 from varbnn.posteriors import Bernoulli, Gaussian, LowRankGaussian, Point
 
@@ -26,16 +25,6 @@ POSTERIORS = [
     LowRankGaussian(2),
 ]
 every_posterior = pytest.mark.parametrize("posterior", POSTERIORS, ids=repr)
-
-
-@contextmanager
-def default_dtype(dtype):
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
 
 
 def model_with(posterior=None, size=6):
