@@ -11,6 +11,7 @@ from varbnn.packed.pools import PoolSigns, poolable
 from varbnn.packed.rewrite import Rewrite
 from varbnn.packed.spread import spread
 from varbnn.packed.steps import Affine, PackedConv, PackedLinear, PackedProduct, PackSigns
+from varbnn.packed.thresholds import thresholds
 from varbnn.packed.trace import Plan
 
 KEEP_SIGNS = (nn.Flatten, nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AdaptiveMaxPool2d, nn.Unflatten)
@@ -20,7 +21,7 @@ KEEP_SIGNS_CALLS = frozenset({"view", "reshape", "max_pool1d", "max_pool2d", "ma
 
 def fused(plan: Plan, num_samples: int) -> Plan:
     """The same program in fewer steps, with every packed layer told whether the networks share its input."""
-    return spread(join_signs(pool_bits(insert_bits(gate_bits(fold(plan))))), num_samples)
+    return spread(thresholds(join_signs(pool_bits(insert_bits(gate_bits(fold(plan)))))), num_samples)
 
 
 def fold(plan: Plan) -> Plan:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from varbnn.errors import InputError
@@ -157,21 +158,24 @@ def _kept(module: nn.Module, name: str) -> nn.Module:
 
 
 def batchnorm(module: _BatchNorm, statistics: tuple[Tensor, Tensor] | None, name: str) -> Affine:
-    """Batch norm with fixed statistics, as scale and shift; computed in float64."""
+    """Batch norm with fixed statistics, as the scale and shift that torch rounds it to."""
     if statistics is None:
         raise InputError(
             f"{name} normalises by the statistics of each batch (track_running_stats=False), which mix examples; "
             "packing takes batch norm with running statistics"
         )
-    mean, variance = (t.double() for t in statistics)
-    scale = (variance + module.eps).rsqrt()
-    if module.weight is not None:
-        scale = scale * module.weight.detach().double()
-    shift = -mean * scale
-    if module.bias is not None:
-        shift = shift + module.bias.detach().double()
+    mean, variance = (t.float() for t in torch.broadcast_tensors(*statistics))
+    weight, bias = (None if t is None else t.detach().float() for t in (module.weight, module.bias))
+    scale = 1 / (variance + module.eps).sqrt()
+    if weight is not None:
+        scale = scale * weight
+    zero = torch.zeros_like(mean[:1])
+    shift = torch.cat([
+        F.batch_norm(zero, own_mean, own_variance, weight, bias, eps=module.eps)
+        for own_mean, own_variance in zip(mean, variance, strict=True)
+    ])  # fmt: skip
     scale, shift = (t[:1] if bool((t == t[:1]).all()) else t for t in (scale, shift))
-    return Affine(scale.float(), shift.float())
+    return Affine(scale, shift)
 
 
 def _bias(module: BinaryLayer) -> Tensor | None:
