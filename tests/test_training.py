@@ -541,6 +541,10 @@ SCHEDULES = {
     "warm-up": lambda o: torch.optim.lr_scheduler.SequentialLR(
         o, [torch.optim.lr_scheduler.LinearLR(o, 0.1), torch.optim.lr_scheduler.ExponentialLR(o, 0.5)], [2]
     ),
+    "chain": lambda o: torch.optim.lr_scheduler.ChainedScheduler(
+        [torch.optim.lr_scheduler.MultiStepLR(o, [1, 3]), torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(o, 2)]
+    ),
+    "function": lambda o: torch.optim.lr_scheduler.LambdaLR(o, lambda t: 1 / (1 + t)),
 }
 
 
@@ -571,6 +575,62 @@ def test_what_schedules_and_steps_move_is_no_other_setting(tmp_path, name, rule,
     if not same:
         go(*parts, 6, checkpoint=tmp_path / "run.pt")
     assert_same_state(parts[0].state_dict(), whole[0].state_dict())
+
+
+RATES = torch.optim.lr_scheduler
+
+
+@pytest.mark.parametrize(
+    "first, second, said",
+    [
+        (lambda o: RATES.StepLR(o, 1, 0.5), None, "scheduler='StepLR', given is 'none'"),
+        (None, lambda o: RATES.StepLR(o, 1, 0.5), "scheduler='none', given is 'StepLR'"),
+        (
+            lambda o: RATES.CosineAnnealingLR(o, 6),
+            lambda o: RATES.StepLR(o, 6),
+            "'CosineAnnealingLR', given is 'StepLR'",
+        ),
+        (
+            lambda o: RATES.StepLR(o, 1, 0.5),
+            lambda o: RATES.StepLR(o, 1, 0.9),
+            "gamma=0.5, the scheduler given has 0.9",
+        ),
+        (lambda o: RATES.CosineAnnealingLR(o, 2), lambda o: RATES.CosineAnnealingLR(o, 4), "T_max=2, .* has 4"),
+        (lambda o: RATES.MultiStepLR(o, [1, 5]), lambda o: RATES.MultiStepLR(o, [1, 4]), "milestones="),
+        (
+            lambda o: RATES.SequentialLR(o, [RATES.LinearLR(o, 0.5), RATES.ExponentialLR(o, 0.5)], [1]),
+            lambda o: RATES.SequentialLR(o, [RATES.LinearLR(o, 0.5), RATES.ExponentialLR(o, 0.9)], [1]),
+            "gamma of part 1=0.5, the scheduler given has 0.9",
+        ),
+        (
+            lambda o: RATES.SequentialLR(o, [RATES.LinearLR(o, 0.5), RATES.ExponentialLR(o, 0.5)], [1]),
+            lambda o: RATES.SequentialLR(o, [RATES.LinearLR(o, 0.5), RATES.ConstantLR(o, 0.5)], [1]),
+            "LinearLR, ExponentialLR.*given is .*LinearLR, ConstantLR",
+        ),
+        (
+            lambda o: RATES.ReduceLROnPlateau(o, patience=3),
+            lambda o: RATES.ReduceLROnPlateau(o, patience=4),
+            "patience=3, the scheduler given has 4",
+        ),
+    ],
+)
+def test_a_run_goes_on_with_the_scheduler_it_began_with(tmp_path, first, second, said):
+    def go(schedule, epochs):
+        torch.manual_seed(0)
+        model = network()
+        optimizer = bayes(model)
+        states.append((model, copy.deepcopy(model.state_dict())))
+        options = dict(checkpoint=tmp_path / "run.pt", progress=False)
+        return vb.fit(model, optimizer, [(X, Y)], epochs=epochs, scheduler=schedule and schedule(optimizer), **options)
+
+    states = []
+    go(first, 2)
+    before = (tmp_path / "run.pt").read_bytes()
+    with pytest.raises(CheckpointError, match=f"begun with .*{said}"):
+        go(second, 4)
+    assert_same_state(states[-1][0].state_dict(), states[-1][1])
+    assert (tmp_path / "run.pt").read_bytes() == before
+    assert len(go(first, 4)) == 4
 
 
 @pytest.mark.parametrize("name", ["epochs", "num_samples"])
