@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -130,6 +130,19 @@ def described(value: object) -> str:
         return f"a {type(value).__name__}"
     layout = "" if value.layout is torch.strided else f"{value.layout} "
     return f"{layout}{value.dtype} {tuple(value.shape)}"
+
+
+def finite_belief(layer: str, belief: Iterable[Tensor]) -> None:
+    """Raise InputError where the belief of the layer of this name has NaN or infinite entries (of a sharded one, here).
+
+    >>> finite_belief("head", [torch.tensor([0.0, torch.nan])])
+    Traceback (most recent call last):
+    varbnn.errors.InputError: the belief of layer 'head' has NaN or infinite entries; load an earlier checkpoint
+    """
+    for tensor in belief:
+        local = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+        if not local.is_meta and not bool(torch.isfinite(local).all()):
+            raise InputError(f"the belief of layer {layer!r} has NaN or infinite entries; load an earlier checkpoint")
 
 
 def optional_generator(generator: object) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.utils import parametrize
 
-from varbnn.checks import finite_number
+from varbnn.checks import finite_belief, finite_number
 from varbnn.errors import InputError
 from varbnn.nn.batchnorm import Data, as_data, refresh_batchnorm, warn_of_batchnorm
 from varbnn.nn.conv import BinaryConv1d, BinaryConv2d, BinaryConv3d
@@ -201,8 +201,8 @@ def freeze(
         refresh_bn: re-estimate the batch-norm statistics of the copy from this data (see `varbnn.refresh_batchnorm`).
 
     Raises:
-        InputError: `how` is neither, or `model` has no binary layer, or one with parametrized or pruned parameters, or
-            is spread over ranks.
+        InputError: `how` is neither, or `model` has no binary layer, or one with parametrized or pruned parameters or a
+            belief that is not finite, or is spread over ranks.
 
     Warns:
         VarbnnWarning: the model has batch norm and `refresh_bn` is absent.
@@ -230,6 +230,7 @@ def freeze(
                 f"{name or 'the model'} ({type(layer).__name__}) has a {changed} of its own, which a plain layer would "
                 "lose; varbnn.sampled(model) holds a draw of any model"
             )
+        finite_belief(name or type(layer).__name__, layer.belief)
     frozen = copy.deepcopy(model)
     layers = [layer for _, layer in binary_layers(frozen)]
     if not layers:
