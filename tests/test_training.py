@@ -431,6 +431,40 @@ def test_a_loss_that_is_no_number_is_refused_before_it_moves_anything(targets, l
     assert_same_state(dict(model.named_parameters()), before)
 
 
+@pytest.mark.parametrize("by", ["loader", "validation loader"])
+@pytest.mark.parametrize(
+    "targets, loss, said",
+    [
+        (Y, nn.CrossEntropyLoss(reduction="none"), r"loss must be one number, .* got torch.float32 \(64,\)"),
+        (Y, lambda o, t: 0.5, "loss must be one number, .* as a tensor; got a float"),
+        (
+            Y + 5,
+            nn.functional.cross_entropy,
+            r"targets of the {} must lie in 0 … 2, as the model has 3 outputs \(Target",
+        ),
+        (Y - 7, nn.functional.cross_entropy, r"must lie in 0 … 2"),
+    ],
+)
+def test_what_is_no_loss_and_targets_without_an_output_are_named(targets, loss, said, by):
+    model = network()
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+
+    def judged(output, y):  # in train mode all is well, unless the loader is asked for
+        return loss(output, y) if (by == "loader") == output.requires_grad else nn.functional.cross_entropy(output, Y)
+
+    options = dict(validation=[(X, targets)]) if by == "validation loader" else {}
+    loader = [(X, Y if options else targets)]
+    with pytest.raises(InputError, match=said.format(by)):
+        vb.fit(model, bayes(model), loader, epochs=1, loss=judged, progress=False, **options)
+    if by == "loader":
+        assert_same_state(dict(model.named_parameters()), before)
+
+
+def test_an_index_error_of_the_users_own_is_shown():
+    with pytest.raises(IndexError, match="list index"):
+        once(nn.Linear(4, 3), X, Y, lambda o, t: [][0])
+
+
 def test_outputs_may_be_whatever_the_loss_takes():
     class Pair(nn.Module):
         def __init__(self):
