@@ -159,6 +159,38 @@ def optional_generator(generator: object) -> None:
         )
 
 
+def given_noise(noise: object, generator: object, shape: Sequence[int], *, uniform: bool = True) -> None:
+    """Raise InputError unless `noise` decides a draw of this shape by itself: numbers in [0, 1], or finite ones.
+
+    Nothing is checked in a compiled graph; numbers are looked at on the CPU only, where nobody has to wait for them,
+    and not under ``torch.vmap``, where they cannot be.
+
+    >>> given_noise(torch.randn(3), None, (3,))
+    Traceback (most recent call last):
+    varbnn.errors.InputError: noise must lie in [0, 1], got numbers from ...
+    """
+    if torch.compiler.is_compiling():
+        return
+    if not isinstance(noise, Tensor):
+        raise InputError(f"noise must be a tensor, got {described(noise)}")
+    if generator is not None:
+        raise InputError("noise decides the draw, and a generator would not be asked; give one of the two")
+    try:
+        torch.broadcast_shapes(noise.shape, tuple(shape))
+    except RuntimeError:
+        raise InputError(f"noise must go with weights of shape {tuple(shape)}, got {tuple(noise.shape)}") from None
+    if noise.device.type != "cpu" or not noise.numel():
+        return
+    low, high = noise.detach().aminmax()  # either is NaN where one number is
+    try:
+        usable = bool((low >= 0) & (high <= 1)) if uniform else bool(low.isfinite() & high.isfinite())
+    except RuntimeError:  # vmap's, or a tensor without numbers
+        return
+    if not usable:
+        allowed = "lie in [0, 1]" if uniform else "be finite"
+        raise InputError(f"noise must {allowed}, got numbers from {low.item():.4g} to {high.item():.4g}")
+
+
 def usable_device(device: object) -> torch.device:
     """`device`, once a tensor could be made on it.
 
