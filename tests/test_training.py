@@ -431,6 +431,40 @@ def test_a_loss_that_is_no_number_is_refused_before_it_moves_anything(targets, l
     assert_same_state(dict(model.named_parameters()), before)
 
 
+@pytest.mark.parametrize("by", ["loader", "validation loader"])
+@pytest.mark.parametrize(
+    "targets, loss, said",
+    [
+        (Y, nn.CrossEntropyLoss(reduction="none"), r"loss must be one number, .* got torch.float32 \(64,\)"),
+        (Y, lambda o, t: 0.5, "loss must be one number, .* as a tensor; got a float"),
+        (
+            Y + 5,
+            nn.functional.cross_entropy,
+            r"targets of the {} must lie in 0 … 2, as the model has 3 outputs \(Target",
+        ),
+        (Y - 7, nn.functional.cross_entropy, r"must lie in 0 … 2"),
+    ],
+)
+def test_what_is_no_loss_and_targets_without_an_output_are_named(targets, loss, said, by):
+    model = network()
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+
+    def judged(output, y):  # in train mode all is well, unless the loader is asked for
+        return loss(output, y) if (by == "loader") == output.requires_grad else nn.functional.cross_entropy(output, Y)
+
+    options = dict(validation=[(X, targets)]) if by == "validation loader" else {}
+    loader = [(X, Y if options else targets)]
+    with pytest.raises(InputError, match=said.format(by)):
+        vb.fit(model, bayes(model), loader, epochs=1, loss=judged, progress=False, **options)
+    if by == "loader":
+        assert_same_state(dict(model.named_parameters()), before)
+
+
+def test_an_index_error_of_the_users_own_is_shown():
+    with pytest.raises(IndexError, match="list index"):
+        once(nn.Linear(4, 3), X, Y, lambda o, t: [][0])
+
+
 def test_outputs_may_be_whatever_the_loss_takes():
     class Pair(nn.Module):
         def __init__(self):
@@ -541,6 +575,10 @@ SCHEDULES = {
     "warm-up": lambda o: torch.optim.lr_scheduler.SequentialLR(
         o, [torch.optim.lr_scheduler.LinearLR(o, 0.1), torch.optim.lr_scheduler.ExponentialLR(o, 0.5)], [2]
     ),
+    "chain": lambda o: torch.optim.lr_scheduler.ChainedScheduler(
+        [torch.optim.lr_scheduler.MultiStepLR(o, [1, 3]), torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(o, 2)]
+    ),
+    "function": lambda o: torch.optim.lr_scheduler.LambdaLR(o, lambda t: 1 / (1 + t)),
 }
 
 
@@ -571,6 +609,62 @@ def test_what_schedules_and_steps_move_is_no_other_setting(tmp_path, name, rule,
     if not same:
         go(*parts, 6, checkpoint=tmp_path / "run.pt")
     assert_same_state(parts[0].state_dict(), whole[0].state_dict())
+
+
+RATES = torch.optim.lr_scheduler
+
+
+@pytest.mark.parametrize(
+    "first, second, said",
+    [
+        (lambda o: RATES.StepLR(o, 1, 0.5), None, "scheduler='StepLR', given is 'none'"),
+        (None, lambda o: RATES.StepLR(o, 1, 0.5), "scheduler='none', given is 'StepLR'"),
+        (
+            lambda o: RATES.CosineAnnealingLR(o, 6),
+            lambda o: RATES.StepLR(o, 6),
+            "'CosineAnnealingLR', given is 'StepLR'",
+        ),
+        (
+            lambda o: RATES.StepLR(o, 1, 0.5),
+            lambda o: RATES.StepLR(o, 1, 0.9),
+            "gamma=0.5, the scheduler given has 0.9",
+        ),
+        (lambda o: RATES.CosineAnnealingLR(o, 2), lambda o: RATES.CosineAnnealingLR(o, 4), "T_max=2, .* has 4"),
+        (lambda o: RATES.MultiStepLR(o, [1, 5]), lambda o: RATES.MultiStepLR(o, [1, 4]), "milestones="),
+        (
+            lambda o: RATES.SequentialLR(o, [RATES.LinearLR(o, 0.5), RATES.ExponentialLR(o, 0.5)], [1]),
+            lambda o: RATES.SequentialLR(o, [RATES.LinearLR(o, 0.5), RATES.ExponentialLR(o, 0.9)], [1]),
+            "gamma of part 1=0.5, the scheduler given has 0.9",
+        ),
+        (
+            lambda o: RATES.SequentialLR(o, [RATES.LinearLR(o, 0.5), RATES.ExponentialLR(o, 0.5)], [1]),
+            lambda o: RATES.SequentialLR(o, [RATES.LinearLR(o, 0.5), RATES.ConstantLR(o, 0.5)], [1]),
+            "LinearLR, ExponentialLR.*given is .*LinearLR, ConstantLR",
+        ),
+        (
+            lambda o: RATES.ReduceLROnPlateau(o, patience=3),
+            lambda o: RATES.ReduceLROnPlateau(o, patience=4),
+            "patience=3, the scheduler given has 4",
+        ),
+    ],
+)
+def test_a_run_goes_on_with_the_scheduler_it_began_with(tmp_path, first, second, said):
+    def go(schedule, epochs):
+        torch.manual_seed(0)
+        model = network()
+        optimizer = bayes(model)
+        states.append((model, copy.deepcopy(model.state_dict())))
+        options = dict(checkpoint=tmp_path / "run.pt", progress=False)
+        return vb.fit(model, optimizer, [(X, Y)], epochs=epochs, scheduler=schedule and schedule(optimizer), **options)
+
+    states = []
+    go(first, 2)
+    before = (tmp_path / "run.pt").read_bytes()
+    with pytest.raises(CheckpointError, match=f"begun with .*{said}"):
+        go(second, 4)
+    assert_same_state(states[-1][0].state_dict(), states[-1][1])
+    assert (tmp_path / "run.pt").read_bytes() == before
+    assert len(go(first, 4)) == 4
 
 
 @pytest.mark.parametrize("name", ["epochs", "num_samples"])

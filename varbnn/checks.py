@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -132,6 +132,19 @@ def described(value: object) -> str:
     return f"{layout}{value.dtype} {tuple(value.shape)}"
 
 
+def finite_belief(layer: str, belief: Iterable[Tensor]) -> None:
+    """Raise InputError where the belief of the layer of this name has NaN or infinite entries (of a sharded one, here).
+
+    >>> finite_belief("head", [torch.tensor([0.0, torch.nan])])
+    Traceback (most recent call last):
+    varbnn.errors.InputError: the belief of layer 'head' has NaN or infinite entries; load an earlier checkpoint
+    """
+    for tensor in belief:
+        local = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+        if not local.is_meta and not bool(torch.isfinite(local).all()):
+            raise InputError(f"the belief of layer {layer!r} has NaN or infinite entries; load an earlier checkpoint")
+
+
 def optional_generator(generator: object) -> None:
     """Raise InputError unless `generator` is one of torch's, or None.
 
@@ -144,6 +157,38 @@ def optional_generator(generator: object) -> None:
             f"generator must be a torch.Generator or None, got {generator!r}; a seed makes one: "
             "torch.Generator().manual_seed(0)"
         )
+
+
+def given_noise(noise: object, generator: object, shape: Sequence[int], *, uniform: bool = True) -> None:
+    """Raise InputError unless `noise` decides a draw of this shape by itself: numbers in [0, 1], or finite ones.
+
+    Nothing is checked in a compiled graph; numbers are looked at on the CPU only, where nobody has to wait for them,
+    and not under ``torch.vmap``, where they cannot be.
+
+    >>> given_noise(torch.randn(3), None, (3,))
+    Traceback (most recent call last):
+    varbnn.errors.InputError: noise must lie in [0, 1], got numbers from ...
+    """
+    if torch.compiler.is_compiling():
+        return
+    if not isinstance(noise, Tensor):
+        raise InputError(f"noise must be a tensor, got {described(noise)}")
+    if generator is not None:
+        raise InputError("noise decides the draw, and a generator would not be asked; give one of the two")
+    try:
+        torch.broadcast_shapes(noise.shape, tuple(shape))
+    except RuntimeError:
+        raise InputError(f"noise must go with weights of shape {tuple(shape)}, got {tuple(noise.shape)}") from None
+    if noise.device.type != "cpu" or not noise.numel():
+        return
+    low, high = noise.detach().aminmax()  # either is NaN where one number is
+    try:
+        usable = bool((low >= 0) & (high <= 1)) if uniform else bool(low.isfinite() & high.isfinite())
+    except RuntimeError:  # vmap's, or a tensor without numbers
+        return
+    if not usable:
+        allowed = "lie in [0, 1]" if uniform else "be finite"
+        raise InputError(f"noise must {allowed}, got numbers from {low.item():.4g} to {high.item():.4g}")
 
 
 def usable_device(device: object) -> torch.device:

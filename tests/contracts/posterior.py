@@ -216,6 +216,25 @@ class DrawContract:
         for one in (noise, case.posterior.opposite(noise)):
             assert bool((case.posterior.sample(*belief, noise=one).abs() == 1).all())
 
+    def test_noise_that_decides_no_draw_is_refused(self, case):
+        belief, generator = case.belief(), torch.Generator().manual_seed(5)
+        own = case.posterior.noise(belief[0], generator)
+        if not own.numel():
+            pytest.skip("it takes no noise")
+        uniform = torch.allclose(case.posterior.opposite(own), 1 - own)
+        wrong = [(own.clone().index_fill_(0, torch.tensor(0), torch.nan), "noise must .*, got numbers from nan")]
+        wrong += [(own + 1, r"noise must lie in \[0, 1\]"), (-own, r"noise must lie in \[0, 1\]")] if uniform else []
+        wrong += [(torch.rand(2, 3, 5), "noise .*shape"), (own.tolist(), "noise must be a tensor, got a list")]
+        sure = case.posterior.certain or getattr(case.posterior, "estimator", None) == "mean"  # draw takes no noise
+        for draw in (case.posterior.sample, *([] if sure else [case.posterior.draw])):
+            before = generator.get_state()
+            with pytest.raises(InputError, match="give one of the two"):
+                draw(*belief, noise=own, generator=generator)
+            assert torch.equal(generator.get_state(), before)
+            for noise, said in wrong:
+                with pytest.raises(InputError, match=said):
+                    draw(*belief, noise=noise)
+
     def test_a_sample_has_no_gradient(self, case):
         belief = case.belief()
         belief[0].requires_grad_()

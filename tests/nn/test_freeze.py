@@ -10,7 +10,7 @@ from torch import nn
 import varbnn as vb
 from tests.tolerance import assert_within_standard_errors
 from varbnn.errors import InputError, VarbnnWarning
-from varbnn.posteriors import Bernoulli, Gaussian, Point
+from varbnn.posteriors import Bernoulli, Gaussian, LowRankGaussian, Point
 
 pytestmark = pytest.mark.filterwarnings("ignore:this model has batch norm")  # one test of its own asks for it
 
@@ -141,3 +141,21 @@ def test_an_unknown_way_and_a_model_without_binary_layers_are_refused():
         vb.freeze(vb.binarize(network()), "mean")
     with pytest.raises(InputError, match="no binary layer"):
         vb.freeze(network())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("posterior", [*POSTERIORS, LowRankGaussian(rank=2)], ids=repr)
+def test_a_broken_belief_is_refused_whichever_of_its_parameters_it_is_in(posterior, value):
+    for name in posterior.names:
+        model = vb.binarize(nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2)), posterior)
+        with torch.no_grad():
+            model[1].get_parameter(name).view(-1)[-1] = value
+        for ask in (
+            lambda model: vb.freeze(model),
+            lambda model: vb.freeze(model, "sample"),
+            lambda model: vb.as_prior(model),
+            lambda model: vb.predict(model, torch.randn(5, 4), 0),
+            lambda model: vb.health(model),
+        ):
+            with pytest.raises(InputError, match="the belief of layer '1' has NaN or infinite entries"):
+                ask(model)

@@ -1,5 +1,7 @@
 """Layers follow .to(...) like any module, but a belief never drops below float32."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -95,3 +97,48 @@ def test_a_model_binarized_on_the_meta_device_stays_there():
     with torch.device("meta"):
         model = vb.binarize(nn.Sequential(nn.Linear(6, 5)))
     assert model[0].natural.is_meta
+
+
+class TwoPrecisions(nn.Module):
+    """A float32 norm, as one keeps it, in front of layers in bfloat16, of which one has no bias."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.LayerNorm(6)
+        self.middle = nn.Linear(6, 5).bfloat16()
+        self.head = nn.Linear(5, 2, bias=False).bfloat16()
+
+    def forward(self, x):
+        return self.head(self.middle(self.norm(x).bfloat16()).relu())
+
+
+@pytest.mark.parametrize("how", ["mode", "sample"])
+def test_a_frozen_network_of_two_precisions_says_what_the_model_says(how):
+    model, x = vb.binarize(TwoPrecisions()).eval(), torch.randn(4, 6)
+    frozen = vb.freeze(model, how, generator=torch.Generator().manual_seed(0))
+    if how == "mode":
+        assert torch.equal(frozen(x), model(x))
+    else:
+        with vb.sampled(model, torch.Generator().manual_seed(0)):
+            assert torch.equal(frozen(x), model(x))
+    assert frozen.norm.weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    "move, dtype",
+    [
+        (lambda m: m, torch.float32),
+        (lambda m: m.bfloat16(), torch.bfloat16),
+        (lambda m: m.bfloat16().to("cpu"), torch.bfloat16),
+        (lambda m: m.to("meta").half().to_empty(device="cpu"), torch.float16),
+        (lambda m: m.half().float(), torch.float32),
+        (lambda m: m.double(), torch.float64),
+        (lambda m: copy.deepcopy(m.bfloat16()), torch.bfloat16),
+    ],
+)
+def test_layers_without_biases_freeze_in_the_precision_that_torchs_own_would_have(move, dtype):
+    real = move(nn.Sequential(nn.Linear(6, 5, bias=False), nn.Linear(5, 2, bias=False)))
+    for model in (vb.binarize(real), move(vb.binarize(nn.Sequential(nn.Linear(6, 5, bias=False))))):
+        frozen = vb.freeze(model)
+        assert frozen[0].weight.dtype == dtype
+        assert frozen(torch.randn(3, 6, dtype=dtype)).dtype == dtype

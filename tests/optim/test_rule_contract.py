@@ -731,8 +731,19 @@ def test_numbers_of_numpy_for_real_parameters_can_be_saved_too(rule, tmp_path):
     optimizer = rule(params, **{**rule.settings[0], "real_lr": np.float64(1e-3)})
     torch.save(optimizer.state_dict(), tmp_path / "state.pt")
     optimizer.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
-    with pytest.raises(InputError, match="wrong type"):
+    with pytest.raises(InputError, match=r"^lr must be finite and ≥ 0 \(real_lr\), got '0.1'$"):
         rule([*beliefs(rule, torch.randn(3)), nn.Parameter(torch.ones(1))], **{**rule.settings[0], "real_lr": "0.1"})
+
+
+@every_rule
+def test_a_word_in_place_of_a_number_is_named_with_what_is_allowed(rule):
+    taken = inspect.signature(rule.rule).parameters
+    defaults = rule(beliefs(rule, torch.randn(3)), **rule.settings[0]).defaults
+    numbers = {key for key, value in defaults.items() if type(value) in (int, float)} & set(taken)
+    assert "lr" in numbers
+    for key in numbers - {"prior"}:
+        with pytest.raises(InputError, match=f"^{key} must be .*, got 'x'$"):
+            rule(beliefs(rule, torch.randn(3)), **{**rule.settings[0], key: "x"})
 
 
 @every_rule

@@ -250,3 +250,10 @@ def test_laws_that_hang_together_have_no_powers():
 def test_options_that_are_no_numbers_are_refused(make):
     with pytest.raises(InputError, match="must be a finite number > 0"):
         make()
+
+
+@pytest.mark.parametrize("randomness", ["different", "same", "error"])
+def test_noise_may_be_given_under_vmap_which_reads_no_numbers(randomness):
+    natural, noise = torch.randn(4, 3), torch.rand(4, 3)
+    found = torch.vmap(lambda n, u: Bernoulli().draw(n, noise=u), randomness=randomness)(natural, noise)
+    assert torch.equal(found, Bernoulli().draw(natural, noise=noise))

@@ -271,6 +271,7 @@ def test_the_map_puts_each_value_at_its_place():
         (lambda: plots.reliability_diagram(PREDICTION, LABELS[:-1]), "one label per input"),
         (lambda: plots.entropy_histogram(PREDICTION, score="entropy"), "score must be one of"),
         (lambda: plots.layer_entropy({}), "at least one layer"),
+        (lambda: plots.layer_entropy(torch.nn.ReLU()), "got a ReLU; .* varbnn.health\\(model\\).layer_entropy_bits"),
         (lambda: plots.layer_entropy({"0": 1.4}), "bit per weight, got 1.4 for '0'"),
         (lambda: plots.layer_entropy({"0": math.nan}), "bit per weight"),
         (lambda: plots.training_curves([]), "nothing to draw: 0 records"),

@@ -17,7 +17,7 @@ from tests.oracles import metrics as oracle
 from tests.predict.allocations import largest_allocation
 from tests.predict.distributions import random_probs, sample_arrays
 from varbnn.errors import InputError
-from varbnn.predict import Prediction
+from varbnn.predict import Prediction, RegressionPrediction
 
 
 @settings(deadline=None, max_examples=60)
@@ -352,3 +352,18 @@ def test_a_disagreement_far_above_rounding_counts_however_many_networks_there_ar
     aleatoric = vb.AveragePrediction(mean, torch.zeros(1), 10).total - 5e-6
     for num_samples in (10, 1000):
         assert vb.AveragePrediction(mean, aleatoric, num_samples).epistemic.item() == pytest.approx(5e-6, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    "prediction, values",
+    [
+        (Prediction([[[0.25, 0.75], [0.5, 0.5]]]), [[[0.25, 0.75], [0.5, 0.5]]]),
+        (RegressionPrediction([[1.0, 2.0]], noise_variance=0.5), [[1.0, 2.0]]),
+    ],
+)
+def test_numpy_reads_a_prediction_as_its_numbers(prediction, values):
+    np.testing.assert_array_equal(np.asarray(prediction), np.asarray(values))
+    assert np.shares_memory(np.asarray(prediction), prediction.numpy())
+    assert not np.shares_memory(np.array(prediction), prediction.numpy())
+    assert np.asarray(prediction, dtype=np.float32).dtype == np.float32
+    assert np.sum(np.asarray(prediction)) == np.sum(values)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from varbnn.checks import given_noise
 from varbnn.kernels import backend, drawing, reference
 from varbnn.kernels.checks import RELAXATIONS
 from varbnn.kernels.layout import memory_order, turned, turned_back
@@ -35,17 +36,24 @@ def draw_signs(natural: Tensor, noise: Tensor | None = None, generator: torch.Ge
         noise: uniform in [0, 1), broadcastable shape; drawn fresh when absent.
         generator: source of the fresh noise; torch's global one when absent.
 
+    Raises:
+        InputError: `noise` of another shape or with numbers outside [0, 1], or both noise and a generator.
+
     >>> draw_signs(torch.tensor([-50.0, 0.0, 50.0]), noise=torch.tensor(0.5))
     tensor([-1.,  1.,  1.])
     """
-    if noise is None and _pays(natural):
+    if noise is not None:
+        given_noise(noise, generator, natural.shape)
+    elif _pays(natural):
         return _drawn(natural, generator)
     return reference.draw_signs(natural, noise, generator)
 
 
 def signs_from(threshold: Tensor, noise: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
     """Draw ±1 with P(-1) = `threshold`, as +1 where noise ≥ threshold; the rest as in `draw_signs`."""
-    if noise is None and _pays(threshold):
+    if noise is not None:
+        given_noise(noise, generator, threshold.shape)
+    elif _pays(threshold):
         return _drawn(torch.logit(threshold.detach()).mul_(-0.5), generator)
     return reference.signs_from(threshold, noise, generator)
 
@@ -67,7 +75,9 @@ def draw_relaxed(
     tensor([-1.,  1.])
     """
     natural = natural.detach()
-    if noise is None and RELAXATIONS[0] <= relaxation <= RELAXATIONS[1] and _pays(natural):
+    if noise is not None:
+        given_noise(noise, generator, natural.shape)
+    elif RELAXATIONS[0] <= relaxation <= RELAXATIONS[1] and _pays(natural):
         order = memory_order(natural)
         weight, factor = drawing.relax(turned(natural, order), _seed(natural, generator), relaxation, euclidean)
         return turned_back(weight, order), turned_back(factor, order)

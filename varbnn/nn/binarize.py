@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.utils import parametrize
 
-from varbnn.checks import finite_number
+from varbnn.checks import finite_belief, finite_number
 from varbnn.errors import InputError
-from varbnn.nn.batchnorm import Data, as_data, real_dtype, refresh_batchnorm, warn_of_batchnorm
+from varbnn.nn.batchnorm import Data, as_data, refresh_batchnorm, warn_of_batchnorm
 from varbnn.nn.conv import BinaryConv1d, BinaryConv2d, BinaryConv3d
 from varbnn.nn.draws import (
     binary_layers,
@@ -201,8 +201,8 @@ def freeze(
         refresh_bn: re-estimate the batch-norm statistics of the copy from this data (see `varbnn.refresh_batchnorm`).
 
     Raises:
-        InputError: `how` is neither, or `model` has no binary layer, or one with parametrized or pruned parameters, or
-            is spread over ranks.
+        InputError: `how` is neither, or `model` has no binary layer, or one with parametrized or pruned parameters or a
+            belief that is not finite, or is spread over ranks.
 
     Warns:
         VarbnnWarning: the model has batch norm and `refresh_bn` is absent.
@@ -230,6 +230,7 @@ def freeze(
                 f"{name or 'the model'} ({type(layer).__name__}) has a {changed} of its own, which a plain layer would "
                 "lose; varbnn.sampled(model) holds a draw of any model"
             )
+        finite_belief(name or type(layer).__name__, layer.belief)
     frozen = copy.deepcopy(model)
     layers = [layer for _, layer in binary_layers(frozen)]
     if not layers:
@@ -240,9 +241,9 @@ def freeze(
     else:
         with torch.no_grad():
             weights = [layer.posterior.mode(*layer.belief) for layer in layers]
-    dtype = real_dtype(frozen)
     for layer, weight in zip(layers, weights, strict=True):
-        _to_twin(layer, weight.to(dtype))
+        bias = layer._parameters.get("bias")
+        _to_twin(layer, weight.to(layer.real_dtype if bias is None else bias.dtype))
     forget_once_per_forward(frozen)
     for module in frozen.modules():
         for key in _guards(module):
@@ -258,7 +259,7 @@ def _to_twin(layer: BinaryLayer, weight: Tensor) -> None:
     rest = {name: p for name, p in layer._parameters.items() if name not in layer.posterior.names}
     for name in layer.posterior.buffer_names:
         delattr(layer, name)
-    for name in ("posterior", *PASSING):
+    for name in ("posterior", "real_dtype", *PASSING):
         delattr(layer, name)
     layer._parameters.clear()
     layer._parameters.update({"weight": nn.Parameter(weight.detach().clone(), requires_grad=False), **rest})

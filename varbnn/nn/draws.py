@@ -187,7 +187,7 @@ def joint_sample(layers: Iterable[BinaryLayer], generator: torch.Generator | Non
             if key not in common:
                 common[key] = posterior.noise(belief[0], generator)
             noise = common[key].to(belief[0])
-        weight = posterior.sample(*belief, noise=noise, generator=generator)
+        weight = posterior.sample(*belief, noise=noise, generator=generator if noise is None else None)
         if layer in tied:
             drawn[layer] = weight
         yield weight

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from varbnn import bits
-from varbnn.errors import InputError
+from varbnn.checks import finite_belief
 from varbnn.nn.draws import beliefs_of, gathered
 
 
@@ -20,11 +20,7 @@ def packed_modes(model: nn.Module) -> list[Tensor]:
     modes = []
     for name, layer in beliefs_of(model):
         belief = [gathered(tensor) for tensor in layer.belief]
-        if not all(bool(torch.isfinite(tensor).all()) for tensor in belief):
-            raise InputError(
-                f"the belief of layer {name or type(layer).__name__!r} has NaN or infinite entries; load an earlier "
-                "checkpoint"
-            )
+        finite_belief(name or type(layer).__name__, belief)
         modes.append(bits.pack(layer.posterior.mode(*belief).reshape(1, -1)).cpu())
     return modes
 

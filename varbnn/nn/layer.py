@@ -65,7 +65,7 @@ class BinaryLayer(nn.Module):
     def _take_weight(self, posterior: Posterior, values: Belief) -> None:
         weight = self._parameters.pop("weight")
         assert weight is not None
-        self.posterior = posterior
+        self.posterior, self.real_dtype = posterior, weight.dtype
         count = len(posterior.names)
         for name, value in zip(posterior.names, values[:count], strict=True):
             self.register_parameter(name, nn.Parameter(value, requires_grad=weight.requires_grad))
@@ -255,6 +255,7 @@ class BinaryLayer(nn.Module):
             return result if torch.finfo(result.dtype).bits >= 32 else tensor.to(result.device)
 
         super()._apply(keep_precision, recurse)
+        self.real_dtype = fn(torch.empty(0, dtype=self.real_dtype, device=self.belief[0].device)).dtype
         mark(self, self.posterior)
         return self
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from varbnn.posteriors import belief_of
 _UNTOLD = object()
 HOW = {"foreach", "fused", "capturable", "differentiable"}
 """Options that say how a step is computed, not what it is."""
+OF_SCHEDULER = " of the scheduler"
 
 
 def require_own(parameters: Iterable[Tensor], optimizer: Any, stacklevel: int = 3) -> None:
@@ -54,34 +55,63 @@ def advance(scheduler: Any, loss: float) -> None:
         scheduler.step()
 
 
-def chosen_settings(optimizer: Optimizer) -> dict[str, Any]:
-    """What its user chose, in plain values; of a run these are taken when it is built, before schedules move any."""
+def chosen_settings(optimizer: Optimizer, scheduler: Any = None) -> dict[str, Any]:
+    """What their user chose, in plain values; of a run these are taken when it is built, before schedules move any."""
     options = dict(getattr(optimizer, "defaults", {}))
     if isinstance(optimizer, Rule):
         options |= {f"real_{key}": value for key, value in optimizer._real.items()}
     rates = [float(group["initial_lr"]) for group in optimizer.param_groups if "initial_lr" in group]
     options |= {"initial_lr": rates} if rates else {}  # of each group, where a schedule moves them
     states = [optimizer.state.get(p, {}) for group in optimizer.param_groups for p in group["params"]]
-    return {"optimizer": type(optimizer).__name__, **_kept(options), **_of_groups(optimizer.param_groups, states)}
+    kinds = {"optimizer": type(optimizer).__name__, "scheduler": _kind(scheduler)}
+    schedule = {} if scheduler is None else _of_schedule(scheduler.state_dict())
+    return {**kinds, **_kept(options), **_of_groups(optimizer.param_groups, states), **schedule}
 
 
-def require_same_settings(saved: Any, own: dict[str, Any], stood: Any, where: str) -> None:
-    """Raise CheckpointError where the run in the file `where` was begun with another optimizer than this one.
+def require_same_settings(saved: Any, own: dict[str, Any], stood: Any, schedule: Any, where: str) -> None:
+    """Raise CheckpointError where the run in the file `where` was begun with another optimizer or scheduler.
 
     Args:
         saved: the `chosen_settings` of that run.
         own: those of this one, whose optimizer may have been trained and moved by schedules.
         stood: the state of the optimizer when the file was written. What had moved by then is not compared.
+        schedule: that of the scheduler. The numbers of one that has made steps are not compared.
     """
-    given = stood if isinstance(stood, dict) else {}
-    groups, states = given.get("param_groups", []), given.get("state", {})
+    state = stood if isinstance(stood, dict) else {}
+    groups, states = state.get("param_groups", []), state.get("state", {})
     now = _of_groups(groups, [states.get(index, {}) for group in groups for index in group["params"]])
-    for key, first in saved.items() if isinstance(saved, dict) else ():
-        if key in own and not _same(own[key], first) and _same(now.get(key, first), first):
+    now |= _of_schedule(schedule)
+    first = saved if isinstance(saved, dict) else {}
+    stepped = any(key.startswith("last_epoch of") and own.get(key) != value for key, value in first.items())
+    for key, value in first.items():
+        name, scheduled = key.removesuffix(OF_SCHEDULER), key.endswith(OF_SCHEDULER)
+        if key not in own or (scheduled and stepped):
+            continue
+        if not _same(own[key], value) and _same(now.get(key, value), value):
+            owner = "scheduler" if scheduled else "optimizer"
+            given = "given is" if key == "scheduler" else f"the {owner} given has"
             raise CheckpointError(
-                f"{where} was begun with {key}={first!r}, the optimizer given has {own[key]!r}; give it the settings "
-                "the run began with, or another file"
+                f"{where} was begun with {name}={value!r}, {given} {own[key]!r}; give it the settings the run began "
+                "with, or another file"
             )
+
+
+def _kind(scheduler: Any) -> str:
+    """Its class, with those of the schedulers inside it."""
+    parts = ", ".join(map(_kind, getattr(scheduler, "_schedulers", ())))
+    return "none" if scheduler is None else f"{type(scheduler).__name__}{f'({parts})' if parts else ''}"
+
+
+def _of_schedule(state: Any, place: str = "") -> dict[str, Any]:
+    """What a scheduler's `state` has, and what those inside it have; its last lr is the optimizer's."""
+    found: dict[str, Any] = {}
+    for key, value in state.items() if isinstance(state, Mapping) else ():
+        if key == "_schedulers":
+            for index, part in enumerate(value):
+                found |= _of_schedule(part, f"{place} part {index}")
+        elif key != "_last_lr" and (plain := _plain(value)) is not _UNTOLD:
+            found[f"{key}{' of' + place if place else ''}{OF_SCHEDULER}"] = plain
+    return found
 
 
 def _of_groups(groups: list[Group], states: list[dict[str, Any]]) -> dict[str, Any]:
@@ -106,6 +136,8 @@ def _kept(options: dict[str, Any]) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     """As a checkpoint holds it; `_UNTOLD` for what is no number, word or row of them. Schedules move tensors."""
+    if isinstance(value, Mapping):
+        value = sorted(value.items(), key=str)
     if isinstance(value, tuple | list):
         parts = [_plain(part) for part in value]
         return _UNTOLD if any(part is _UNTOLD for part in parts) else parts

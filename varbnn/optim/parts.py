@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
 import torch
@@ -66,10 +66,34 @@ def plain(settings: dict[str, Any]) -> dict[str, Any]:
     return {key: of(value) for key, value in settings.items()}
 
 
+class _NoNumber(float):
+    """What is compared as NaN, which no bounds hold, and otherwise is the word or list it was."""
+
+    value: object
+
+    def __new__(cls, value: object) -> Self:
+        self = super().__new__(cls, "nan")
+        self.value = value
+        return self
+
+    def __eq__(self, other: object) -> bool:
+        return self.value == other
+
+    def __hash__(self) -> int:
+        return hash(self.value)
+
+    def __repr__(self) -> str:
+        return repr(self.value)
+
+
 def check_types(check: Callable[[Group], None], group: Group, name: str, keys: Iterable[str]) -> None:
     """`check` the `group` of the rule `name`; a comparison with what is no number is an InputError too."""
     try:
-        check(group)
+        try:
+            check(group)
+        except TypeError:
+            check({key: _NoNumber(value) if isinstance(value, str | list) else value for key, value in group.items()})
+            raise
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:  # also of arrays and of huge numbers
         if isinstance(error, InputError):
             raise

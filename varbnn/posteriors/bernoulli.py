@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from varbnn.checks import finite_number, require
+from varbnn.checks import finite_number, given_noise, require
 from varbnn.kernels import draw_relaxed, draw_signs
 from varbnn.kernels.reference import fresh, log_sech2, sech2
 from varbnn.posteriors import published
@@ -124,7 +124,10 @@ class Bernoulli(Posterior):
         if self.estimator != "concrete":
             return pull_back(draw_signs(value, noise=noise, generator=generator), natural, self._slope(value))
         if buffers:
-            noise = fresh(value, generator) if noise is None else noise
+            if noise is None:
+                noise = fresh(value, generator)
+            else:
+                given_noise(noise, generator, value.shape)
             weight, factor = published.relaxed(value, *buffers, noise=noise, relaxation=self.relaxation)
         else:
             weight, factor = draw_relaxed(value, self.relaxation, self.gradient == "euclidean", noise, generator)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from varbnn.bits import sign
-from varbnn.checks import finite_number, require, whole_number
+from varbnn.checks import finite_number, given_noise, require, whole_number
 from varbnn.kernels.layout import memory_order, turned, turned_back
 from varbnn.posteriors.base import Posterior, in_units_of_strength, pull_back
 from varbnn.posteriors.gaussian import log_odds
@@ -138,6 +138,8 @@ class LowRankGaussian(Posterior):
         shape = self._noise_shape(like)
         if noise is None:
             noise = self.noise(like, generator)
+        else:
+            given_noise(noise, generator, (), uniform=False)  # its shape below
         require(tuple(noise.shape) == shape, f"noise for {self!r} has shape {shape} here, got {tuple(noise.shape)}")
         noise = noise.to(like.dtype).reshape(*shape, *[1] * (like.dim() - len(shape) + 1))
         return (noise[0].abs(), noise[1:]) if self.rounding == "homogeneous" else (None, noise)

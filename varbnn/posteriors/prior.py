@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from varbnn.checks import finite_number, require
+from varbnn.checks import finite_belief, finite_number, require
 from varbnn.posteriors.base import belief_of
 
 
@@ -19,13 +19,17 @@ def as_prior(model: nn.Module, strength: float = 1.0) -> list[Tensor]:
             to less.
 
     Raises:
-        InputError: `model` holds no belief, a strength that is not positive, or one for a posterior without powers.
+        InputError: `model` holds no belief or one that is not finite, a strength that is not positive, or one for a
+            posterior without powers.
 
     >>> import varbnn as vb
     >>> model = vb.binarize(nn.Linear(3, 2))
     >>> optimizer = vb.optim.BayesBiNN(model.parameters(), lr=0.1, dataset_size=10, prior=as_prior(model))
     """
     strength = finite_number("strength", strength, above=0)
+    for name, parameter in model.named_parameters():
+        if belief_of(parameter) is not None:
+            finite_belief(name.rpartition(".")[0] or type(model).__name__, [parameter])
     marks = [(p.detach().clone(), mark) for p in model.parameters() if (mark := belief_of(p)) is not None]
     require(len(marks) > 0, f"{type(model).__name__} holds no belief to make a prior of; call varbnn.binarize first")
     if strength == 1:

@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from varbnn.checks import Values, optional_generator, whole_number
+from varbnn.checks import Values, finite_belief, optional_generator, whole_number
 from varbnn.errors import InputError, VarbnnWarning
 from varbnn.nn.batchnorm import (
     Data,
@@ -133,6 +133,9 @@ def predict(
     _require_sensible(model, num_samples, task, noise_variance)
     optional_generator(generator)
     require_numbers(model)
+    if num_samples == 0:  # of the others the outputs show it
+        for name, layer in binary_layers(model):
+            finite_belief(name or type(layer).__name__, layer.belief)
     if isinstance(model, PackedEnsemble):
         if num_samples == 0:
             raise InputError("packed networks are asked all together; for the mode pack it: varbnn.pack(model, 0)")

@@ -125,6 +125,10 @@ class RegressionPrediction:
         array: np.ndarray[Any, np.dtype[Any]] = self.means.cpu().numpy()
         return array
 
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, np.dtype[Any]]:
+        """The same for numpy's functions, which would else go through the inputs one by one without end."""
+        return np.array(self.numpy(), dtype=dtype, copy=copy)
+
     def __len__(self) -> int:
         """N, the number of inputs."""
         return self.means.shape[1]

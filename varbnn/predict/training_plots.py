@@ -55,11 +55,16 @@ def layer_entropy(entropies: Mapping[str, float], *, ax: Axes | None = None) -> 
         ax: draw here.
 
     Raises:
-        InputError: no layer, or a value outside [0, 1].
+        InputError: no mapping, no layer, or a value outside [0, 1].
 
     >>> layer_entropy({"features": 0.93, "head": 0.41}).axes[0].get_xlabel()
     'posterior entropy, bits per weight'
     """
+    if not isinstance(entropies, Mapping):
+        raise InputError(
+            f"entropies must be those of each layer by its name, got a {type(entropies).__name__}; of a model they are "
+            "varbnn.health(model).layer_entropy_bits"
+        )
     if not entropies:
         raise InputError("give the entropy of at least one layer")
     wrong = {name: value for name, value in entropies.items() if not 0 <= value <= 1 + 1e-6}

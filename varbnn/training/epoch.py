@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from varbnn.checks import described
 from varbnn.errors import InputError
 from varbnn.nn import antithetic as in_pairs
 from varbnn.nn import gaussian_nll
@@ -38,7 +39,7 @@ class Steps:
         """Go once over `loader`.
 
         Raises:
-            InputError: nothing in the loader, a batch that is no pair, or NaN on the way.
+            InputError: nothing in the loader, a batch that is no pair, what is no loss, or NaN on the way.
         """
         start, tally, flips = time.perf_counter(), Tally(self.loss), {}
         device = device_of(self.model)
@@ -67,7 +68,7 @@ class Steps:
         with in_pairs(self.model) if self.antithetic else nullcontext():
             for _ in range(self.num_samples):
                 output = self.model(x.clone())  # it may write into it: other draws, and the caller's batches, need it
-                value = self.loss(output, y)
+                value = loss_of(self.loss, output, y, "loader")
                 mean += finite(value, "loader") / self.num_samples
                 (value / self.num_samples).backward()
         if not isinstance(self.optimizer, Rule):  # which looks by itself
@@ -105,6 +106,27 @@ def _are_classes(output: Any, y: Tensor) -> bool:
         return False
     whole = not (y.is_floating_point() or y.is_complex() or y.dtype == torch.bool)
     return output.dim() == 2 and output.shape[1] > 1 and y.dim() == 1 and len(y) == len(output) and whole
+
+
+def loss_of(loss: Loss, output: Any, y: Tensor, name: str) -> Tensor:
+    """What `loss` says of a batch of the loader called `name`.
+
+    Raises:
+        InputError: several numbers or none, or it refused a target that has no output.
+    """
+    try:
+        value = loss(output, y)
+    except IndexError as error:
+        if "out of bounds" not in str(error) or not isinstance(output, Tensor) or output.dim() < 2:
+            raise
+        count = output.shape[1]
+        raise InputError(
+            f"targets of the {name} must lie in 0 … {count - 1}, as the model has {count} outputs ({error}); number "
+            "the classes from 0"
+        ) from error
+    if not isinstance(value, Tensor) or value.numel() != 1:
+        raise InputError(f"loss must be one number, the mean per example, as a tensor; got {described(value)}")
+    return value
 
 
 def finite(value: Tensor, name: str) -> float:

@@ -72,9 +72,10 @@ def fit(
         checkpoint: file to write after every epoch and to continue from when it is there. It holds the model, the
             optimizer, the scheduler, the loader's generator, torch's random state and the history; a resumed run ends
             as the uninterrupted one (not with ``persistent_workers=True``, whose workers keep states of their own). It
-            goes on with an optimizer of the same settings in every group and the same prior only; more epochs may be
-            asked for. Under torch.distributed every rank has draws of its own, and so a file of its own: the number of
-            the rank is put behind its name.
+            goes on with an optimizer of the same settings in every group, the same prior and a scheduler of the same
+            settings only (functions and curves are not compared); more epochs may be asked for. Under
+            torch.distributed every rank has draws of its own, and so a file of its own: the number of the rank is put
+            behind its name.
             A run that `after_epoch` ended is over: called again it returns its history, and without `after_epoch` it
             goes on.
         label: in front of the bar.
@@ -91,7 +92,7 @@ def fit(
             that answers neither yes nor no, or NaN on the way: in inputs, gradients or the loss, also of `validation`
             (the parameters keep their last good step).
         CheckpointError: `checkpoint` cannot be read, is in no folder that is there, or belongs to another model or to
-            other settings of the optimizer; nothing is loaded then.
+            other settings of the optimizer or the scheduler; nothing is loaded then.
 
     Warns:
         VarbnnWarning: the optimizer holds some of the model's beliefs and not others, which then stay as they are.

@@ -39,7 +39,7 @@ class Run:
         stateful = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
         self.stateful = {name: item for name, item in stateful.items() if item is not None}
         self.generators = saving.generators_of(loader)
-        self.settings = chosen_settings(optimizer)
+        self.settings = chosen_settings(optimizer, scheduler)
         self.history: list[Row] = []
         self.ended = False
 
@@ -57,8 +57,9 @@ class Run:
         Raises:
             CheckpointError: it cannot be read or is of another run; nothing is loaded then.
         """
-        state = saving.read(path, "varbnn.fit", {"history", "ended", "settings", "rng", "generators", *self.stateful})
-        require_same_settings(state["settings"], self.settings, state["optimizer"], str(path))
+        parts = {"model", "optimizer", "history", "ended", "settings", "rng", "generators"}
+        state = saving.read(path, "varbnn.fit", parts)
+        require_same_settings(state["settings"], self.settings, state["optimizer"], state.get("scheduler"), str(path))
         saving.restore(path, self.stateful, state, self.generators)
         saving.set_random_state(state)
         self.settings |= state["settings"]

@@ -16,7 +16,7 @@ from varbnn import saving
 from varbnn.errors import InputError
 from varbnn.nn.batchnorm import batchnorm_preserved, batchnorms, device_of, refresh_batchnorm
 from varbnn.nn.draws import binary_layers, evaluating
-from varbnn.training.epoch import Loss, Row, Tally, finite, pair
+from varbnn.training.epoch import Loss, Row, Tally, finite, loss_of, pair
 
 REFRESH = 1000
 """Training inputs, at least, from which batch-norm statistics are re-estimated; whole batches are taken."""
@@ -50,16 +50,16 @@ class Validation:
         """``val_loss`` and, where there are classes, ``val_accuracy``.
 
         Raises:
-            InputError: nothing in the loader, a batch that is no pair of tensors, or a loss that is not finite.
+            InputError: nothing in the loader, a batch that is no pair of tensors, or what is no finite loss.
         """
-        model, tally, device = self.model, Tally(self.loss), device_of(self.model)
+        model, tally, device, name = self.model, Tally(self.loss), device_of(self.model), "validation loader"
         with _undisturbed(self.loader, device), evaluating(model), batchnorm_preserved(model), torch.no_grad():
             if self._inputs:
                 refresh_batchnorm(model, self._inputs)
             for batch in self.loader:
-                x, y = (tensor.to(device) for tensor in pair(batch, "validation loader"))
+                x, y = (tensor.to(device) for tensor in pair(batch, name))
                 output = model(x.clone())
-                tally.add(finite(self.loss(output, y), "validation loader"), len(x), output, y)
+                tally.add(finite(loss_of(self.loss, output, y, name), name), len(x), output, y)
         if tally.seen == 0:
             raise InputError("the validation loader yielded no batch; give one that can be gone through every epoch")
         return {f"val_{name}": value for name, value in tally.row().items()}
