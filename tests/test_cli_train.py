@@ -394,6 +394,20 @@ def test_a_column_that_never_changes_stays_zero_and_others_are_standardised_by_t
     assert torch.equal(dataset.val_x, dataset.train_x[:4])
 
 
+def test_a_run_takes_a_column_that_was_constant_in_training_for_0(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    x, y = blobs(120, 0)
+    x[:, 0, 1] = 7
+    np.savez("own.npz", x_train=x.reshape(120, 6), y_train=y)
+    run(capsys, TRAIN)
+    moved = x.copy()
+    moved[:, 0, 1] = 1007
+    for name, array in (("same", x), ("moved", moved)):
+        np.save(f"{name}.npy", array.reshape(120, 6))
+        run(capsys, f"predict run {name}.npy --out {name}.npz")
+    np.testing.assert_array_equal(np.load("moved.npz")["probs"], np.load("same.npz")["probs"])
+
+
 def test_predict_takes_a_run_and_inputs_in_their_own_units(own, capsys):
     run(capsys, TRAIN)
     np.save("new.npy", own["x_test"] * 1.0)

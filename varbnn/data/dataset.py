@@ -34,7 +34,8 @@ class Dataset:
         shape: of one input before flattening: (8, 8) or (28, 28) for grey images, (3, 32, 32) for colour, (2,) for
             points.
         mean, std: the statistics, float32, of your own files float64 unless they hold bytes: one number for grey
-            images, one per feature for points; of colour images one per channel, repeated for each of its pixels.
+            images, one per feature for points; of colour images one per channel, repeated for each of its pixels. A
+            feature that is constant in training has std 0, is 0 for every input, and comes back as that constant.
         note: why something is absent; empty if nothing is.
         value_range: lowest and highest value an image can have, in its own units; None for points.
     """
@@ -128,12 +129,16 @@ def _require_units(x: Tensor, value_range: tuple[float, float], name: str, dtype
 
 
 def standardised(x: Tensor, mean: Tensor, std: Tensor, where: str) -> Tensor:
-    """Inputs in their own units, N×D, as (x - mean) / std in float32.
+    """Inputs in their own units, N×D, as (x - mean) / std in float32; 0 where std is 0.
 
     Raises:
         InputError: what comes out is not finite, or nothing but zeros because the deviation is infinite.
+
+    >>> standardised(torch.tensor([[3.0, 5.0]]), torch.tensor([1.0, 2.0]), torch.tensor([2.0, 0.0]), "x")
+    tensor([[1., 0.]])
     """
-    result = ((x.to(mean.dtype) - mean) / std).float()
+    constant = std == 0
+    result = ((x.to(mean.dtype) - mean) * ~constant / std.masked_fill(constant, 1)).float()
     if not bool(result.isfinite().all() & std.isfinite().all()):
         raise InputError(
             f"{where}: there are NaN or numbers too large, or too far from the training inputs, to be standardised; "

@@ -28,7 +28,7 @@ def from_files(path: str | os.PathLike[str], seed: int = 0, *, validation: bool 
         path: an .npz archive with x_train, y_train and, as you like, x_val, y_val, x_test, y_test; or a folder of idx
             files under the names of MNIST's. Inputs have their examples along the first axis and are flattened; labels
             are whole numbers from 0. Images (unsigned bytes, or more than two axes) are standardised by one mean and
-            deviation, tables column by column.
+            deviation, tables column by column; a column that is constant in x_train becomes 0 in all parts.
         seed: which training data are set aside for validation.
         validation: where there is no x_val, set a sixth of every class of the training data aside.
 
@@ -192,7 +192,7 @@ def _standardised(path: Path, x: dict[str, Array], y: dict[str, Array], num_clas
     if not np.any(varying):
         raise InputError(f"{path}: all inputs of x_train are equal, or nearly; there is nothing to tell them apart by")
     mean = torch.from_numpy(numbers.astype(exact))
-    std = torch.from_numpy(np.where(varying, deviations, 1).astype(exact))  # a column that never changes is exactly 0
+    std = torch.from_numpy(np.where(varying, deviations, 0).astype(exact))
 
     def inputs(part: str) -> Tensor:
         array = flat.get(part, flat["train"][:0])
