@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import struct
 from dataclasses import replace
 from pathlib import Path
@@ -406,6 +407,31 @@ def test_a_run_takes_a_column_that_was_constant_in_training_for_0(tmp_path, monk
         np.save(f"{name}.npy", array.reshape(120, 6))
         run(capsys, f"predict run {name}.npy --out {name}.npz")
     np.testing.assert_array_equal(np.load("moved.npz")["probs"], np.load("same.npz")["probs"])
+
+
+@pytest.mark.parametrize("bytes_in", ["training", "later"])
+def test_images_in_other_units_than_those_of_the_run_are_refused(bytes_in, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    random = np.random.default_rng(0)
+    y = np.arange(60) % 3
+    images = (random.integers(0, 60, (60, 2, 3)) + 80 * y[:, None, None]).astype(np.uint8)
+    own, other = (images, images / 255) if bytes_in == "training" else (images / 255, images)
+    np.savez("own.npz", x_train=own, y_train=y)
+    np.savez("same.npz", x=own, y=y)
+    np.savez("other.npz", x=other, y=y)
+    np.save("black.npy", np.zeros((4, 2, 3)))
+    run(capsys, TRAIN)
+    run(capsys, "evaluate run same.npz --ood black.npy")
+    run(capsys, "predict run same.npz")
+    for line in ("evaluate run other.npz", "evaluate run --ood other.npz", "predict run other.npz"):
+        told = run(capsys, line, 2)
+        assert re.search(r"other.npz(: x)? has values \S+ … \S+, but the training inputs \S+ … \S+; give both in", told)
+    arrays = dict(np.load("run/inputs.npz"))
+    np.savez("run/inputs.npz", **{**arrays, "units": np.zeros(3)})
+    assert "units are of something else; train again" in run(capsys, "predict run same.npz", 2)
+    del arrays["units"]  # as runs have it that were trained before
+    np.savez("run/inputs.npz", **arrays)
+    run(capsys, "predict run other.npz")
 
 
 def test_predict_takes_a_run_and_inputs_in_their_own_units(own, capsys):

@@ -784,14 +784,46 @@ def test_images_in_the_units_of_the_set_are_taken_dark_ones_too(digits):
     assert digits.standardise(torch.zeros(0, 64)).shape == (0, 64)
 
 
-@pytest.mark.parametrize("bytes_in", ["train", "test"])
-def test_parts_in_different_units_are_refused(tmp_path, bytes_in):
-    images = np.random.default_rng(0).integers(0, 256, (40, 5, 5)).astype(np.uint8)
-    parts = {part: images if part == bytes_in else images / 255 for part in ("train", "test")}
-    labels = np.arange(40) % 2
-    np.savez(tmp_path / "a.npz", x_train=parts["train"], y_train=labels, x_test=parts["test"], y_test=labels)
-    with pytest.raises(InputError, match=r"x_test is \w+ up to \d+, but x_train \w+ up to \d+; give both in the same"):
-        data.from_files(tmp_path / "a.npz")
+BYTES = np.random.default_rng(0).integers(0, 256, (40, 5, 5)).astype(np.uint8)
+LARGE = {
+    "bytes": BYTES,
+    "int64": BYTES.astype(np.int64),
+    "rows of int64": BYTES.reshape(40, 25).astype(np.int64),
+    "floats": BYTES.astype(np.float32),
+}
+
+
+def parts(tmp_path, train, test):
+    labels = [np.arange(len(x)) % 2 for x in (train, test)]
+    np.savez(tmp_path / "a.npz", x_train=train, y_train=labels[0], x_test=test, y_test=labels[1])
+    return data.from_files(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("large", LARGE.values(), ids=LARGE)
+@pytest.mark.parametrize("kind", [np.float64, np.float16])
+def test_parts_in_different_units_are_refused(tmp_path, large, kind):
+    shares = (large / 255).astype(kind)
+    for train, test in ((large, shares), (shares, large)):
+        with pytest.raises(InputError, match=r"x_test has values 0 … \d+, but the training inputs 0 … \d+; give both"):
+            parts(tmp_path, train, test)
+        with pytest.raises(InputError, match="these images for a has values 0 … "):
+            parts(tmp_path, train, train).standardise(test)
+
+
+@pytest.mark.parametrize(
+    "train, test",
+    [
+        (BYTES, np.zeros((3, 5, 5))),  # black
+        (BYTES, BYTES // 255),  # nearly
+        (BYTES / 255, 1.6 * BYTES / 255),  # brighter than any before
+        (BYTES / 255, BYTES / 100 - 1),
+        (BYTES, np.random.default_rng(0).normal(size=(9, 5, 5))),
+        (BYTES.reshape(40, 25) / 255, BYTES.reshape(40, 25) / 70),  # columns of a table may go anywhere
+        (LARGE["rows of int64"] // 128, LARGE["rows of int64"]),
+    ],
+)
+def test_parts_that_only_look_different_are_taken(tmp_path, train, test):
+    assert parts(tmp_path, train, test).test_x.isfinite().all()
 
 
 def test_an_empty_part_is_named(tmp_path):

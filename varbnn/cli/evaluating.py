@@ -21,6 +21,7 @@ from varbnn.cli.training import INPUTS, MODEL, PICTURE, answers, draw, fingerpri
 from varbnn.data.dataset import standardised
 from varbnn.data.files import reason_of
 from varbnn.data.own import archive_of, below, labels, names_in
+from varbnn.data.units import Units
 from varbnn.demo.comparison import alone
 from varbnn.demo.output import REPORT, as_json
 from varbnn.errors import InputError
@@ -54,6 +55,7 @@ class Run:
         report: what it says of itself.
         mean, std: by which inputs are standardised.
         shape: of one input.
+        units: of the training inputs; None in runs that do not say.
     """
 
     folder: Path
@@ -61,6 +63,7 @@ class Run:
     mean: Tensor
     std: Tensor
     shape: tuple[int, ...]
+    units: Units | None
 
     @classmethod
     def open(cls, folder: Path) -> Run:
@@ -73,12 +76,18 @@ class Run:
             raise InputError(f"{about}: {reason_of(error)}") from None
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise InputError(f"{folder} is no run of varbnn train: {REPORT} is of something else") from None
-        arrays = archive_of(folder / INPUTS, ["mean", "std"])
+        arrays = archive_of(folder / INPUTS, ["mean", "std", "units"])
         size = math.prod(shape)
         for name in ("mean", "std"):
             if name not in arrays or arrays[name].dtype.kind != "f" or arrays[name].shape not in ((), (size,)):
                 raise InputError(f"{folder / INPUTS} lacks {name} for inputs of {size} numbers; train again")
-        return cls(folder, report, torch.from_numpy(arrays["mean"]), torch.from_numpy(arrays["std"]), shape)
+        units = None
+        if "units" in arrays:
+            if arrays["units"].dtype != np.float64 or arrays["units"].shape != (4,):
+                raise InputError(f"{folder / INPUTS}: units are of something else; train again")
+            low, high, whole, images = arrays["units"].tolist()
+            units = Units(low, high, bool(whole), bool(images))
+        return cls(folder, report, torch.from_numpy(arrays["mean"]), torch.from_numpy(arrays["std"]), shape, units)
 
     def prepared(self, x: Tensor, where: str) -> Tensor:
         """Inputs in their own units as the networks know them, N×D."""
@@ -89,6 +98,8 @@ class Run:
         x = x.double()
         if not bool(x.isfinite().all()):
             raise InputError(f"{where} has NaN or infinite entries; clean the data first")
+        if self.units is not None:
+            self.units.require_same(x.numpy(), where)
         return standardised(x.reshape(len(x), size), self.mean, self.std, where)
 
     def predict(self, x: Tensor) -> vb.Prediction:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from varbnn.checks import Values, as_tensor
+from varbnn.data.units import Units
 from varbnn.errors import InputError
 
 Array = np.ndarray[Any, Any]
@@ -38,6 +39,7 @@ class Dataset:
             feature that is constant in training has std 0, is 0 for every input, and comes back as that constant.
         note: why something is absent; empty if nothing is.
         value_range: lowest and highest value an image can have, in its own units; None for points.
+        units: what the training inputs show of theirs, which others are compared with; None where nothing is compared.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Dataset:
     std: Tensor
     note: str = ""
     value_range: tuple[float, float] | None = None
+    units: Units | None = None
 
     def undo(self, x: Values) -> Tensor:
         """Standardised inputs, N×D or N×shape, back in their own units (grey levels, coordinates), N×shape.
@@ -77,7 +80,8 @@ class Dataset:
 
         Raises:
             InputError: inputs of another shape than the training data's, images outside `value_range` or all in 0 … 1
-                where that goes to 16 or 255, inputs that do not come out finite.
+                where that goes to 16 or 255, other units than those of the training data, inputs that do not come out
+                finite.
 
         >>> from varbnn import data
         >>> moons = data.load("moons")
@@ -87,7 +91,10 @@ class Dataset:
         x = flat(images, "images", self.shape, self.name)
         if self.value_range is not None and x.numel():
             _require_units(x, self.value_range, self.name, self.mean.dtype)
-        return standardised(x, self.mean, self.std, f"these images for {self.name}")
+        where = f"these images for {self.name}"
+        if self.units is not None and x.numel():
+            self.units.require_same(x.detach().double().cpu().numpy(), where)
+        return standardised(x, self.mean, self.std, where)
 
     def __repr__(self) -> str:
         validation = "" if self.val_x is None else f"{len(self.val_x)} validation, "
@@ -206,6 +213,7 @@ def prepare(raw: Raw, validation: bool, seed: int) -> Dataset:
         std=torch.as_tensor(std, dtype=torch.float32),
         note=raw.note,
         value_range=raw.value_range,
+        units=Units.of(train, images=not raw.per_feature),
     )
 
 
