@@ -552,7 +552,30 @@ def test_a_run_goes_on_from_any_folder(own, tmp_path, capsys, monkeypatch):
 def test_a_picture_that_cannot_be_written_is_one_line(own, capsys):
     run(capsys, TRAIN)
     Path("elsewhere/reliability.png").mkdir(parents=True)
-    assert "cannot write elsewhere/reliability.png" in run(capsys, "evaluate run --out elsewhere", 2)
+    assert cli.main(["evaluate", "run", "--out", "elsewhere"]) == 2
+    told = capsys.readouterr()
+    assert "cannot write elsewhere/reliability.png" in told.err
+    assert told.err.count("\n") == 1
+    assert told.out == run(capsys, "evaluate run")  # what was measured is not lost
+
+
+@pytest.mark.parametrize(
+    "line",
+    [TRAIN, "evaluate run --out x", "predict run far.npy --out x", "demo --out x", "continual --data own.npz --out x"]
+    + ["pack models:digits x.pt --out x"],
+)
+def test_an_empty_path_to_write_to_is_refused(own, tmp_path, capsys, line):
+    before = sorted(tmp_path.iterdir())
+    assert cli.main([*line.split()[:-1], ""]) == 2
+    assert "argument --out: must be a path, got an empty one" in capsys.readouterr().err
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_what_to_do_without_a_class_in_the_validation_part_is_said_in_words_of_a_terminal(own, capsys):
+    np.savez("own.npz", **broken(x_val=X[:9], y_val=np.arange(9) % 2)(own))
+    told = run(capsys, TRAIN, 2)
+    assert "x_val and y_val out; a sixth of every class is set aside then (varbnn continual: with --validation)" in told
+    assert "validation=True" not in told
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from torch import Tensor
 
 import varbnn as vb
 from varbnn.checks import finite_number, whole_number
-from varbnn.cli.arguments import LARGEST_SEED, inputs, threads, written
+from varbnn.cli.arguments import LARGEST_SEED, destination, inputs, threads, written
 from varbnn.cli.training import INPUTS, MODEL, PICTURE, answers, draw, fingerprint, judged, learned, measures, read
 from varbnn.data.dataset import standardised
 from varbnn.data.files import reason_of
@@ -43,7 +43,7 @@ def add(commands: Any) -> None:
     about = "by what foreign inputs are told from familiar ones; default: total"
     add("--score", choices=get_args(Score), help=about)
     add("--threads", type=threads, default=1, metavar="N", help="default: 1")
-    add("--out", metavar="DIR", help="for evaluation.json and the picture; default: RUN")
+    add("--out", type=destination, metavar="DIR", help="for evaluation.json and the picture; default: RUN")
     commands.choices["evaluate"].set_defaults(command=_command)
 
 
@@ -144,13 +144,13 @@ def _command(chosen: argparse.Namespace) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot write to {folder}: {reason_of(error)}") from None
-    written(str(folder / "evaluation.json"), as_json(result).encode())
-    draw(folder / PICTURE, prediction, y)
     print(f"{what}: {plural(len(y), 'input')}, {plural(prediction.num_samples, 'network')}\n\n{measures(columns)}")
     print(f"\ncalibrated: logits divided by {scaling.temperature:.3f}, which suits the run's validation data")
     if ood is not None:
         kind = "uncertainty" if score != "confidence" else "(the largest mean probability)"
         print(f"foreign: {plural(len(ood), 'input')} of {chosen.ood}, told apart by {score} {kind}")
+    written(str(folder / "evaluation.json"), as_json(result).encode())
+    draw(folder / PICTURE, prediction, y)
 
 
 def _there(run: Run, name: str) -> Any:

@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 import varbnn as vb
 from varbnn import demo, presets
-from varbnn.cli.arguments import at_least, hidden, threads, written
+from varbnn.cli.arguments import at_least, destination, hidden, threads, written
 from varbnn.cli.resuming import going_on
 from varbnn.data import NAMES, Dataset, batches, from_files, load, some_rows
 from varbnn.demo.comparison import alone
@@ -62,7 +62,7 @@ def add(commands: Any) -> None:
     add("--samples", type=at_least(1), default=32, metavar="N", help="networks of a posterior; default: 32")
     add("--seed", type=at_least(0), default=0, metavar="N", help="default: 0")
     add("--threads", type=threads, default=1, metavar="N", help="default: 1")
-    add("--out", default="varbnn-run", metavar="DIR", help="default: varbnn-run")
+    add("--out", type=destination, default="varbnn-run", metavar="DIR", help="default: varbnn-run")
     add("--quiet", action="store_true", help="no progress bar")
     commands.choices["train"].set_defaults(command=_run)
 
