@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import struct
 from dataclasses import replace
 from pathlib import Path
@@ -394,6 +395,45 @@ def test_a_column_that_never_changes_stays_zero_and_others_are_standardised_by_t
     assert torch.equal(dataset.val_x, dataset.train_x[:4])
 
 
+def test_a_run_takes_a_column_that_was_constant_in_training_for_0(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    x, y = blobs(120, 0)
+    x[:, 0, 1] = 7
+    np.savez("own.npz", x_train=x.reshape(120, 6), y_train=y)
+    run(capsys, TRAIN)
+    moved = x.copy()
+    moved[:, 0, 1] = 1007
+    for name, array in (("same", x), ("moved", moved)):
+        np.save(f"{name}.npy", array.reshape(120, 6))
+        run(capsys, f"predict run {name}.npy --out {name}.npz")
+    np.testing.assert_array_equal(np.load("moved.npz")["probs"], np.load("same.npz")["probs"])
+
+
+@pytest.mark.parametrize("bytes_in", ["training", "later"])
+def test_images_in_other_units_than_those_of_the_run_are_refused(bytes_in, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    random = np.random.default_rng(0)
+    y = np.arange(60) % 3
+    images = (random.integers(0, 60, (60, 2, 3)) + 80 * y[:, None, None]).astype(np.uint8)
+    own, other = (images, images / 255) if bytes_in == "training" else (images / 255, images)
+    np.savez("own.npz", x_train=own, y_train=y)
+    np.savez("same.npz", x=own, y=y)
+    np.savez("other.npz", x=other, y=y)
+    np.save("black.npy", np.zeros((4, 2, 3)))
+    run(capsys, TRAIN)
+    run(capsys, "evaluate run same.npz --ood black.npy")
+    run(capsys, "predict run same.npz")
+    for line in ("evaluate run other.npz", "evaluate run --ood other.npz", "predict run other.npz"):
+        told = run(capsys, line, 2)
+        assert re.search(r"other.npz(: x)? has values \S+ … \S+, but the training inputs \S+ … \S+; give both in", told)
+    arrays = dict(np.load("run/inputs.npz"))
+    np.savez("run/inputs.npz", **{**arrays, "units": np.zeros(3)})
+    assert "units are of something else; train again" in run(capsys, "predict run same.npz", 2)
+    del arrays["units"]  # as runs have it that were trained before
+    np.savez("run/inputs.npz", **arrays)
+    run(capsys, "predict run other.npz")
+
+
 def test_predict_takes_a_run_and_inputs_in_their_own_units(own, capsys):
     run(capsys, TRAIN)
     np.save("new.npy", own["x_test"] * 1.0)
@@ -512,7 +552,30 @@ def test_a_run_goes_on_from_any_folder(own, tmp_path, capsys, monkeypatch):
 def test_a_picture_that_cannot_be_written_is_one_line(own, capsys):
     run(capsys, TRAIN)
     Path("elsewhere/reliability.png").mkdir(parents=True)
-    assert "cannot write elsewhere/reliability.png" in run(capsys, "evaluate run --out elsewhere", 2)
+    assert cli.main(["evaluate", "run", "--out", "elsewhere"]) == 2
+    told = capsys.readouterr()
+    assert "cannot write elsewhere/reliability.png" in told.err
+    assert told.err.count("\n") == 1
+    assert told.out == run(capsys, "evaluate run")  # what was measured is not lost
+
+
+@pytest.mark.parametrize(
+    "line",
+    [TRAIN, "evaluate run --out x", "predict run far.npy --out x", "demo --out x", "continual --data own.npz --out x"]
+    + ["pack models:digits x.pt --out x"],
+)
+def test_an_empty_path_to_write_to_is_refused(own, tmp_path, capsys, line):
+    before = sorted(tmp_path.iterdir())
+    assert cli.main([*line.split()[:-1], ""]) == 2
+    assert "argument --out: must be a path, got an empty one" in capsys.readouterr().err
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_what_to_do_without_a_class_in_the_validation_part_is_said_in_words_of_a_terminal(own, capsys):
+    np.savez("own.npz", **broken(x_val=X[:9], y_val=np.arange(9) % 2)(own))
+    told = run(capsys, TRAIN, 2)
+    assert "x_val and y_val out; a sixth of every class is set aside then (varbnn continual: with --validation)" in told
+    assert "validation=True" not in told
 
 
 @pytest.mark.parametrize(

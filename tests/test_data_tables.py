@@ -45,6 +45,16 @@ def test_training_data_are_standardised_and_statistics_undo_it(folder, name, val
         assert len(data.val_x) == round(0.2 * (len(data.val_x) + len(data.train_x)))
 
 
+def test_a_column_that_is_constant_in_training_is_0_whatever_comes_later():
+    x, y = np.random.default_rng(0).normal(size=(40, 2)), np.arange(40.0)
+    x[:, 1] = 0.1
+    data = prepare_table(RawTable("t", x, y, x + 7, y), validation=False, seed=0)
+    assert not data.train_x[:, 1].any()
+    assert not data.test_x[:, 1].any()
+    np.testing.assert_allclose(data.test_x[:, 0], (x[:, 0] + 7 - x[:, 0].mean()) / x[:, 0].std(), rtol=1e-5)
+    np.testing.assert_allclose(data.undo(data.train_x), x, rtol=1e-5, atol=1e-6)
+
+
 def test_a_split_is_the_published_one(folder):
     x, y = table("yacht")
     generator = np.random.RandomState(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import math
 import warnings
 
@@ -19,6 +20,21 @@ from varbnn.errors import CheckpointError, InputError, VarbnnWarning
 X, Y = torch.randn(64, 4, generator=torch.Generator().manual_seed(0)), torch.arange(64) % 3
 
 pytestmark = pytest.mark.filterwarnings("ignore::varbnn.errors.VarbnnWarning")  # these runs are too short to learn
+
+
+class FullDisk(io.BytesIO):
+    """Takes 1000 bytes."""
+
+    def write(self, content) -> int:
+        if self.tell() + len(content) > 1000:
+            raise OSError(28, "No space left on device")
+        return super().write(content)
+
+
+def test_a_full_disk_is_called_so_when_torchs_writer_calls_it_a_wrong_position(tmp_path, monkeypatch):
+    monkeypatch.setattr(saving, "replacing", lambda path: FullDisk())
+    with pytest.raises(CheckpointError, match=r"written \(\[Errno 28\] No space left on device\); nothing was written"):
+        saving.save(tmp_path / "x.pt", {"x": torch.zeros(5000)})
 
 
 def network() -> nn.Module:

@@ -84,9 +84,11 @@ def save(path: Path, state: Mapping[str, Any]) -> None:
     try:
         with replacing(path) as file:
             torch.save(dict(state), file)
-    except (OSError, RuntimeError, ValueError) as error:  # torch's own writer says RuntimeError where a disk is full
+    except (OSError, RuntimeError, ValueError) as error:
         kept = "the last complete state is still there" if path.exists() else "nothing was written"
-        raise CheckpointError(f"{path} cannot be written ({error}); {kept}") from error
+        disk = error.__context__  # of what torch's writer says where a disk is full: that positions are wrong
+        reason = disk if isinstance(error, RuntimeError) and isinstance(disk, OSError) else error
+        raise CheckpointError(f"{path} cannot be written ({reason}); {kept}") from error
 
 
 def read(path: Path, what: str, keys: set[str]) -> dict[str, Any]:

@@ -362,6 +362,17 @@ def test_constant_features_change_nothing_and_lists_and_float32_will_do(kind, ir
     assert np.isfinite(kind(**QUICK).fit((10 * X).astype(int), y).predict((10 * X).astype(int))).all()
 
 
+@pytest.mark.parametrize("kind", BOTH)
+@pytest.mark.parametrize("values", [[2024.0], [0.0], [0.3, 0.1 + 0.2], [1e100]])
+def test_a_feature_that_is_constant_in_training_says_nothing_later(kind, values, iris):
+    X, y = iris
+    wide = np.column_stack([X, np.resize(values, 150)])
+    estimator = kind(**QUICK).fit(wide, y)
+    moved = np.column_stack([X, np.linspace(-9, 3000, 150)])
+    assert_allclose(estimator.predict(moved), estimator.predict(wide), rtol=1e-12)
+    assert not estimator.scaler_.transform(moved)[:, -1].any()
+
+
 def test_a_constant_target_is_learned():
     X = np.random.default_rng(0).normal(size=(20, 3))
     with pytest.warns(VarbnnWarning, match="hardly left the prior"):  # rightly: the data say nothing about the weights

@@ -402,7 +402,7 @@ def test_beliefs_with_nan_are_refused():
     [
         (X * torch.nan, "NaN or inf"),
         (X / 0, "NaN or inf"),
-        (X.int(), "floating inputs, got torch.int64"),
+        (X.int(), "floating inputs, got torch.int32"),
         (X > 0, "floating or whole numbers, got torch.bool"),
         (X + 0j, "floating or whole numbers, got torch.complex64"),
         (torch.tensor(1.0), "floating or whole numbers, got torch.float32"),

@@ -15,7 +15,7 @@ import varbnn as vb
 from tests.packed.models import Net, built, mlp, seeded
 from tests.predict.allocations import allocations
 from varbnn.errors import InputError
-from varbnn.kernels import using_backend
+from varbnn.kernels import backend, using_backend
 from varbnn.packed.call import FUNCTIONS, Call, Ref
 
 NAMES = [
@@ -220,3 +220,14 @@ def test_many_threads_may_call_at_once():
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(ensemble, parts))
     near(torch.cat(found, 1), ensemble(torch.cat(parts)))
+
+
+@pytest.mark.parametrize("rows", [1, 5])
+def test_a_backend_that_cannot_be_used_is_no_fault_of_a_layer(rows, monkeypatch):
+    packed = vb.pack(vb.binarize(nn.Linear(4, 3)), 2, generator=torch.Generator().manual_seed(0))
+    with monkeypatch.context() as patch:
+        patch.setenv("VARBNN_BACKEND", "sse9")
+        patch.setattr(backend, "_active", None)
+        with pytest.raises(InputError, match=r"^the environment variable VARBNN_BACKEND asks for the backend 'sse9'"):
+            packed(torch.ones(rows, 4))
+    assert packed(torch.ones(rows, 4)).shape == (2, rows, 3)

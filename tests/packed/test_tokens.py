@@ -150,6 +150,13 @@ def test_tokens_and_real_numbers_are_not_taken_for_each_other(make):
             packed(inputs)
 
 
+@pytest.mark.parametrize("dtype", [torch.int32, torch.uint8, torch.int64])
+def test_the_dtype_that_was_given_is_named(dtype):
+    packed = vb.pack(vb.binarize(torch.nn.Linear(4, 3)), 2)
+    with pytest.raises(InputError, match=f"take floating inputs, got {dtype}; call"):
+        packed(torch.ones(5, 4, dtype=dtype))
+
+
 @pytest.mark.parametrize("token", [-1, 50])
 def test_a_token_that_does_not_exist_is_named(token):
     x = TOKENS.clone()

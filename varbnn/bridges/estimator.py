@@ -26,6 +26,9 @@ BATCH_SIZE = 1000
 NUMBERS_AT_ONCE = 4_000_000
 """Of all networks' outputs, so that memory stays at some 100 MB; in whole batches, so that no answer depends on it."""
 
+ROUNDING = 1e-12
+"""Of a feature's largest value; what varies by less is constant."""
+
 ONE_AT_A_TIME = threading.RLock()
 """Held in training and asking: both move torch's global generator, and asking holds a draw in the network."""
 
@@ -118,7 +121,7 @@ class Network(base.BaseEstimator):
                 f"warm_start goes on with the network of the last fit, {self._shape}, but options and data now ask for "
                 f"{shape} (posterior, features, hidden widths, outputs); set warm_start=False"
             )
-        scaler = self.scaler_ if again else preprocessing.StandardScaler().set_output(transform="default").fit(X)
+        scaler = self.scaler_ if again else _scaler(X)
         x = standardised(scaler, X).float()
         with ONE_AT_A_TIME, torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # and not those of other devices, which are not put back
@@ -183,6 +186,14 @@ class Network(base.BaseEstimator):
                 task=task,
                 generator=torch.Generator().manual_seed(self.seed_),
             )
+
+
+def _scaler(X: Array) -> Any:
+    """A fitted StandardScaler, in which a feature that is constant in `X`, but for rounding, is always 0."""
+    scaler = preprocessing.StandardScaler().set_output(transform="default").fit(X)
+    with np.errstate(over="ignore"):
+        scaler.scale_[np.ptp(X, 0) <= ROUNDING * np.abs(X).max(0)] = np.inf
+    return scaler
 
 
 def standardised(scaler: Any, X: Array) -> torch.Tensor:

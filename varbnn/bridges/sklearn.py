@@ -28,9 +28,10 @@ class VariationalBNNClassifier(base.ClassifierMixin, Network):
     and a real linear head. The posterior over the ±1 weights is trained by the Bayesian learning rule with rates that
     fall along a cosine. Predictions are means over networks drawn from it, the same ones in every call.
 
-    Inputs are standardised inside, feature by feature (a constant feature becomes 0): no scaler is needed in front.
-    Labels may be anything scikit-learn takes, of two classes or more. Fits and answers in threads of one process wait
-    for each other, those of several estimators too; side by side they go in processes (joblib's default).
+    Inputs are standardised inside, feature by feature: no scaler is needed in front. A feature that is constant in
+    training becomes 0 for every input. Labels may be anything scikit-learn takes, of two classes or more. Fits and
+    answers in threads of one process wait for each other, those of several estimators too; side by side they go in
+    processes (joblib's default).
 
     Args:
         hidden_layer_sizes: widths of the hidden layers; a number is one layer.
@@ -50,7 +51,8 @@ class VariationalBNNClassifier(base.ClassifierMixin, Network):
         classes_, n_features_in_, feature_names_in_, n_iter_, loss_, loss_curve_: as everywhere in scikit-learn; the
             loss is the mean cross entropy of single draws, in nats.
         model_: the network, float64, for all of varbnn: ``varbnn.pack(classifier.model_)``.
-        scaler_: scikit-learn's `StandardScaler` that its inputs have gone through.
+        scaler_: scikit-learn's `StandardScaler` that its inputs have gone through; ``scale_`` of a constant feature is
+            infinite.
 
     Raises:
         InputError (a ValueError): an option out of range, one class only, NaN, sparse data: in `fit`, with

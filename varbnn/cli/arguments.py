@@ -37,6 +37,13 @@ def at_least(smallest: int) -> Callable[[str], int]:
     return read
 
 
+def destination(text: str) -> str:
+    """A file or folder to write; an unset variable of a shell gives none."""
+    if not text:
+        raise argparse.ArgumentTypeError("must be a path, got an empty one; . is the current folder")
+    return text
+
+
 def threads(text: str) -> int:
     """A number of threads that the machine can be asked for."""
     count = at_least(1)(text)

@@ -14,7 +14,7 @@ from torch import nn
 
 import varbnn as vb
 from varbnn import continual
-from varbnn.cli.arguments import at_least, hidden, number_of, threads
+from varbnn.cli.arguments import at_least, destination, hidden, number_of, threads
 from varbnn.cli.lifelong import STREAMS, network
 from varbnn.cli.outcome import draw, found, scores
 from varbnn.cli.resuming import differing, going_on
@@ -80,7 +80,7 @@ def add(commands: Any) -> None:
     add("--validation", action="store_true", help=about)
     add("--seed", type=at_least(0), default=0, metavar="N", help="default: 0")
     add("--threads", type=threads, default=1, metavar="N", help="default: 1")
-    add("--out", default="varbnn-continual", metavar="DIR", help="default: varbnn-continual")
+    add("--out", type=destination, default="varbnn-continual", metavar="DIR", help="default: varbnn-continual")
     add("--quiet", action="store_true", help="no progress bar")
     commands.choices["continual"].set_defaults(command=_run)
 

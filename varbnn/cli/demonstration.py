@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from varbnn import demo
-from varbnn.cli.arguments import at_least
+from varbnn.cli.arguments import at_least, destination
 
 SHORTHANDS = {"both": ("ste", "posterior"), "all": tuple(demo.METHODS)}
 """Values of --method that stand for several."""
@@ -24,7 +24,7 @@ def add(commands: Any) -> None:
     add("--activation", choices=list(demo.ACTIVATIONS), help=about)
     add("--seed", type=at_least(0), default=0, metavar="N", help="default: 0")
     about = "for pictures, packed networks and report.json; default: varbnn-demo"
-    add("--out", default="varbnn-demo", metavar="DIR", help=about)
+    add("--out", type=destination, default="varbnn-demo", metavar="DIR", help=about)
     add("--quiet", action="store_true", help="only the table and the names of the files")
     commands.choices["demo"].set_defaults(command=_run)
 

@@ -16,11 +16,12 @@ from torch import Tensor
 
 import varbnn as vb
 from varbnn.checks import finite_number, whole_number
-from varbnn.cli.arguments import LARGEST_SEED, inputs, threads, written
+from varbnn.cli.arguments import LARGEST_SEED, destination, inputs, threads, written
 from varbnn.cli.training import INPUTS, MODEL, PICTURE, answers, draw, fingerprint, judged, learned, measures, read
 from varbnn.data.dataset import standardised
 from varbnn.data.files import reason_of
 from varbnn.data.own import archive_of, below, labels, names_in
+from varbnn.data.units import Units
 from varbnn.demo.comparison import alone
 from varbnn.demo.output import REPORT, as_json
 from varbnn.errors import InputError
@@ -42,7 +43,7 @@ def add(commands: Any) -> None:
     about = "by what foreign inputs are told from familiar ones; default: total"
     add("--score", choices=get_args(Score), help=about)
     add("--threads", type=threads, default=1, metavar="N", help="default: 1")
-    add("--out", metavar="DIR", help="for evaluation.json and the picture; default: RUN")
+    add("--out", type=destination, metavar="DIR", help="for evaluation.json and the picture; default: RUN")
     commands.choices["evaluate"].set_defaults(command=_command)
 
 
@@ -54,6 +55,7 @@ class Run:
         report: what it says of itself.
         mean, std: by which inputs are standardised.
         shape: of one input.
+        units: of the training inputs; None in runs that do not say.
     """
 
     folder: Path
@@ -61,6 +63,7 @@ class Run:
     mean: Tensor
     std: Tensor
     shape: tuple[int, ...]
+    units: Units | None
 
     @classmethod
     def open(cls, folder: Path) -> Run:
@@ -73,12 +76,18 @@ class Run:
             raise InputError(f"{about}: {reason_of(error)}") from None
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise InputError(f"{folder} is no run of varbnn train: {REPORT} is of something else") from None
-        arrays = archive_of(folder / INPUTS, ["mean", "std"])
+        arrays = archive_of(folder / INPUTS, ["mean", "std", "units"])
         size = math.prod(shape)
         for name in ("mean", "std"):
             if name not in arrays or arrays[name].dtype.kind != "f" or arrays[name].shape not in ((), (size,)):
                 raise InputError(f"{folder / INPUTS} lacks {name} for inputs of {size} numbers; train again")
-        return cls(folder, report, torch.from_numpy(arrays["mean"]), torch.from_numpy(arrays["std"]), shape)
+        units = None
+        if "units" in arrays:
+            if arrays["units"].dtype != np.float64 or arrays["units"].shape != (4,):
+                raise InputError(f"{folder / INPUTS}: units are of something else; train again")
+            low, high, whole, images = arrays["units"].tolist()
+            units = Units(low, high, bool(whole), bool(images))
+        return cls(folder, report, torch.from_numpy(arrays["mean"]), torch.from_numpy(arrays["std"]), shape, units)
 
     def prepared(self, x: Tensor, where: str) -> Tensor:
         """Inputs in their own units as the networks know them, N×D."""
@@ -89,6 +98,8 @@ class Run:
         x = x.double()
         if not bool(x.isfinite().all()):
             raise InputError(f"{where} has NaN or infinite entries; clean the data first")
+        if self.units is not None:
+            self.units.require_same(x.numpy(), where)
         return standardised(x.reshape(len(x), size), self.mean, self.std, where)
 
     def predict(self, x: Tensor) -> vb.Prediction:
@@ -133,13 +144,13 @@ def _command(chosen: argparse.Namespace) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot write to {folder}: {reason_of(error)}") from None
-    written(str(folder / "evaluation.json"), as_json(result).encode())
-    draw(folder / PICTURE, prediction, y)
     print(f"{what}: {plural(len(y), 'input')}, {plural(prediction.num_samples, 'network')}\n\n{measures(columns)}")
     print(f"\ncalibrated: logits divided by {scaling.temperature:.3f}, which suits the run's validation data")
     if ood is not None:
         kind = "uncertainty" if score != "confidence" else "(the largest mean probability)"
         print(f"foreign: {plural(len(ood), 'input')} of {chosen.ood}, told apart by {score} {kind}")
+    written(str(folder / "evaluation.json"), as_json(result).encode())
+    draw(folder / PICTURE, prediction, y)
 
 
 def _there(run: Run, name: str) -> Any:

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import varbnn as vb
-from varbnn.cli.arguments import as_taken, at_least, inputs
+from varbnn.cli.arguments import as_taken, at_least, destination, inputs
 from varbnn.errors import CheckpointError, InputError
 from varbnn.nn.draws import binary_layers
 from varbnn.text import plural, size
@@ -33,7 +33,7 @@ def add(commands: Any) -> None:
     add = commands.add_parser("pack", help=about, description=more).add_argument
     add("model", metavar="MODEL", help="module:function that returns the model, for instance models:digits")
     add("checkpoint", metavar="CHECKPOINT", help="its state_dict: from torch.save, varbnn.fit, or *.safetensors")
-    add("--out", required=True, metavar="FILE", help="the packed file to write, usually *.vbnn")
+    add("--out", type=destination, required=True, metavar="FILE", help="the packed file to write, usually *.vbnn")
     add("--samples", type=at_least(0), default=32, metavar="N", help="networks to draw; 0: the mode; default: 32")
     about = "training inputs, .npy or .npz, from which each network's batch norms are re-estimated"
     add("--refresh-bn", metavar="INPUTS", help=about)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 import varbnn as vb
-from varbnn.cli.arguments import as_taken, inputs, threads, written
+from varbnn.cli.arguments import as_taken, destination, inputs, threads, written
 from varbnn.cli.evaluating import Run
 from varbnn.cli.training import INPUTS, MODEL, answers
 from varbnn.demo.comparison import alone
@@ -37,7 +37,12 @@ def add(commands: Any) -> None:
     add("file", metavar="FILE", help=about)
     add("inputs", metavar="INPUTS", help=".npy or .npz, inputs along the first axis")
     add("--key", metavar="NAME", help="which array of an .npz file")
-    add("--out", metavar="FILE", help="write all to .npz or .csv; default: show the first in the terminal")
+    add(
+        "--out",
+        type=destination,
+        metavar="FILE",
+        help="write all to .npz or .csv; default: show the first in the terminal",
+    )
     about = "mean: class probabilities and uncertainty; none: the outputs of each network, into .npz; default: mean"
     add("--reduce", choices=["mean", "none"], default="mean", help=about)
     about = "as probabilities with logits divided by the temperature that suits the run's validation data"

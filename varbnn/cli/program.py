@@ -20,6 +20,8 @@ from varbnn.errors import InputError, VarbnnError, VarbnnWarning
 WORDS = {
     "data_dir= (--data-dir)": "--data-dir",
     "download=True fetches them into it": "varbnn.data.load(NAME, DIR, download=True) in Python fetches them",
+    "validation=True sets a sixth of every class aside": "a sixth of every class is set aside then (varbnn continual: "
+    "with --validation)",
     "pass refresh_bn=training inputs": "pass --refresh-bn with training inputs",
 }
 """What the library calls its arguments, and what a terminal has instead."""

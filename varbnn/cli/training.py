@@ -7,7 +7,7 @@ import io
 import json
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 import varbnn as vb
 from varbnn import demo, presets
-from varbnn.cli.arguments import at_least, hidden, threads, written
+from varbnn.cli.arguments import at_least, destination, hidden, threads, written
 from varbnn.cli.resuming import going_on
 from varbnn.data import NAMES, Dataset, batches, from_files, load, some_rows
 from varbnn.demo.comparison import alone
@@ -62,7 +62,7 @@ def add(commands: Any) -> None:
     add("--samples", type=at_least(1), default=32, metavar="N", help="networks of a posterior; default: 32")
     add("--seed", type=at_least(0), default=0, metavar="N", help="default: 0")
     add("--threads", type=threads, default=1, metavar="N", help="default: 1")
-    add("--out", default="varbnn-run", metavar="DIR", help="default: varbnn-run")
+    add("--out", type=destination, default="varbnn-run", metavar="DIR", help="default: varbnn-run")
     add("--quiet", action="store_true", help="no progress bar")
     commands.choices["train"].set_defaults(command=_run)
 
@@ -131,7 +131,7 @@ def _made(chosen: argparse.Namespace, plan: Plan, data: Dataset, folder: Path) -
             report["judged"] = fingerprint(*judged(data))
             report["where"] = {name: _absolute(getattr(plan, name)) for name in ("data", "data_dir")}
             packed.save(place.draft / MODEL)
-            (place.draft / INPUTS).write_bytes(_archive(mean=data.mean.numpy(), std=data.std.numpy()))
+            (place.draft / INPUTS).write_bytes(_inputs(data))
             draw(place.draft / PICTURE, found["judged"], found["targets"])
             report["files"] = sorted(path.name for path in place.draft.iterdir())
             (place.draft / REPORT).write_text(as_json(report), encoding="utf-8")
@@ -270,7 +270,10 @@ def _opening(plan: Plan, data: Dataset) -> str:
     )
 
 
-def _archive(**arrays: np.ndarray[Any, Any]) -> bytes:
+def _inputs(data: Dataset) -> bytes:
+    """An archive of what must be known to prepare others."""
+    assert data.units is not None
     buffer = io.BytesIO()
-    np.savez(buffer, **arrays)  # type: ignore[arg-type]
+    units = np.array(astuple(data.units), dtype=np.float64)
+    np.savez(buffer, mean=data.mean.numpy(), std=data.std.numpy(), units=units)
     return buffer.getvalue()

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from varbnn.checks import Values, as_tensor
+from varbnn.data.units import Units
 from varbnn.errors import InputError
 
 Array = np.ndarray[Any, Any]
@@ -34,9 +35,11 @@ class Dataset:
         shape: of one input before flattening: (8, 8) or (28, 28) for grey images, (3, 32, 32) for colour, (2,) for
             points.
         mean, std: the statistics, float32, of your own files float64 unless they hold bytes: one number for grey
-            images, one per feature for points; of colour images one per channel, repeated for each of its pixels.
+            images, one per feature for points; of colour images one per channel, repeated for each of its pixels. A
+            feature that is constant in training has std 0, is 0 for every input, and comes back as that constant.
         note: why something is absent; empty if nothing is.
         value_range: lowest and highest value an image can have, in its own units; None for points.
+        units: what the training inputs show of theirs, which others are compared with; None where nothing is compared.
     """
 
     name: str
@@ -54,6 +57,7 @@ class Dataset:
     std: Tensor
     note: str = ""
     value_range: tuple[float, float] | None = None
+    units: Units | None = None
 
     def undo(self, x: Values) -> Tensor:
         """Standardised inputs, N×D or N×shape, back in their own units (grey levels, coordinates), N×shape.
@@ -76,7 +80,8 @@ class Dataset:
 
         Raises:
             InputError: inputs of another shape than the training data's, images outside `value_range` or all in 0 … 1
-                where that goes to 16 or 255, inputs that do not come out finite.
+                where that goes to 16 or 255, other units than those of the training data, inputs that do not come out
+                finite.
 
         >>> from varbnn import data
         >>> moons = data.load("moons")
@@ -86,7 +91,10 @@ class Dataset:
         x = flat(images, "images", self.shape, self.name)
         if self.value_range is not None and x.numel():
             _require_units(x, self.value_range, self.name, self.mean.dtype)
-        return standardised(x, self.mean, self.std, f"these images for {self.name}")
+        where = f"these images for {self.name}"
+        if self.units is not None and x.numel():
+            self.units.require_same(x.detach().double().cpu().numpy(), where)
+        return standardised(x, self.mean, self.std, where)
 
     def __repr__(self) -> str:
         validation = "" if self.val_x is None else f"{len(self.val_x)} validation, "
@@ -128,12 +136,16 @@ def _require_units(x: Tensor, value_range: tuple[float, float], name: str, dtype
 
 
 def standardised(x: Tensor, mean: Tensor, std: Tensor, where: str) -> Tensor:
-    """Inputs in their own units, N×D, as (x - mean) / std in float32.
+    """Inputs in their own units, N×D, as (x - mean) / std in float32; 0 where std is 0.
 
     Raises:
         InputError: what comes out is not finite, or nothing but zeros because the deviation is infinite.
+
+    >>> standardised(torch.tensor([[3.0, 5.0]]), torch.tensor([1.0, 2.0]), torch.tensor([2.0, 0.0]), "x")
+    tensor([[1., 0.]])
     """
-    result = ((x.to(mean.dtype) - mean) / std).float()
+    constant = std == 0
+    result = ((x.to(mean.dtype) - mean) * ~constant / std.masked_fill(constant, 1)).float()
     if not bool(result.isfinite().all() & std.isfinite().all()):
         raise InputError(
             f"{where}: there are NaN or numbers too large, or too far from the training inputs, to be standardised; "
@@ -201,6 +213,7 @@ def prepare(raw: Raw, validation: bool, seed: int) -> Dataset:
         std=torch.as_tensor(std, dtype=torch.float32),
         note=raw.note,
         value_range=raw.value_range,
+        units=Units.of(train, images=not raw.per_feature),
     )
 
 

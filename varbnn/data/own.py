@@ -15,6 +15,7 @@ from varbnn.checks import whole_number
 from varbnn.data.dataset import Array, Dataset, set_aside, standardised
 from varbnn.data.files import find, list_directory, opened, read_idx
 from varbnn.data.images import MNIST_FILES
+from varbnn.data.units import Units
 from varbnn.errors import InputError
 
 PARTS = ("train", "val", "test")
@@ -28,7 +29,7 @@ def from_files(path: str | os.PathLike[str], seed: int = 0, *, validation: bool 
         path: an .npz archive with x_train, y_train and, as you like, x_val, y_val, x_test, y_test; or a folder of idx
             files under the names of MNIST's. Inputs have their examples along the first axis and are flattened; labels
             are whole numbers from 0. Images (unsigned bytes, or more than two axes) are standardised by one mean and
-            deviation, tables column by column.
+            deviation, tables column by column; a column that is constant in x_train becomes 0 in all parts.
         seed: which training data are set aside for validation.
         validation: where there is no x_val, set a sixth of every class of the training data aside.
 
@@ -37,18 +38,20 @@ def from_files(path: str | os.PathLike[str], seed: int = 0, *, validation: bool 
         inputs.
 
     Raises:
-        InputError: a negative seed, files that are missing or damaged, arrays that do not fit each other, inputs that
-            are not finite numbers, labels that are no classes, one class only, or a class without a validation example.
+        InputError: a negative seed, files that are missing or damaged, arrays that do not fit each other or are in
+            other units (shares of 0 … 1 and bytes), inputs that are not finite numbers, labels that are no classes, one
+            class only, or a class without a validation example.
     """
     path, seed = Path(path), whole_number("seed", seed, 0)
     arrays = _arrays(path)
     x = {part: _inputs(arrays[f"x_{part}"], f"{path}: x_{part}") for part in PARTS if f"x_{part}" in arrays}
     y = {part: labels(arrays[f"y_{part}"], len(x[part]), f"{path}: y_{part}") for part in x}
+    units = Units.of(x["train"], _are_images(x["train"]))
     for part in x:
         if x[part].shape[1:] != x["train"].shape[1:]:
             raise InputError(f"{path}: x_{part} is N×{_times(x[part])} but x_train N×{_times(x['train'])}")
         if part != "train":
-            _require_same_units(x["train"], x[part], f"{path}: x_{part}")
+            units.require_same(x[part], f"{path}: x_{part}")
     num_classes = _classes(y["train"], path)
     if "val" not in x and validation:
         x, y = _split(x, y, seed, path)
@@ -61,7 +64,7 @@ def from_files(path: str | os.PathLike[str], seed: int = 0, *, validation: bool 
             f"{path}: y_val has no example of class {missing[0]}, so nothing can be chosen by it; add some, or leave "
             "x_val and y_val out; validation=True sets a sixth of every class aside"
         )
-    return _standardised(path, x, y, num_classes)
+    return _standardised(path, x, y, num_classes, units)
 
 
 def archive_of(path: Path, keys: Sequence[str]) -> dict[str, Array]:
@@ -139,14 +142,8 @@ def _inputs(array: Array, where: str) -> Array:
     return array
 
 
-def _require_same_units(train: Array, other: Array, where: str) -> None:
-    """Raise InputError where one holds bytes and the other shares of 0 … 1."""
-    kinds = {array.dtype.kind: float(array.max()) for array in (train, other)}
-    if kinds.keys() == {"u", "f"} and kinds["f"] <= 1 < kinds["u"]:
-        raise InputError(
-            f"{where} is {other.dtype} up to {other.max():g}, but x_train {train.dtype} up to {train.max():g}; "
-            "give both in the same units"
-        )
+def _are_images(train: Array) -> bool:
+    return train.ndim > 2 or train.dtype == np.uint8
 
 
 def _classes(train: Array, path: Path) -> int:
@@ -181,18 +178,16 @@ def _split(
     return new_x, new_y
 
 
-def _standardised(path: Path, x: dict[str, Array], y: dict[str, Array], num_classes: int) -> Dataset:
-    shape = x["train"].shape[1:]
-    image = len(shape) > 1 or x["train"].dtype == np.uint8
+def _standardised(path: Path, x: dict[str, Array], y: dict[str, Array], num_classes: int, units: Units) -> Dataset:
     flat = {part: array.reshape(len(array), -1) for part, array in x.items()}
     exact = _precision(flat["train"])
     with np.errstate(over="ignore", invalid="ignore"):  # said where inputs are standardised
-        numbers, deviations, varying = _statistics(flat["train"], None if image else 0, exact)
+        numbers, deviations, varying = _statistics(flat["train"], None if units.images else 0, exact)
     varying = varying & (deviations.astype(exact) > 0)
     if not np.any(varying):
         raise InputError(f"{path}: all inputs of x_train are equal, or nearly; there is nothing to tell them apart by")
     mean = torch.from_numpy(numbers.astype(exact))
-    std = torch.from_numpy(np.where(varying, deviations, 1).astype(exact))  # a column that never changes is exactly 0
+    std = torch.from_numpy(np.where(varying, deviations, 0).astype(exact))
 
     def inputs(part: str) -> Tensor:
         array = flat.get(part, flat["train"][:0])
@@ -212,10 +207,11 @@ def _standardised(path: Path, x: dict[str, Array], y: dict[str, Array], num_clas
         ood_x=None,
         ood_name="",
         num_classes=num_classes,
-        shape=shape,
+        shape=x["train"].shape[1:],
         mean=mean,
         std=std,
         note="no foreign inputs are given",
+        units=units,
     )
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from varbnn.checks import Values, as_tensor
-from varbnn.data.dataset import Array, flat
+from varbnn.data.dataset import Array, flat, standardised
 from varbnn.errors import InputError
 
 VALIDATION_SHARE = 0.2
@@ -20,7 +20,8 @@ class RegressionDataset:
     """Training, validation and test inputs with real targets, all float32.
 
     Inputs are N×D and targets N×1, standardised as (value - mean) / scale with statistics of the training data alone;
-    a column that is constant there has scale 1. `RegressionPrediction.in_units` takes predictions back.
+    a column that is constant there has scale 0 and is 0 for every input. `RegressionPrediction.in_units` takes
+    predictions back.
 
     Attributes:
         name: as given to `load`.
@@ -92,20 +93,21 @@ def prepare_table(raw: RawTable, validation: bool, seed: int) -> RegressionDatas
     """Set a fifth of the training data aside if asked for, then standardise everything by what is left.
 
     Raises:
-        InputError: targets that are constant.
+        InputError: targets that are constant, or inputs too large to be standardised.
     """
     order = np.random.default_rng(seed).permutation(len(raw.train_x))
     aside = np.sort(order[: round(VALIDATION_SHARE * len(order)) if validation else 0])
     kept = np.setdiff1d(order, aside)
     x, y = raw.train_x[kept].astype(np.float64), raw.train_y[kept].astype(np.float64)
     mean, scale = x.mean(0), x.std(0)
-    scale = np.where(scale > 1e-12 * np.abs(mean), scale, 1.0)  # of a constant, std is rounding and not quite 0
+    scale = np.where(scale > 1e-12 * np.abs(mean), scale, 0.0)  # of a constant, std is rounding and not quite 0
     center, spread = float(y.mean()), float(y.std())
     if not spread > 0:
         raise InputError(f"{raw.name}: the training targets are constant, so there is nothing to learn; check the file")
 
     def inputs(values: Array) -> Tensor:
-        return torch.from_numpy(((values - mean) / scale).astype(np.float32))
+        own = torch.from_numpy(values.astype(np.float64))
+        return standardised(own, torch.from_numpy(mean), torch.from_numpy(scale), raw.name)
 
     def targets(values: Array) -> Tensor:
         return torch.from_numpy(((values - center) / spread).astype(np.float32))[:, None]

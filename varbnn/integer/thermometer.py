@@ -60,7 +60,8 @@ class Thermometer(nn.Module):
             levels: thresholds per feature; each is a code bit.
 
         Raises:
-            InputError: no tensor, no inputs, NaN or infinite ones, integers of more than 32 bits, or `levels` below 1.
+            InputError: no tensor, no inputs, NaN, infinite ones or reals too large for float32, integers of more than
+                32 bits, or `levels` below 1.
         """
         levels = whole_number("levels", levels)
         values = _comparable(inputs)
@@ -108,7 +109,8 @@ def _comparable(inputs: Tensor) -> Tensor:
     """Integers N×D, int32, in the order of the inputs.
 
     Raises:
-        InputError: no dense tensor, NaN, infinite or complex inputs, truth values, integers of more than 32 bits.
+        InputError: no dense tensor, NaN, infinite or complex inputs, truth values, reals too large for float32,
+            integers of more than 32 bits.
     """
     if not isinstance(inputs, Tensor) or inputs.layout is not torch.strided:
         raise InputError(f"inputs must be a dense tensor, N×features, got {described(inputs)}")
@@ -118,6 +120,8 @@ def _comparable(inputs: Tensor) -> Tensor:
     if inputs.is_floating_point():
         reals = flat.float() + 0.0  # -0 is 0
         if not bool(reals.isfinite().all()):
+            if bool(flat.isfinite().all()):
+                raise InputError("inputs have numbers too large for float32, in which they are ordered; rescale them")
             raise InputError("inputs have NaN or infinite entries, which no threshold can order; clean the data first")
         bits = reals.view(torch.int32)
         return bits ^ ((bits >> 31) & 0x7FFFFFFF)

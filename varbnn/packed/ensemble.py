@@ -118,11 +118,11 @@ class PackedEnsemble(nn.Module):
             kind = inputs.dtype if isinstance(inputs, Tensor) else type(inputs).__name__
             raise InputError(f"a packed ensemble takes a tensor of inputs, floating or whole numbers, got {kind}")
         with torch.no_grad():
-            tokens = not inputs.is_floating_point() and "tokens" in (self.program.takes() or {})
+            given, tokens = inputs.dtype, not inputs.is_floating_point() and "tokens" in (self.program.takes() or {})
             inputs = inputs.long() if tokens else entering(inputs)
             if torch.compiler.is_compiling() or torch.compiler.is_exporting():
                 return self._answer(inputs, reduce)
-            self._require_fit(inputs)
+            self._require_fit(inputs, given)
             if not bool(inputs.isfinite().all()):
                 raise InputError("the inputs hold NaN or inf; clean or drop those rows")
             try:
@@ -141,21 +141,19 @@ class PackedEnsemble(nn.Module):
         means, aleatoric = [p.mean for p in parts], [p.aleatoric for p in parts]  # type: ignore[union-attr]
         return AveragePrediction(torch.cat(means), torch.cat(aleatoric), self.num_samples)  # type: ignore[arg-type]
 
-    def _require_fit(self, inputs: Tensor) -> None:
+    def _require_fit(self, inputs: Tensor, given: torch.dtype) -> None:
         takes = self.program.takes()
         if takes is None:
             return
         if "tokens" in takes:
             if inputs.is_floating_point():
-                raise InputError(
-                    f"these networks take tokens, whole numbers below {takes['tokens']}, got {inputs.dtype}"
-                )
+                raise InputError(f"these networks take tokens, whole numbers below {takes['tokens']}, got {given}")
             strange = inputs[(inputs < 0) | (inputs >= takes["tokens"])]
             if len(strange):
                 raise InputError(f"these networks take tokens 0 … {takes['tokens'] - 1}, got {int(strange[0])}")
             return
         if not inputs.is_floating_point():
-            raise InputError(f"these networks take floating inputs, got {inputs.dtype}; call .float()")
+            raise InputError(f"these networks take floating inputs, got {given}; call .float()")
         if "features" in takes:
             fits, wanted = inputs.shape[1:] and inputs.shape[-1] == takes["features"], f"N × {takes['features']}"
         else:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from varbnn.kernels.backend import implementation
 from varbnn.packed.call import Call
 from varbnn.packed.nodes import name_of
 from varbnn.packed.sizes import gives_size
@@ -115,7 +116,12 @@ class Probe:
         self.row_bytes = 1
 
     def run(self, rows: Tensor) -> Probe:
-        """`rows`: 1 or more inputs, of which two are tried; one is joined by another made from it, as are two equal."""
+        """`rows`: 1 or more inputs, of which two are tried; one is joined by another made from it, as are two equal.
+
+        Raises:
+            InputError: ``VARBNN_BACKEND`` asks for what cannot run here.
+        """
+        implementation(rows.device)  # first, for that is no fault of a step
         lone = len(rows) == 1 or torch.equal(rows[0], rows[1])
         rows = torch.cat([rows[:1], _another(rows[:1])]) if lone else rows[:2].clone()
         both: list[Any] = [rows]
