@@ -21,13 +21,18 @@ def require_params(params: Any, name: str) -> None:
         raise InputError(f"{name} takes parameters, or groups of them, got a {type(params).__name__}; {how}")
 
 
-def require_prior(prior: Any) -> None:
-    """Raise InputError unless `prior` is a number or a list of tensors."""
+def require_prior(prior: Any, params: Iterable[Any]) -> None:
+    """Raise InputError unless `prior` is a number, or a list of tensors beside which no group of `params` has one."""
     listed = isinstance(prior, Sequence) and all(isinstance(value, Tensor) for value in prior)
     if not listed and not (isinstance(prior, int | float) or (isinstance(prior, Tensor) and prior.dim() == 0)):
         raise InputError(
             "prior must be a number, or a list with one tensor per belief such as varbnn.as_prior(model), got "
             f"{type(prior).__name__}"
+        )
+    if listed and any(isinstance(group, dict) and "prior" in group for group in params):
+        raise InputError(
+            "a group has a prior of its own beside a list of tensors, which is for the beliefs of all groups; leave "
+            "the group's out, or put it into the list as a tensor"
         )
 
 

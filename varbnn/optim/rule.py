@@ -69,9 +69,10 @@ class Rule(torch.optim.Optimizer):
         self._warned = False
         defaults, prior = plain(defaults), prior.item() if isinstance(prior, np.generic) else prior
         require_params(params, type(self).__name__)
-        require_prior(prior)
+        listed: Any = params if isinstance(params, Tensor) else list(params)  # they are looked at twice
+        require_prior(prior, listed)
         number = 0.0 if isinstance(prior, Sequence) else float(prior)
-        super().__init__(params, {**defaults, "prior": number, "maximize": maximize})
+        super().__init__(listed, {**defaults, "prior": number, "maximize": maximize})
         if not any(group["kind"] == "belief" and group["params"] for group in self.param_groups):
             # AdamW alone would train the float network, and nothing would tell
             raise InputError(
@@ -88,6 +89,10 @@ class Rule(torch.optim.Optimizer):
     def together(self, group: Group) -> int:
         """How many parameters in a row make one belief."""
         return 1
+
+    def prior_in_state(self, group: Group) -> bool:
+        """Whether a belief of `group` is pulled to a tensor in the state, whatever number the group has as prior."""
+        return any("prior" in self.state.get(p, {}) for p in group["params"])
 
     def set_state(self, name: str, values: Sequence[Tensor]) -> None:
         """Start a filter from something else than zero, for instance to take over a run of another rule.
