@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 import torch
@@ -34,6 +35,16 @@ def require_prior(prior: Any, params: Iterable[Any]) -> None:
             "a group has a prior of its own beside a list of tensors, which is for the beliefs of all groups; leave "
             "the group's out, or put it into the list as a tensor"
         )
+
+
+def refuse_misspelt(keys: Iterable[Any], known: Collection[str]) -> None:
+    """Raise InputError where one of `keys` is nearly one of those `known`; others are notes of the user or torch."""
+    for key in keys:
+        close = [] if key in known else get_close_matches(str(key), known, n=1, cutoff=0.85)
+        if close:
+            raise InputError(
+                f"a group has {key!r}, which nothing reads: did you mean {close[0]!r}? Name a note of your own otherwise"
+            )
 
 
 def items_of(param_group: Any) -> list[Any]:
