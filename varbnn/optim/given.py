@@ -43,7 +43,7 @@ def refuse_misspelt(keys: Iterable[Any], known: Collection[str]) -> None:
         close = [] if key in known else get_close_matches(str(key), known, n=1, cutoff=0.85)
         if close:
             raise InputError(
-                f"a group has {key!r}, which nothing reads: did you mean {close[0]!r}? Name a note of your own otherwise"
+                f"a group has {key!r}, which nothing reads: did you mean {close[0]!r}? Rename a note of your own"
             )
 
 

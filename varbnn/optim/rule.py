@@ -139,8 +139,8 @@ class Rule(torch.optim.Optimizer):
         ``real_lr`` and ``real_weight_decay`` in the group are for the others, whose ``initial_lr`` is their lr.
 
         Raises:
-            InputError: a parameter or number is none that the rule takes, a key is misspelt, or a group of beliefs alone
-                has a ``weight_decay`` and the rule has none. No group is added then.
+            InputError: a parameter or number is none that the rule takes, a key is misspelt, or a group of beliefs
+                alone has a ``weight_decay`` and the rule has none. No group is added then.
         """
         split: dict[str, list[Any]] = {"belief": [], "real": []}
         for item in items_of(param_group):
