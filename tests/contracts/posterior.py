@@ -262,6 +262,17 @@ class DrawContract:
         made += (posterior.mean(*belief), posterior.mode(*belief), posterior.entropy(*belief), posterior.kl(*belief))
         assert {t.dtype for t in made} == {dtype}
 
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+    def test_sure_weights_keep_their_law_in_half_precision(self, case, dtype):
+        posterior, count = case.posterior, 200_000
+        if not posterior.independent or getattr(posterior, "estimator", None) == "mean":
+            pytest.skip("its weights are not drawn one by one")
+        belief = [t.to(dtype) for t in case.belief(torch.tensor([3.5], dtype=torch.float64))]
+        minus = 1 - case.plus(case.coordinate(*(t.double() for t in belief)).numpy())
+        for draw in (posterior.sample, posterior.draw):
+            found = (draw(*(t.repeat_interleave(count, -1) for t in belief)) < 0).double().mean()
+            assert_within_standard_errors(found, minus, np.sqrt(minus * (1 - minus) / count))
+
     def test_a_nan_belief_is_not_hidden(self, case):
         belief = case.belief()
         belief[0][2] = torch.nan

@@ -121,6 +121,15 @@ def test_hooks_of_the_user_stay_and_a_bare_layer_freezes():
     assert len(frozen._forward_hooks) == 1
 
 
+def test_of_a_compiled_model_the_network_inside_is_frozen():
+    model = vb.binarize(network())
+    frozen, plain = vb.freeze(torch.compile(model, backend="eager"), refresh_bn=X), vb.freeze(model, refresh_bn=X)
+    assert type(frozen) is nn.Sequential
+    assert frozen.state_dict().keys() == plain.state_dict().keys()
+    assert torch.equal(frozen.eval()(X), plain.eval()(X))
+    assert type(vb.freeze(torch.compile(vb.nn.BinaryLinear(4, 2), backend="eager"))) is nn.Linear
+
+
 def test_refresh_bn_estimates_the_statistics_of_the_frozen_weights():
     frozen = vb.freeze(vb.binarize(network()), "sample", refresh_bn=X)
     activations = frozen[0](X).detach()

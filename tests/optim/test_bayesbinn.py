@@ -204,5 +204,21 @@ def test_a_prior_that_does_not_fit_is_refused(prior, message):
 
 
 def test_a_prior_tensor_in_a_group_is_refused_with_the_way_to_give_it():
-    with pytest.raises(InputError, match="tensors go to the constructor"):
-        BayesBiNN([{"params": beliefs(BayesBiNN, start(3)), "prior": [torch.zeros(3)]}], lr=0.1, dataset_size=10)
+    with pytest.raises(InputError, match=r"tensors go to the constructor\), got a list of torch.float32 \(300, 100\)$"):
+        BayesBiNN(
+            [{"params": beliefs(BayesBiNN, start(300, 100)), "prior": [torch.zeros(300, 100)]}], lr=0.1, dataset_size=9
+        )
+
+
+@pytest.mark.parametrize("number", [2.0, 0.0])
+def test_a_number_in_a_group_beside_prior_tensors_is_refused(number):
+    groups = [{"params": beliefs(BayesBiNN, start(3)), "prior": number}, {"params": beliefs(BayesBiNN, start(2))}]
+    with pytest.raises(InputError, match="a group has a prior of its own beside a list of tensors"):
+        BayesBiNN(iter(groups), lr=0.1, dataset_size=10, prior=[torch.zeros(3), torch.zeros(2)])
+    optimizer = BayesBiNN(iter(groups), lr=0.1, dataset_size=10, prior=-1.0)
+    assert [group["prior"] for group in optimizer.param_groups] == [number, -1.0]
+
+
+def test_a_hyper_parameter_that_is_an_array_is_named_and_not_printed():
+    with pytest.raises(InputError, match=r"lr=torch.float32 \(1000,\), dataset_size=9"):
+        BayesBiNN(beliefs(BayesBiNN, start(3)), lr=torch.ones(1000), dataset_size=9)

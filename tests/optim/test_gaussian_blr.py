@@ -129,6 +129,20 @@ def test_a_weight_pushed_outwards_grows_surer_in_both_of_its_numbers():
     assert bool((s > 1).all())
 
 
+@pytest.mark.parametrize("step", [0.5, 1.0, 1.9, 2.1, 6.0])
+@pytest.mark.parametrize("precision", [0.25, 1.0, 9.0])
+def test_a_weight_pushed_back_opens_up_below_a_step_of_two_and_closes_beyond(step, precision):
+    m, s = pair([0.5], [precision])
+    gradient, ratio = 0.01, step / (0.5 * 0.01)  # lr · N/T of which the step |m G| is `step`
+    optimizer = GaussianBLR([m, s], lr=1e-3, dataset_size=1e3 * ratio, prior_precision=precision)
+    slope = torch.exp(-(m * m * s).detach() / 2) * math.sqrt(2 / math.pi) * s.detach().sqrt()
+    (Gaussian("learned").draw(m, s) * gradient / slope).sum().backward()
+    torch.testing.assert_close(m.grad, torch.full_like(m, gradient))
+    optimizer.step()
+    assert s.item() / precision == pytest.approx(1 - step + step**2 / 2, rel=1e-6)
+    assert (s.item() < precision) == (step < 2)
+
+
 def test_a_large_pair_moves_in_blocks_as_in_one_piece():
     start, cut = torch.randn(SIZE + 7), SIZE // 3
     whole = latents("learned", start)

@@ -8,6 +8,7 @@ from torch import nn
 from torch.optim import lr_scheduler
 
 import varbnn as vb
+from tests.contracts.rule import beliefs, members
 from varbnn.errors import InputError
 from varbnn.optim import BayesBiNN, StraightThrough
 from varbnn.posteriors import Point
@@ -115,6 +116,26 @@ def test_a_weight_decay_of_beliefs_alone_is_refused_where_the_rule_has_none():
 def test_a_real_group_carries_no_hyper_parameters_of_the_rule():
     real = bayes(network().parameters()).param_groups[1]
     assert not {"dataset_size", "temperature", "momentum", "prior"} & real.keys()
+
+
+OF_OTHERS = (
+    "name", "param_names", "lr_scale", "initial_lr", "swa_lr", "max_lr", "min_lr", "base_momentum", "max_momentum",
+    "foreach", "fused", "capturable", "differentiable", "layer_decay",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("member", members(), ids=str)
+def test_a_misspelt_hyper_parameter_is_refused_and_notes_of_others_stay(member):
+    (settings, *_) = member.settings
+    params = beliefs(member, torch.zeros(3, 2))
+    optimizer = member([{"params": params, **dict.fromkeys(OF_OTHERS, 0.5)}], **settings)
+    assert all(optimizer.param_groups[0][key] == 0.5 for key in OF_OTHERS)
+    more = beliefs(member, torch.zeros(2, 3))
+    for key in (key for key in optimizer.defaults if len(key) > 4):
+        misspelt = key[:3] + key[4:]
+        with pytest.raises(InputError, match=f"a group has '{misspelt}', which nothing reads: did you mean '{key}'"):
+            optimizer.add_param_group({"params": more, misspelt: optimizer.param_groups[0][key]})
+        assert len(optimizer.param_groups) == 1
 
 
 def test_an_empty_list_and_a_parameter_given_twice_are_refused_as_in_torch():

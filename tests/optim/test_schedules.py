@@ -436,6 +436,24 @@ def test_a_value_the_rule_refuses_is_found_at_construction_and_nothing_is_writte
     assert optimizer.state_dict()["param_groups"] == before
 
 
+def test_a_prior_that_is_kept_as_tensors_cannot_be_scheduled():
+    model = network(Bernoulli())
+    bayes = dict(lr=0.1, dataset_size=8)
+    tensors = vb.optim.BayesBiNN(model.parameters(), **bayes, prior=vb.as_prior(model))
+    following = vb.optim.FollowingPrior(model.parameters(), lr=0.1, window=99, settling=9, batch_size=3, prior=1.0)
+    for optimizer in (tensors, following):
+        with pytest.raises(InputError, match="the prior of group 0 is kept as tensors"):
+            Scheduler(optimizer, prior=Constant(0.0))
+        Scheduler(optimizer, lr=Constant(0.05), prior=[None])
+    number = vb.optim.BayesBiNN(model.parameters(), **bayes)
+    schedule = Scheduler(number, prior=Constant(2.0))
+    assert number.param_groups[0]["prior"] == 2.0
+    number.load_state_dict(tensors.state_dict())
+    train_step(model, number)
+    with pytest.warns(VarbnnWarning), pytest.raises(InputError, match="the prior of group 0 is kept as tensors"):
+        schedule.step()
+
+
 def test_other_misuse_is_refused():
     model = network(CONCRETE)
     optimizer = vb.optim.BayesBiNN(model.parameters(), lr=0.1, dataset_size=8)

@@ -313,6 +313,18 @@ def test_what_every_rule_has_is_carried_over_and_an_argument_takes_precedence():
     assert taken.param_groups[0]["gamma"] == 0.5
 
 
+@pytest.mark.parametrize("rest", [2.0, [torch.tensor([-1.0, 2.0, 5.0])]], ids=["number", "tensors"])
+def test_a_prior_given_to_build_takes_precedence_over_tensors_in_the_state(rest):
+    value = torch.tensor([-3.0, 0.5, 3.0])
+    source = BayesBiNN(beliefs(BayesBiNN, value), lr=0.5, dataset_size=100, prior=[torch.full((3,), -3.0)])
+    (p,) = own = beliefs(WindowedBayes, value)
+    target = translate(source, "WindowedBayes", batch_size=10).build(own, prior=rest)
+    p.grad = torch.zeros_like(p)
+    for _ in range(100):  # without a signal a belief goes to its prior
+        target.step()
+    torch.testing.assert_close(p.detach(), rest[0] if isinstance(rest, list) else torch.full((3,), rest))
+
+
 def test_maximising_runs_are_translated():
     run, gradients = started(StraightThrough, {**COUPLED, "maximize": True}, 20, Gradients(feedback=True))
     there = taken_over(translate(run[1], GradientFilter))

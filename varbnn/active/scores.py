@@ -64,7 +64,7 @@ def variation_ratio(prediction: Prediction, generator: torch.Generator | None = 
     Raises:
         InputError: an averaged prediction, or one network.
 
-    Source: Freeman 1965; as used for streams by Cottart et al. 2026.
+    Source: Cottart et al. 2026. Freeman 1965 counts votes against the class with most votes, and is never larger.
 
     >>> variation_ratio(Prediction([[[0.9, 0.1]], [[0.6, 0.4]], [[0.2, 0.8]], [[0.7, 0.3]]])).tolist()
     [0.25]

@@ -2,7 +2,7 @@
 
 from varbnn.kernels.backend import BackendInfo, backend_info, usable_backends, using_backend
 from varbnn.kernels.draws import draw_relaxed, draw_signs, signs_from
-from varbnn.kernels.reference import opposite, uniform
+from varbnn.kernels.reference import opposite, uniform, wide
 
 __all__ = [
     "BackendInfo",
@@ -14,4 +14,5 @@ __all__ = [
     "uniform",
     "usable_backends",
     "using_backend",
+    "wide",
 ]

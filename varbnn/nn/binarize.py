@@ -195,7 +195,7 @@ def freeze(
     """A copy of `model` as a plain float network of torch's own layers, whose weights are exactly ±1.
 
     Args:
-        model: with binary layers; unchanged.
+        model: with binary layers; unchanged. Of a compiled one the copy is that of the network inside.
         how: ``"mode"``, or ``"sample"`` for one draw from the posterior.
         generator: source of the sample.
         refresh_bn: re-estimate the batch-norm statistics of the copy from this data (see `varbnn.refresh_batchnorm`).
@@ -215,6 +215,7 @@ def freeze(
         refresh_bn = as_data(refresh_bn, "refresh_bn", model)
     if how not in ("mode", "sample"):
         raise InputError(f"how must be 'mode' or 'sample', got {how!r}")
+    model = getattr(model, "_orig_mod", model)  # of torch.compile, whose wrapper is no layer of torch's
     named = list(binary_layers(model))
     refuse_sharded(model)
     for name, layer in named:

@@ -89,8 +89,11 @@ class FollowingPrior(Rule):
         must_be(group, "settling", slow, f"at least batch_size ({size}), in examples; inf keeps the prior apart")
         check_prior(group)
 
+    def prior_in_state(self, group: Group) -> bool:
+        return True  # from the first step on; a number is only where it starts
+
     def _step_beliefs(self, group: Group, params: list[Tensor]) -> None:
         for p in params:
-            if "prior" not in self.state[p]:  # a number is where it starts; from here on it moves
+            if "prior" not in self.state[p]:
                 self.state[p]["prior"] = torch.full_like(p, group["prior"], dtype=full(p.dtype))
         super()._step_beliefs(group, params)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 import torch
@@ -21,14 +22,29 @@ def require_params(params: Any, name: str) -> None:
         raise InputError(f"{name} takes parameters, or groups of them, got a {type(params).__name__}; {how}")
 
 
-def require_prior(prior: Any) -> None:
-    """Raise InputError unless `prior` is a number or a list of tensors."""
+def require_prior(prior: Any, params: Iterable[Any]) -> None:
+    """Raise InputError unless `prior` is a number, or a list of tensors beside which no group of `params` has one."""
     listed = isinstance(prior, Sequence) and all(isinstance(value, Tensor) for value in prior)
     if not listed and not (isinstance(prior, int | float) or (isinstance(prior, Tensor) and prior.dim() == 0)):
         raise InputError(
             "prior must be a number, or a list with one tensor per belief such as varbnn.as_prior(model), got "
             f"{type(prior).__name__}"
         )
+    if listed and any(isinstance(group, dict) and "prior" in group for group in params):
+        raise InputError(
+            "a group has a prior of its own beside a list of tensors, which is for the beliefs of all groups; leave "
+            "the group's out, or put it into the list as a tensor"
+        )
+
+
+def refuse_misspelt(keys: Iterable[Any], known: Collection[str]) -> None:
+    """Raise InputError where one of `keys` is nearly one of those `known`; others are notes of the user or torch."""
+    for key in keys:
+        close = [] if key in known else get_close_matches(str(key), known, n=1, cutoff=0.85)
+        if close:
+            raise InputError(
+                f"a group has {key!r}, which nothing reads: did you mean {close[0]!r}? Rename a note of your own"
+            )
 
 
 def items_of(param_group: Any) -> list[Any]:

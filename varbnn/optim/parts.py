@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from varbnn.checks import described
 from varbnn.errors import InputError
 
 Group = dict[str, Any]
@@ -97,7 +99,7 @@ def check_types(check: Callable[[Group], None], group: Group, name: str, keys: I
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:  # also of arrays and of huge numbers
         if isinstance(error, InputError):
             raise
-        given = ", ".join(f"{key}={group[key]!r}" for key in keys if key in group)
+        given = ", ".join(f"{key}={_shown(group[key])}" for key in keys if key in group)
         raise InputError(f"a hyper-parameter of {name} is of a wrong type ({error}): {given}") from None
 
 
@@ -112,4 +114,11 @@ def check_gain(gain: float, group: Group) -> None:
 def must_be(group: Group, key: str, holds: bool, allowed: str) -> None:
     """Raise InputError naming the hyper-parameter `key` unless `holds`."""
     if not holds:
-        raise InputError(f"{key} must be {allowed}, got {group[key]!r}")
+        raise InputError(f"{key} must be {allowed}, got {_shown(group[key])}")
+
+
+def _shown(value: Any) -> str:
+    """As Python shows it; of arrays, tensors and lists of them only what they are."""
+    if isinstance(value, Sequence) and any(isinstance(item, Tensor | np.ndarray) for item in value):
+        return f"{described(value)} of {', '.join(map(described, value[:3]))}{', …' * (len(value) > 3)}"
+    return described(value) if getattr(value, "ndim", 0) else repr(value)

@@ -19,7 +19,7 @@ from varbnn.optim.filters import Filter, fill
 from varbnn.optim.finite import refuse_nonfinite
 from varbnn.optim.forgetting import Forgetting
 from varbnn.optim.fused import step_fused
-from varbnn.optim.given import items_of, kind_of, require_params, require_prior
+from varbnn.optim.given import items_of, kind_of, refuse_misspelt, require_params, require_prior
 from varbnn.optim.parts import Group, OneOf, check_gain, check_types, chosen, must_be, plain
 from varbnn.optim.precision import full, narrow_, restore_wide, widened
 from varbnn.optim.real import check_real, step_real
@@ -69,9 +69,10 @@ class Rule(torch.optim.Optimizer):
         self._warned = False
         defaults, prior = plain(defaults), prior.item() if isinstance(prior, np.generic) else prior
         require_params(params, type(self).__name__)
-        require_prior(prior)
+        listed: Any = params if isinstance(params, Tensor) else list(params)  # they are looked at twice
+        require_prior(prior, listed)
         number = 0.0 if isinstance(prior, Sequence) else float(prior)
-        super().__init__(params, {**defaults, "prior": number, "maximize": maximize})
+        super().__init__(listed, {**defaults, "prior": number, "maximize": maximize})
         if not any(group["kind"] == "belief" and group["params"] for group in self.param_groups):
             # AdamW alone would train the float network, and nothing would tell
             raise InputError(
@@ -88,6 +89,10 @@ class Rule(torch.optim.Optimizer):
     def together(self, group: Group) -> int:
         """How many parameters in a row make one belief."""
         return 1
+
+    def prior_in_state(self, group: Group) -> bool:
+        """Whether a belief of `group` is pulled to a tensor in the state, whatever number the group has as prior."""
+        return any("prior" in self.state.get(p, {}) for p in group["params"])
 
     def set_state(self, name: str, values: Sequence[Tensor]) -> None:
         """Start a filter from something else than zero, for instance to take over a run of another rule.
@@ -134,13 +139,14 @@ class Rule(torch.optim.Optimizer):
         ``real_lr`` and ``real_weight_decay`` in the group are for the others, whose ``initial_lr`` is their lr.
 
         Raises:
-            InputError: a parameter or number is none that the rule takes, or a group of beliefs alone has a
-                ``weight_decay`` and the rule has none. No group is added then.
+            InputError: a parameter or number is none that the rule takes, a key is misspelt, or a group of beliefs
+                alone has a ``weight_decay`` and the rule has none. No group is added then.
         """
         split: dict[str, list[Any]] = {"belief": [], "real": []}
         for item in items_of(param_group):
             parameter = item[1] if isinstance(item, tuple) else item
             split[kind_of(parameter, type(self).__name__, self.posterior, self.gradient)].append(item)
+        refuse_misspelt(param_group, {"params", "kind", "real_lr", "real_weight_decay", *self.defaults, *self._real})
         count = len(self.param_groups)
         try:
             self._add_split(param_group, split)

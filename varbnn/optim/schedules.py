@@ -54,7 +54,8 @@ class Scheduler(LRScheduler):
 
     Raises:
         InputError: no curve, an unknown key, not a curve, the wrong number of curves (in `step` too, once groups have
-            been added), a `relaxation` that nothing draws with, or a value the rule refuses. Curves are
+            been added), a `relaxation` that nothing draws with, a `prior` that is kept as tensors, or a value the rule
+            refuses. Curves are
             checked at both ends; one that is refused on the way (of a function, or together with another scheduler's)
             is refused by ``optimizer.step()``.
 
@@ -199,7 +200,16 @@ def _tracks(optimizer: Optimizer, name: str, given: AnyCurve | Sequence[AnyCurve
         raise InputError(f"{name} has {len(curves)} curves for {len(groups)} {of}; give one for each, or None")
     for index, curve in zip(groups, curves, strict=True):
         if curve is not None or not listed:
+            _refuse_fixed_prior(optimizer, key, index)
             yield _Track(index, key, name, _curve(name, curve))
+
+
+def _refuse_fixed_prior(optimizer: Optimizer, key: str, index: int) -> None:
+    if key == "prior" and isinstance(optimizer, Rule) and optimizer.prior_in_state(optimizer.param_groups[index]):
+        raise InputError(
+            f"the prior of group {index} is kept as tensors in the state of {type(optimizer).__name__}, which a number "
+            "does not reach; give the optimizer a number as prior, or schedule something else"
+        )
 
 
 def _meaning(optimizer: Optimizer, name: str) -> tuple[str | None, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -80,7 +80,7 @@ class Translation:
         Args:
             params: as for the source: beliefs of the same shapes in the same groups, in a posterior that the target
                 trains. They may be the source's own. Their values are overwritten.
-            **more: constructor arguments that take precedence over the translated ones.
+            **more: constructor arguments that take precedence over the translated ones, a prior in the state included.
 
         Raises:
             InputError: the parameters are not laid out as those of the source, or a setting is out of range. No value
@@ -97,13 +97,13 @@ class Translation:
             return optimizer
         _same_layout(_layout(optimizer), self._snapshot.layout)
         for group, settings in zip(groups, self.groups, strict=True):
-            group.update({key: value for key, value in {**settings, **more}.items() if key in group})
+            group.update({key: value for key, value in settings.items() if key in group and key not in more})
             optimizer._check(group)
         reals = [group for group in optimizer.param_groups if group["kind"] == "real"]
         for group, settings in zip(reals, self._snapshot.real_settings, strict=True):
             names = {key: key if key == "maximize" else f"real_{key}" for key in settings}
             group.update({key: more.get(names[key], value) for key, value in settings.items()})
-        _write(optimizer, groups, self._snapshot.beliefs)
+        _write(optimizer, groups, self._snapshot.beliefs, without={"prior"} & more.keys())
         _write(optimizer, reals, self._snapshot.reals)
         return optimizer
 
@@ -288,11 +288,11 @@ def _same_layout(given: Layout, expected: Layout) -> None:
         )
 
 
-def _write(optimizer: Rule, groups: list[Group], carried: Carried) -> None:
+def _write(optimizer: Rule, groups: list[Group], carried: Carried, without: Collection[str] = ()) -> None:
     members = [(group, p) for group in groups for p in group["params"]]
     for (group, p), (value, state) in zip(members, carried, strict=True):
         p.copy_(value)
-        for name, tensor in state.items():
+        for name, tensor in ((k, v) for k, v in state.items() if k not in without):
             optimizer.state[p][name] = tensor.to(p.device, full(p.dtype), copy=True) if tensor.dim() else tensor.clone()
         if group["kind"] == "belief" and state.keys() - {"prior"}:
             fill(optimizer.state[p], p, chosen(optimizer.filter, group), group)  # what the source knows nothing of

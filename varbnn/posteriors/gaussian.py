@@ -10,7 +10,7 @@ from torch import Tensor
 
 from varbnn.bits import sign
 from varbnn.checks import finite_number, require
-from varbnn.kernels import signs_from
+from varbnn.kernels import signs_from, wide
 from varbnn.posteriors.base import Posterior, in_units_of_strength, pull_back
 
 FORMS = ("fixed", "learned", "natural")
@@ -81,7 +81,7 @@ class Gaussian(Posterior):
 
     def draw(self, *belief: Tensor, noise: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
         location, value = belief[0], self.standardised(*belief).detach()
-        weight = signs_from(below(value), noise=noise, generator=generator)
+        weight = signs(value, noise, generator)
         if self.form == "natural":
             return pull_back(weight, location, natural_window(value))
         if self.form == "fixed":
@@ -92,7 +92,7 @@ class Gaussian(Posterior):
 
     def sample(self, *belief: Tensor, noise: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
         with torch.no_grad():
-            return signs_from(below(self.standardised(*belief)), noise=noise, generator=generator)
+            return signs(self.standardised(*belief), noise, generator)
 
     def natural(self, *belief: Tensor) -> Tensor:
         return log_odds(self.standardised(*belief)) / 2
@@ -101,8 +101,8 @@ class Gaussian(Posterior):
         """Of the latent where its precision is learned, N(m, 1/S) to N(m, 1/(power S)); else of the coin."""
         if self.form == "learned":
             return belief[0], power * belief[1]
-        wide = belief[0].double()  # λ is quadratic in the location
-        return (standardised_of(power * log_odds(wide)).to(belief[0].dtype),)
+        location = belief[0].double()  # λ is quadratic in it
+        return (standardised_of(power * log_odds(location)).to(belief[0].dtype),)
 
     def standardised(self, *belief: Tensor) -> Tensor:
         """a = m / σ, on which alone the law of the weight depends."""
@@ -112,9 +112,9 @@ class Gaussian(Posterior):
         return sign(self.standardised(*belief).detach())  # of a, so that a broken precision shows
 
 
-def below(a: Tensor) -> Tensor:
-    """Φ(-a), the probability of -1."""
-    return torch.special.ndtr(-a)
+def signs(a: Tensor, noise: Tensor | None, generator: torch.Generator | None) -> Tensor:
+    """±1 with P(-1) = Φ(-a), which bfloat16 would round to 0 beyond a = 3; the rest as in `draw_signs`."""
+    return signs_from(torch.special.ndtr(-wide(a)), noise, generator).to(a.dtype)
 
 
 def bell(a: Tensor) -> Tensor:
@@ -132,7 +132,7 @@ def log_odds(a: Tensor) -> Tensor:
     >>> log_odds(torch.tensor([0.0, 1e-8, -1000.0]))
     tensor([ 0.0000e+00,  1.5958e-08, -5.0001e+05])
     """
-    kind, a = a.dtype, a.to(torch.promote_types(a.dtype, torch.float32))  # erfcx knows no half precision
+    kind, a = a.dtype, wide(a)  # erfcx knows no half precision
     # near 0 the two logarithms cancel, and the sign of the smallest a would be lost
     inner = 2 * torch.atanh(torch.erf(a.clamp(-1, 1) / math.sqrt(2)))
     size, half_square = a.abs(), a.square() / 2
@@ -164,5 +164,5 @@ def natural_window(u: Tensor) -> Tensor:
     >>> natural_window(torch.tensor([0.0, 3.0, 1e6]))
     tensor([1.2533e+00, 6.0836e-01, 2.0000e-06])
     """
-    kind, u = u.dtype, u.abs().to(torch.promote_types(u.dtype, torch.float32))
+    kind, u = u.dtype, wide(u.abs())
     return (torch.special.ndtr(u) * torch.special.erfcx(u / math.sqrt(2)) * math.sqrt(2 * math.pi)).to(kind)

@@ -45,7 +45,7 @@ def relaxed(
     delta = torch.log(noise / (1 - noise)) / 2
     weight = torch.tanh((natural + delta) / relaxation)
     factor = (1 - weight * weight + GUARD) / relaxation / (1 - lagged_mean * lagged_mean + GUARD)
-    return weight, factor
+    return weight.to(natural.dtype), factor.to(natural.dtype)  # noise is float32 at least
 
 
 def mode(natural: Tensor, previous_natural: Tensor, lagged_mean: Tensor) -> Tensor:
