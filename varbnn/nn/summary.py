@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from textwrap import wrap
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from varbnn.nn.batchnorm import answer
 from varbnn.nn.binarize import TWINS, parameter_owners, reason_to_stay_real
 from varbnn.nn.compiled import uncompiled
 from varbnn.nn.draws import binary_layers, evaluating
+from varbnn.nn.head import unscaled_head
 from varbnn.nn.layer import BinaryLayer
 from varbnn.text import size, table
 
@@ -52,9 +54,15 @@ class LayerSummary:
 
 @dataclass(frozen=True)
 class Summary:
-    """What `summary` found; print it for the table."""
+    """What `summary` found; print it for the table.
+
+    Attributes:
+        layers: the rows.
+        lack: what the end of the model lacks, a scale behind the last binary layer, and what to do; or None.
+    """
 
     layers: tuple[LayerSummary, ...] = field(repr=False)
+    lack: str | None = None
 
     @property
     def binary_weights(self) -> int:
@@ -81,7 +89,8 @@ class Summary:
             f"{self.binary_weights:,} binary and {self.real_weights:,} real weights: {size(self.training_bytes)} in "
             f"training, {size(self.deployed_bytes)} deployed (float32 network: {real})"
         )
-        return "\n".join([lines[0], rule, *lines[1:], rule, total])
+        note = [] if self.lack is None else wrap(f"Note: {self.lack}.", len(rule))
+        return "\n".join([lines[0], rule, *lines[1:], rule, total, *note])
 
 
 def summary(model: nn.Module, inputs: Tensor | None = None) -> Summary:
@@ -121,7 +130,7 @@ def summary(model: nn.Module, inputs: Tensor | None = None) -> Summary:
         for name, module in model.named_modules()
         if any(p is not None for p in module._parameters.values())
     ]
-    return Summary(tuple(rows))
+    return Summary(tuple(rows), unscaled_head(model))
 
 
 def _row(

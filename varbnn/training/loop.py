@@ -23,6 +23,7 @@ from varbnn.errors import InputError, VarbnnWarning
 from varbnn.nn import draw_once_per_forward
 from varbnn.nn.batchnorm import device_of
 from varbnn.nn.flips import packed_modes
+from varbnn.nn.head import unscaled_head
 from varbnn.nn.health import OF_TORCH, health_since
 from varbnn.optim import Rule
 from varbnn.optim.belonging import advance, require_own
@@ -95,7 +96,8 @@ def fit(
             other settings of the optimizer or the scheduler; nothing is loaded then.
 
     Warns:
-        VarbnnWarning: the optimizer holds some of the model's beliefs and not others, which then stay as they are.
+        VarbnnWarning: the optimizer holds some of the model's beliefs and not others, which then stay as they are; the
+            model is one sequence of layers, its last one binary with 64 inputs or more, and nothing scales its sums.
 
     >>> import varbnn as vb
     >>> model = vb.binarize(nn.Linear(4, 2))
@@ -123,6 +125,7 @@ def fit(
     steps, beliefs = Steps(model, optimizer, loss, num_samples, antithetic), _Beliefs(model)
     if beliefs.modes:
         draw_once_per_forward(model)  # a model built by hand does not do so by itself
+        _warn_of_head(model)
     judge = None if validation is None else Validation(model, validation, loss)
     with progress_bar(progress, total=epochs, initial=len(run.history), desc=label, unit="epoch") as bar:
         for epoch in range(len(run.history) + 1, epochs + 1):
@@ -147,6 +150,11 @@ def fit(
         text = beliefs.warning.removesuffix(OF_TORCH) if isinstance(optimizer, Rule) else beliefs.warning
         warnings.warn(text, VarbnnWarning, stacklevel=2)
     return run.history
+
+
+def _warn_of_head(model: nn.Module) -> None:
+    if (lack := unscaled_head(model)) is not None:
+        warnings.warn(lack, VarbnnWarning, stacklevel=3)
 
 
 def _require_parts(model: object, optimizer: object, loader: object, loss: object, scheduler: object) -> None:
