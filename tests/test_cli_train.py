@@ -425,7 +425,9 @@ def test_images_in_other_units_than_those_of_the_run_are_refused(bytes_in, tmp_p
     run(capsys, "predict run same.npz")
     for line in ("evaluate run other.npz", "evaluate run --ood other.npz", "predict run other.npz"):
         told = run(capsys, line, 2)
-        assert re.search(r"other.npz(: x)? has values \S+ … \S+, but the training inputs \S+ … \S+; give both in", told)
+        assert re.search(
+            r"other.npz(: x)?: values \S+ … \S+, but the training inputs have \S+ … \S+; give both in", told
+        )
     arrays = dict(np.load("run/inputs.npz"))
     np.savez("run/inputs.npz", **{**arrays, "units": np.zeros(3)})
     assert "units are of something else; train again" in run(capsys, "predict run same.npz", 2)

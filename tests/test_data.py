@@ -17,7 +17,7 @@ from varbnn import data
 from varbnn.data import NAMES, Dataset, batches, load
 from varbnn.data.files import read_idx
 from varbnn.data.openml import SOURCES
-from varbnn.errors import InputError, MissingExtraError
+from varbnn.errors import InputError, MissingExtraError, VarbnnWarning
 
 IDX = {"train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", 40)}
 IDX["test"] = ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte", 20)
@@ -801,13 +801,18 @@ def parts(tmp_path, train, test):
 
 @pytest.mark.parametrize("large", LARGE.values(), ids=LARGE)
 @pytest.mark.parametrize("kind", [np.float64, np.float16])
-def test_parts_in_different_units_are_refused(tmp_path, large, kind):
+def test_images_in_different_units_are_refused_and_tables_warned_of(tmp_path, large, kind):
     shares = (large / 255).astype(kind)
     for train, test in ((large, shares), (shares, large)):
-        with pytest.raises(InputError, match=r"x_test has values 0 … \d+, but the training inputs 0 … \d+; give both"):
-            parts(tmp_path, train, test)
-        with pytest.raises(InputError, match="these images for a has values 0 … "):
-            parts(tmp_path, train, train).standardise(test)
+        told = r"values 0 … \d+, but the training inputs have 0 … \d+; give both"
+        if large.ndim > 2:
+            with pytest.raises(InputError, match=f"x_test: {told}"):
+                parts(tmp_path, train, test)
+            with pytest.raises(InputError, match=f"these images for a: {told}"):
+                parts(tmp_path, train, train).standardise(test)
+        else:
+            with pytest.warns(VarbnnWarning, match=f"x_test: {told}"):
+                parts(tmp_path, train, test)
 
 
 @pytest.mark.parametrize(
@@ -820,6 +825,10 @@ def test_parts_in_different_units_are_refused(tmp_path, large, kind):
         (BYTES, np.random.default_rng(0).normal(size=(9, 5, 5))),
         (BYTES.reshape(40, 25) / 255, BYTES.reshape(40, 25) / 70),  # columns of a table may go anywhere
         (LARGE["rows of int64"] // 128, LARGE["rows of int64"]),
+        (BYTES // 128, BYTES),  # marks, then greys
+        (BYTES.reshape(40, 25) // 128, BYTES.reshape(40, 25)),  # uint8: as images
+        (BYTES / 255, 3 * BYTES / 255),
+        (np.random.default_rng(0).gamma(1.0, 1.0, (40, 5, 5)), np.full((1, 5, 5), 0.2)),  # a quiet spectrum
     ],
 )
 def test_parts_that_only_look_different_are_taken(tmp_path, train, test):

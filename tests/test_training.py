@@ -683,6 +683,37 @@ def test_a_run_goes_on_with_the_scheduler_it_began_with(tmp_path, first, second,
     assert len(go(first, 4)) == 4
 
 
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        lambda o: RATES.MultiStepLR(o, np.array([1, 3]), gamma=np.float64(0.5)),
+        lambda o: RATES.CosineAnnealingLR(o, T_max=np.int64(4), eta_min=np.float64(1e-3)),
+        lambda o: RATES.StepLR(o, np.int64(1), gamma=np.sqrt(0.1)),
+    ],
+)
+def test_schedulers_with_numbers_of_numpy_go_on(tmp_path, schedule):
+    def go(epochs, file):
+        torch.manual_seed(0)
+        model = network()
+        optimizer = bayes(model)
+        options = dict(checkpoint=tmp_path / file, progress=False)
+        vb.fit(model, optimizer, [(X, Y)], epochs=epochs, scheduler=schedule(optimizer), **options)
+        return model.state_dict()
+
+    go(2, "parts.pt")
+    assert_same_state(go(4, "parts.pt"), go(4, "whole.pt"))
+
+
+def test_without_a_checkpoint_nothing_is_asked_of_a_schedulers_state():
+    class Forgetful(RATES.StepLR):
+        def state_dict(self):
+            raise NotImplementedError
+
+    model = network()
+    optimizer = bayes(model)
+    assert len(vb.fit(model, optimizer, [(X, Y)], epochs=2, scheduler=Forgetful(optimizer, 1), progress=False)) == 2
+
+
 @pytest.mark.parametrize("name", ["epochs", "num_samples"])
 @pytest.mark.parametrize("value", [0, 1.5, 2.0, "3", True, None])
 def test_counts_that_are_none_are_refused(name, value):

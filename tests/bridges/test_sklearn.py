@@ -370,7 +370,10 @@ def test_a_feature_that_is_constant_in_training_says_nothing_later(kind, values,
     estimator = kind(**QUICK).fit(wide, y)
     moved = np.column_stack([X, np.linspace(-9, 3000, 150)])
     assert_allclose(estimator.predict(moved), estimator.predict(wide), rtol=1e-12)
-    assert not estimator.scaler_.transform(moved)[:, -1].any()
+    scaled = estimator.scaler_.transform(moved)
+    assert np.abs(scaled[:, -1]).max() < 1e-200
+    assert_allclose(estimator.scaler_.inverse_transform(scaled)[:, :-1], X)
+    assert np.isfinite(estimator.scaler_.inverse_transform(scaled)).all()
 
 
 def test_a_constant_target_is_learned():

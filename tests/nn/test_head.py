@@ -32,6 +32,7 @@ def test_what_it_says_to_do_is_enough():
     ends = [nn.BatchNorm1d(10)], [vb.nn.Scale(10, initial=0.12)], [nn.Sequential(nn.Dropout(), nn.BatchNorm1d(10))]
     assert [unscaled_head(network(nn.Linear(64, 10), *end)) for end in ends] == [None] * 3
     assert unscaled_head(network(nn.Linear(64, 10), skip=("1",))) is None
+    assert unscaled_head(network(vb.nn.Scale(64, initial=0.12), nn.Linear(64, 10))) is None
 
 
 def test_what_cannot_be_seen_or_is_small_is_left_alone():
@@ -54,4 +55,6 @@ def test_summary_and_fit_say_so():
     optimizer = vb.optim.BayesBiNN(model.parameters(), lr=0.1, dataset_size=8)
     with pytest.warns(VarbnnWarning, match="too large for logits"):
         vb.fit(model, optimizer, [(torch.randn(8, 20), torch.tensor([0, 1] * 4))], epochs=1, loss=F.cross_entropy)
+    divided = [(torch.randn(8, 20), torch.tensor([0, 1] * 4))]
+    vb.fit(model, optimizer, divided, epochs=1, loss=lambda logits, y: F.cross_entropy(logits / 8, y))  # as one likes
     assert str(unscaled_head(vb.binarize(nn.Linear(64, 2)))).startswith("the model (BinaryLinear) ends in sums of 64")

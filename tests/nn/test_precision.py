@@ -134,6 +134,7 @@ def test_a_frozen_network_of_two_precisions_says_what_the_model_says(how):
         (lambda m: m.half().float(), torch.float32),
         (lambda m: m.double(), torch.float64),
         (lambda m: copy.deepcopy(m.bfloat16()), torch.bfloat16),
+        (lambda m: (m.load_state_dict(copy.deepcopy(m).double().state_dict(), assign=True), m)[1], torch.float64),
     ],
 )
 def test_layers_without_biases_freeze_in_the_precision_that_torchs_own_would_have(move, dtype):

@@ -217,6 +217,8 @@ def test_a_number_in_a_group_beside_prior_tensors_is_refused(number):
         BayesBiNN(iter(groups), lr=0.1, dataset_size=10, prior=[torch.zeros(3), torch.zeros(2)])
     optimizer = BayesBiNN(iter(groups), lr=0.1, dataset_size=10, prior=-1.0)
     assert [group["prior"] for group in optimizer.param_groups] == [number, -1.0]
+    again = BayesBiNN(optimizer.param_groups, lr=0.1, dataset_size=10, prior=[torch.zeros(3), torch.zeros(2)])
+    assert [again.state[p]["prior"].shape for group in again.param_groups for p in group["params"]] == [(3,), (2,)]
 
 
 def test_a_hyper_parameter_that_is_an_array_is_named_and_not_printed():

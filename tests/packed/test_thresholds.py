@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -13,7 +14,7 @@ from varbnn.kernels import usable_backends, using_backend
 from varbnn.nn import Sign
 from varbnn.packed.steps import Affine
 from varbnn.packed.thresholds import thresholds
-from varbnn.packed.trace import Plan
+from varbnn.packed.trace import Plan, batchnorm
 
 
 def compared(scale: torch.Tensor, shift: torch.Tensor) -> Affine:
@@ -45,6 +46,28 @@ def test_the_sign_is_that_of_batch_norm_at_every_float_around_the_edge(networks)
         for part, s, t in zip(x.chunk(networks), scale, shift, strict=True)
     ])  # fmt: skip
     assert torch.equal(step(x), torch.where(expected >= 0, 1.0, -1.0))
+
+
+@pytest.mark.parametrize("affine", [True, False])
+def test_scale_and_shift_are_those_of_torch_for_any_statistics(affine):
+    """The root that torch takes of a tensor is not rounded as the one in its batch norm."""
+    width, draw = 1000, seeded()
+    norm = nn.BatchNorm1d(width, affine=affine, eps=1e-3).eval()
+    norm.running_mean = torch.randn(width, generator=draw)
+    norm.running_var = torch.rand(width, generator=draw) * 1000
+    if affine:
+        nn.init.normal_(norm.weight, generator=draw)
+        nn.init.normal_(norm.bias, generator=draw)
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    step = batchnorm(norm, (norm.running_mean[None], norm.running_var[None]), "norm")
+    assert step.scale is not None
+    assert step.shift is not None
+    scale = np.float32(1) / np.sqrt(norm.running_var.numpy() + np.float32(norm.eps))  # each step rounded as IEEE says
+    if affine:
+        scale = scale * norm.weight.detach().numpy()
+    assert torch.equal(step.scale[0], torch.from_numpy(scale))
+    assert torch.equal(step.shift, norm(torch.zeros(1, width)))
 
 
 def test_what_never_turns_stays_as_it_is():

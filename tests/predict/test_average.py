@@ -176,29 +176,6 @@ def test_half_precision_logits_are_normalised_in_float32():
     torch.testing.assert_close(found.probs.sum(-1), torch.ones(2, 23))
 
 
-class TailFirst(nn.Module):
-    """Registered in another order than it is used in, and of two precisions."""
-
-    def __init__(self, stem: torch.dtype, tail: torch.dtype) -> None:
-        super().__init__()
-        self.tail = nn.Linear(8, 3, dtype=tail)
-        self.stem = nn.Linear(4, 8, dtype=stem)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.tail(self.stem(x).relu().to(self.tail.bias.dtype))
-
-
-@pytest.mark.parametrize("stem", [torch.float32, torch.bfloat16])
-def test_inputs_of_a_model_of_two_precisions_stay_what_they_are(stem):
-    model = vb.binarize(TailFirst(stem, torch.bfloat16 if stem == torch.float32 else torch.float32)).eval()
-    x = X.to(stem)
-    expected = model(x).detach().float().softmax(-1)
-    assert torch.equal(predict(model, x, 0).mean, expected)
-    assert torch.equal(predict(model, [x], 0).mean, expected)
-    if stem == torch.float32:  # what numpy makes by habit goes to the wider one
-        assert torch.equal(predict(model, x.double().numpy(), 0).mean, expected)
-
-
 def test_labels_as_inputs_are_fine_where_the_model_embeds_them():
     model = nn.Sequential(nn.Embedding(10, 4), without_batchnorm())
     assert predict(model, DataLoader(torch.arange(10), batch_size=4), 2).probs.shape == (2, 10, 3)

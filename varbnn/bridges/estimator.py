@@ -189,10 +189,10 @@ class Network(base.BaseEstimator):
 
 
 def _scaler(X: Array) -> Any:
-    """A fitted StandardScaler, in which a feature that is constant in `X`, but for rounding, is always 0."""
+    """A fitted StandardScaler, in which a feature that is constant in `X`, but for rounding, stays at 0."""
     scaler = preprocessing.StandardScaler().set_output(transform="default").fit(X)
     with np.errstate(over="ignore"):
-        scaler.scale_[np.ptp(X, 0) <= ROUNDING * np.abs(X).max(0)] = np.inf
+        scaler.scale_[np.ptp(X, 0) <= ROUNDING * np.abs(X).max(0)] = np.finfo(np.float64).max
     return scaler
 
 

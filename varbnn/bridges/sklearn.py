@@ -52,7 +52,7 @@ class VariationalBNNClassifier(base.ClassifierMixin, Network):
             loss is the mean cross entropy of single draws, in nats.
         model_: the network, float64, for all of varbnn: ``varbnn.pack(classifier.model_)``.
         scaler_: scikit-learn's `StandardScaler` that its inputs have gone through; ``scale_`` of a constant feature is
-            infinite.
+            the largest number.
 
     Raises:
         InputError (a ValueError): an option out of range, one class only, NaN, sparse data: in `fit`, with

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from varbnn.errors import InputError
+from varbnn.errors import InputError, VarbnnWarning
 
 Array = np.ndarray[Any, Any]
 
@@ -34,22 +35,24 @@ class Units:
         return cls(float(inputs.min()), float(inputs.max()), whole, images)
 
     def require_same(self, inputs: Array, where: str) -> None:
-        """Raise InputError where either holds shares of 0 … 1 and the other larger numbers, none negative.
+        """Raise InputError where one side holds shares of 0 … 1 and the other whole numbers from 0 to above 2.
 
-        Whole numbers up to 1 pass, as black images of bytes must. In tables the larger numbers must be whole.
+        Whole numbers up to 1 are no shares: black images of bytes pass. Tables, whose columns may be anything, are
+        warned of.
 
         >>> Units(0, 255, True, images=True).require_same(np.array([[0.0, 0.5]]), "x")
         Traceback (most recent call last):
-        varbnn.errors.InputError: x has values 0 … 0.5, but the training inputs 0 … 255; give both in the same units
+        varbnn.errors.InputError: x: values 0 … 0.5, but the training inputs have 0 … 255; give both in the same units
         >>> Units(0, 255, True, images=True).require_same(np.array([[0.0, 1.0]]), "x")
         """
         given = Units.of(inputs, self.images)
         small, large = (given, self) if given.high < self.high else (self, given)
-        if small.low < 0 or large.low < 0 or not small.high <= 1 or not large.high > 2:
+        if small.low < 0 or large.low < 0 or small.high > 1 or large.high <= 2 or small.whole or not large.whole:
             return
-        shares = not small.whole
-        if (shares or small is self) if self.images else (shares and large.whole):
-            raise InputError(
-                f"{where} has values {given.low:g} … {given.high:g}, but the training inputs {self.low:g} … "
-                f"{self.high:g}; give both in the same units"
-            )
+        told = (
+            f"{where}: values {given.low:g} … {given.high:g}, but the training inputs have {self.low:g} … "
+            f"{self.high:g}; give both in the same units"
+        )
+        if self.images:
+            raise InputError(told)
+        warnings.warn(told, VarbnnWarning, stacklevel=4)

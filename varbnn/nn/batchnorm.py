@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from functools import reduce
 from itertools import chain
 from typing import Any
 
@@ -25,7 +24,6 @@ BATCH_SIZE = 1000
 """Inputs per forward pass, at most, where a tensor or an array is gone through."""
 
 Data = Tensor | np.ndarray[Any, Any] | Iterable[Any]
-Precisions = tuple[torch.dtype, ...]
 
 
 def batchnorms(model: nn.Module) -> list[_BatchNorm]:
@@ -68,8 +66,8 @@ def batchnorm_preserved(model: nn.Module, *, only_on_error: bool = False) -> Ite
                         getattr(layer, name).copy_(buffer)
 
 
-def input_batches(data: Data, batch_size: int, precisions: Precisions) -> Iterator[Tensor]:
-    """The inputs in `data`, batch by batch: a tensor is cut up, a loader's (x, ...) gives x, each `in_precision`.
+def input_batches(data: Data, batch_size: int, dtype: torch.dtype | None = None) -> Iterator[Tensor]:
+    """The inputs in `data`, batch by batch: a tensor is cut up, a loader's (x, ...) gives x, floating ones in `dtype`.
 
     Raises:
         InputError: a batch is empty, no dense tensor with an axis of inputs, or has NaN or infinite entries.
@@ -88,7 +86,7 @@ def input_batches(data: Data, batch_size: int, precisions: Precisions) -> Iterat
             raise InputError(f"batch {number} is empty, shape {tuple(x.shape)}")
         if x.is_floating_point() and not bool(torch.isfinite(x).all()):
             raise InputError(f"batch {number} of the inputs has NaN or infinite entries; clean the data first")
-        yield in_precision(x, precisions)
+        yield x.to(dtype) if dtype is not None and x.is_floating_point() else x
 
 
 def device_of(model: nn.Module) -> torch.device:
@@ -105,25 +103,15 @@ def require_numbers(model: nn.Module) -> None:
         )
 
 
-def real_dtypes(model: nn.Module) -> Precisions:
-    """Precisions `model` computes in: those of its real parameters, since beliefs never drop below float32."""
+def real_dtype(model: nn.Module) -> torch.dtype:
+    """Precision `model` computes in: that of its real parameters, since beliefs never drop below float32."""
     floating = [p for p in model.parameters() if p.is_floating_point()]
     real = [p for p in floating if belief_of(p) is None]
-    return tuple(dict.fromkeys(p.dtype for p in real or floating)) or (torch.get_default_dtype(),)
-
-
-def real_dtype(model: nn.Module) -> torch.dtype:
-    """The first of them."""
-    return real_dtypes(model)[0]
-
-
-def in_precision(x: Tensor, precisions: Precisions) -> Tensor:
-    """`x`, where it is floating and in none of `precisions` in the widest of them."""
-    return x.to(reduce(torch.promote_types, precisions)) if x.is_floating_point() and x.dtype not in precisions else x
+    return (real or floating)[0].dtype if floating else torch.get_default_dtype()
 
 
 def as_data(data: Data, name: str, model: nn.Module) -> Data:
-    """`data` with a floating array or tensor in a precision that `model` computes in.
+    """`data` with a floating array or tensor in the precision that `model` computes in.
 
     Raises:
         InputError: neither tensor, array nor loader; a tensor that is not dense or has no axis of inputs.
@@ -132,7 +120,7 @@ def as_data(data: Data, name: str, model: nn.Module) -> Data:
         data = as_tensor(data, name, read_only=True)
     if isinstance(data, Tensor):
         _require_dense(data, name)
-        return in_precision(data, real_dtypes(model))
+        return data.to(real_dtype(model)) if data.is_floating_point() else data
     if isinstance(data, Dataset) and not isinstance(data, IterableDataset):
         raise InputError(
             f"{name} must be batches, got a {type(data).__name__}; wrap it: DataLoader(data, batch_size=256)"
@@ -212,7 +200,7 @@ def mixed_batches(model: nn.Module, data: Data) -> Iterator[Tensor]:
     """
     require_numbers(model)
     device, empty = device_of(model), True
-    for x in input_batches(_even_parts(as_data(data, "data", model)), BATCH_SIZE, real_dtypes(model)):
+    for x in input_batches(_even_parts(as_data(data, "data", model)), BATCH_SIZE, real_dtype(model)):
         empty = False
         yield x.to(device, copy=True)  # a model may write into its input
     if empty:

@@ -243,8 +243,7 @@ def freeze(
         with torch.no_grad():
             weights = [layer.posterior.mode(*layer.belief) for layer in layers]
     for layer, weight in zip(layers, weights, strict=True):
-        bias = layer._parameters.get("bias")
-        _to_twin(layer, weight.to(layer.real_dtype if bias is None else bias.dtype))
+        _to_twin(layer, weight.to(_real_dtype(layer)))
     forget_once_per_forward(frozen)
     for module in frozen.modules():
         for key in _guards(module):
@@ -254,6 +253,15 @@ def freeze(
     else:
         warn_of_batchnorm(model)
     return frozen
+
+
+def _real_dtype(layer: BinaryLayer) -> torch.dtype:
+    """Of its real weight, if it had one; beliefs have float32 or float64, also in half-precision layers."""
+    bias = layer._parameters.get("bias")
+    if bias is not None:
+        return bias.dtype
+    half = torch.finfo(layer.real_dtype).bits < 32
+    return layer.real_dtype if half and layer.belief[0].dtype == torch.float32 else layer.belief[0].dtype
 
 
 def _to_twin(layer: BinaryLayer, weight: Tensor) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from torch import nn
 
 from varbnn.nn.linear import BinaryLinear
+from varbnn.nn.scale import Scale
 
 LARGE = 64
 """Sums of fewer values are left alone: one of 64 is as large as 8 of its terms."""
@@ -19,7 +20,8 @@ def unscaled_head(model: nn.Module) -> str | None:
     """What a model that is one sequence of layers lacks at its end, and what to do; else None."""
     sequence = [(name, module) for name, module in _sequence(model, "") if not isinstance(module, UNSCALED)]
     name, last = sequence[-1] if sequence else ("", model)
-    if not isinstance(last, BinaryLinear) or last.in_features < LARGE:
+    before = sequence[-2][1] if len(sequence) > 1 else None
+    if not isinstance(last, BinaryLinear) or last.in_features < LARGE or isinstance(before, Scale):
         return None
     rest = "" if not name else f", or leave the layer real: skip=[{name!r}]"
     return (

@@ -30,7 +30,8 @@ def require_prior(prior: Any, params: Iterable[Any]) -> None:
             "prior must be a number, or a list with one tensor per belief such as varbnn.as_prior(model), got "
             f"{type(prior).__name__}"
         )
-    if listed and any(isinstance(group, dict) and "prior" in group for group in params):
+    own = [group for group in params if isinstance(group, dict) and "kind" not in group]  # no rule wrote those
+    if listed and any("prior" in group for group in own):
         raise InputError(
             "a group has a prior of its own beside a list of tensors, which is for the beliefs of all groups; leave "
             "the group's out, or put it into the list as a tensor"

@@ -158,7 +158,7 @@ def _kept(module: nn.Module, name: str) -> nn.Module:
 
 
 def batchnorm(module: _BatchNorm, statistics: tuple[Tensor, Tensor] | None, name: str) -> Affine:
-    """Batch norm with fixed statistics, as the scale and shift that torch rounds it to."""
+    """Batch norm with fixed statistics, as the scale and shift that torch rounds it to: what it says of 1 and 0."""
     if statistics is None:
         raise InputError(
             f"{name} normalises by the statistics of each batch (track_running_stats=False), which mix examples; "
@@ -166,14 +166,13 @@ def batchnorm(module: _BatchNorm, statistics: tuple[Tensor, Tensor] | None, name
         )
     mean, variance = (t.float() for t in torch.broadcast_tensors(*statistics))
     weight, bias = (None if t is None else t.detach().float() for t in (module.weight, module.bias))
-    scale = 1 / (variance + module.eps).sqrt()
-    if weight is not None:
-        scale = scale * weight
     zero = torch.zeros_like(mean[:1])
-    shift = torch.cat([
+    of_one = [F.batch_norm(zero + 1, zero[0], own, weight, None, eps=module.eps) for own in variance]
+    of_zero = [
         F.batch_norm(zero, own_mean, own_variance, weight, bias, eps=module.eps)
         for own_mean, own_variance in zip(mean, variance, strict=True)
-    ])  # fmt: skip
+    ]
+    scale, shift = torch.cat(of_one), torch.cat(of_zero)
     scale, shift = (t[:1] if bool((t == t[:1]).all()) else t for t in (scale, shift))
     return Affine(scale, shift)
 

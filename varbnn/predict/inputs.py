@@ -10,7 +10,7 @@ from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 
 from varbnn.checks import usable_device, whole_number
 from varbnn.errors import InputError
-from varbnn.nn.batchnorm import Data, as_data, device_of, input_batches, real_dtypes
+from varbnn.nn.batchnorm import Data, as_data, device_of, input_batches, real_dtype
 
 
 class RepeatedInputs:
@@ -19,7 +19,7 @@ class RepeatedInputs:
     Args:
         data: tensor or array (inputs along the first axis), or a loader that yields x or (x, ...) in the same order
             every time.
-        model: its first parameter says where inputs go, and arrays (float64 by habit) take the model's precision.
+        model: its first parameter says where inputs go, and arrays (float64 by habit) take its precision.
         batch_size: for a tensor or an array; a loader's batches stay as they are.
         num_passes: how often the inputs will be asked for.
         device: where inputs go instead.
@@ -32,7 +32,7 @@ class RepeatedInputs:
     def __init__(
         self, data: Data, model: nn.Module, batch_size: int, num_passes: int, device: torch.device | str | None
     ) -> None:
-        self.batch_size, self._precisions = whole_number("batch_size", batch_size), real_dtypes(model)
+        self.batch_size, self._dtype = whole_number("batch_size", batch_size), real_dtype(model)
         self.data = require_passes(as_data(data, "inputs", model), "inputs", num_passes)
         self.device = usable_device(device) if device is not None else device_of(model)
         self._sums: list[Tensor] = []  # two numbers per input, from the first pass; a tensor needs none
@@ -46,7 +46,7 @@ class RepeatedInputs:
         """
         first, seen = self._sums, 0
         known = torch.cat(first) if first else None
-        for x in input_batches(self.data, self.batch_size, self._precisions):
+        for x in input_batches(self.data, self.batch_size, self._dtype):
             if not isinstance(self.data, Tensor):
                 sums = self._marks(x, sizes=known is None)
                 if known is None:
@@ -93,7 +93,7 @@ class RepeatedInputs:
         if isinstance(self.data, (Tensor, Iterator)):
             return
         known = torch.cat(self._sums)
-        again = [self._marks(x, sizes=False) for x in input_batches(self.data, self.batch_size, self._precisions)]
+        again = [self._marks(x, sizes=False) for x in input_batches(self.data, self.batch_size, self._dtype)]
         if sum(map(len, again)) != len(known):
             return
         before, after, allowed = known[:, 0], torch.cat(again)[:, 0], 1e-5 * known[:, 1].max()

@@ -126,7 +126,7 @@ class RegressionPrediction:
         return array
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, np.dtype[Any]]:
-        """The same for numpy's functions, which would else go through the inputs one by one without end."""
+        """The same for numpy's functions, but for those that ask for a method of their name (`numpy.mean`)."""
         return np.array(self.numpy(), dtype=dtype, copy=copy)
 
     def __len__(self) -> int:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from varbnn.errors import InputError
 from varbnn.kernels.backend import active_backend
-from varbnn.nn.batchnorm import Data, real_dtypes
+from varbnn.nn.batchnorm import Data
 from varbnn.nn.draws import binary_layers
 from varbnn.packed import PackedEnsemble, draw_packed, objection
 from varbnn.packed.program import is_numeric
@@ -43,8 +43,9 @@ def reason_for_loop(model: nn.Module, num_samples: int, device: torch.device) ->
     weights = num_samples * sum(layer.belief[0].numel() for _, layer in binary_layers(model))
     if weights < LEAST_WEIGHTS:
         return f"{weights} weights are too few"
-    if (precisions := real_dtypes(model)) != (torch.float32,):
-        return f"the model computes in {' and '.join(map(str, precisions))}"
+    others = {p.dtype for p in model.parameters() if p.is_floating_point()} - {torch.float32}
+    if others:
+        return f"the model computes in {' and '.join(map(str, others))}"
     if any(_thin(layer) for _, layer in binary_layers(model)):
         return f"convolutions with fewer than {LEAST_CHANNELS} outputs in a group"
     return objection(model)

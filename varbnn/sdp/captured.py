@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from varbnn.errors import InputError
-from varbnn.nn.batchnorm import BATCH_SIZE, Data, Precisions, device_of, input_batches
+from varbnn.nn.batchnorm import BATCH_SIZE, Data, device_of, input_batches
 from varbnn.nn.draws import evaluating
 
 
@@ -79,12 +79,12 @@ class Calibration:
 
     Attributes:
         data: as given.
-        precisions: of floating inputs.
+        dtype: of floating inputs.
         digest: of all inputs in their order; empty before the first pass.
     """
 
-    def __init__(self, data: Data, precisions: Precisions) -> None:
-        self.data, self.precisions, self.digest = data, precisions, ""
+    def __init__(self, data: Data, dtype: torch.dtype) -> None:
+        self.data, self.dtype, self.digest = data, dtype, ""
 
     def batches(self) -> Iterator[Tensor]:
         """
@@ -92,10 +92,10 @@ class Calibration:
             InputError: no batch; or, after the last one, that a pass before had others.
         """
         if self.digest and isinstance(self.data, Tensor):
-            yield from input_batches(self.data, BATCH_SIZE, self.precisions)
+            yield from input_batches(self.data, BATCH_SIZE, self.dtype)
             return
         digest, count = hashlib.sha256(), 0
-        for count, batch in enumerate(input_batches(self.data, BATCH_SIZE, self.precisions), 1):  # noqa: B007
+        for count, batch in enumerate(input_batches(self.data, BATCH_SIZE, self.dtype), 1):  # noqa: B007
             digest.update(repr((tuple(batch.shape), batch.dtype)).encode())
             digest.update(batch.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
             yield batch

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from varbnn.checks import whole_number
 from varbnn.errors import InputError
-from varbnn.nn.batchnorm import Data, as_data, batchnorms, real_dtypes, refresh_batchnorm
+from varbnn.nn.batchnorm import Data, as_data, batchnorms, real_dtype, refresh_batchnorm
 from varbnn.nn.binarize import TWINS, Skip, parameter_owners, reason_to_stay_real, skipper
 from varbnn.progress import progress_bar
 from varbnn.sdp import state as states
@@ -247,7 +247,7 @@ def _repeatable(model: nn.Module, calibration: Data) -> Calibration:
     calibration = as_data(calibration, "calibration", model)
     if isinstance(calibration, Tensor) and calibration.numel() == 0:
         raise InputError(f"calibration is empty, shape {tuple(calibration.shape)}")
-    return Calibration(calibration, real_dtypes(model))
+    return Calibration(calibration, real_dtype(model))
 
 
 def _fingerprint(model: nn.Module, names: list[str], data: str, options: tuple[object, ...]) -> str:

@@ -97,7 +97,8 @@ def fit(
 
     Warns:
         VarbnnWarning: the optimizer holds some of the model's beliefs and not others, which then stay as they are; the
-            model is one sequence of layers, its last one binary with 64 inputs or more, and nothing scales its sums.
+            model is one sequence of layers, its last one binary with 64 inputs or more, and nothing scales the sums
+            that ``F.cross_entropy`` takes for logits.
 
     >>> import varbnn as vb
     >>> model = vb.binarize(nn.Linear(4, 2))
@@ -115,7 +116,7 @@ def fit(
     path = None if checkpoint is None else of_rank(Path(checkpoint))
     if path is not None:
         saving.require_folder(path)
-    run = Run(model, optimizer, scheduler, loader)
+    run = Run(model, optimizer, scheduler, loader, kept=path is not None)
     if path is not None and path.exists():
         run.load(path)
     together = several_ranks() and (after_epoch is not None or _of_all_ranks(model))
@@ -125,7 +126,7 @@ def fit(
     steps, beliefs = Steps(model, optimizer, loss, num_samples, antithetic), _Beliefs(model)
     if beliefs.modes:
         draw_once_per_forward(model)  # a model built by hand does not do so by itself
-        _warn_of_head(model)
+        _warn_of_head(model, loss)
     judge = None if validation is None else Validation(model, validation, loss)
     with progress_bar(progress, total=epochs, initial=len(run.history), desc=label, unit="epoch") as bar:
         for epoch in range(len(run.history) + 1, epochs + 1):
@@ -152,8 +153,8 @@ def fit(
     return run.history
 
 
-def _warn_of_head(model: nn.Module) -> None:
-    if (lack := unscaled_head(model)) is not None:
+def _warn_of_head(model: nn.Module, loss: Loss) -> None:
+    if loss is F.cross_entropy and (lack := unscaled_head(model)) is not None:
         warnings.warn(lack, VarbnnWarning, stacklevel=3)
 
 
