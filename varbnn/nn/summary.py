@@ -18,8 +18,8 @@ from varbnn.nn.batchnorm import answer
 from varbnn.nn.binarize import TWINS, parameter_owners, reason_to_stay_real
 from varbnn.nn.compiled import uncompiled
 from varbnn.nn.draws import binary_layers, evaluating
-from varbnn.nn.head import unscaled_head
 from varbnn.nn.layer import BinaryLayer
+from varbnn.nn.scaling import unnormalised, unscaled_head
 from varbnn.text import size, table
 
 
@@ -58,11 +58,11 @@ class Summary:
 
     Attributes:
         layers: the rows.
-        lack: what the end of the model lacks, a scale behind the last binary layer, and what to do; or None.
+        lacks: what the model lacks to keep sums of ±1 weights small, with what to do.
     """
 
     layers: tuple[LayerSummary, ...] = field(repr=False)
-    lack: str | None = None
+    lacks: tuple[str, ...] = ()
 
     @property
     def binary_weights(self) -> int:
@@ -89,8 +89,8 @@ class Summary:
             f"{self.binary_weights:,} binary and {self.real_weights:,} real weights: {size(self.training_bytes)} in "
             f"training, {size(self.deployed_bytes)} deployed (float32 network: {real})"
         )
-        note = [] if self.lack is None else wrap(f"Note: {self.lack}.", len(rule))
-        return "\n".join([lines[0], rule, *lines[1:], rule, total, *note])
+        notes = [line for lack in self.lacks for line in wrap(f"Note: {lack}.", len(rule))]
+        return "\n".join([lines[0], rule, *lines[1:], rule, total, *notes])
 
 
 def summary(model: nn.Module, inputs: Tensor | None = None) -> Summary:
@@ -130,7 +130,8 @@ def summary(model: nn.Module, inputs: Tensor | None = None) -> Summary:
         for name, module in model.named_modules()
         if any(p is not None for p in module._parameters.values())
     ]
-    return Summary(tuple(rows), unscaled_head(model))
+    lacks = (unnormalised(model), unscaled_head(model))
+    return Summary(tuple(rows), tuple(lack for lack in lacks if lack is not None))
 
 
 def _row(

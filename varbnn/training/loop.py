@@ -23,8 +23,8 @@ from varbnn.errors import InputError, VarbnnWarning
 from varbnn.nn import draw_once_per_forward
 from varbnn.nn.batchnorm import device_of
 from varbnn.nn.flips import packed_modes
-from varbnn.nn.head import unscaled_head
 from varbnn.nn.health import OF_TORCH, health_since
+from varbnn.nn.scaling import unnormalised, unscaled_head
 from varbnn.optim import Rule
 from varbnn.optim.belonging import advance, require_own
 from varbnn.progress import progress_bar
@@ -96,9 +96,9 @@ def fit(
             other settings of the optimizer or the scheduler; nothing is loaded then.
 
     Warns:
-        VarbnnWarning: the optimizer holds some of the model's beliefs and not others, which then stay as they are; the
-            model is one sequence of layers, its last one binary with 64 inputs or more, and nothing scales the sums
-            that ``F.cross_entropy`` takes for logits.
+        VarbnnWarning: the optimizer holds some of the model's beliefs and not others, which then stay as they are; no
+            layer normalises the sums of binary layers with 64 inputs or more; or the model is one sequence of layers
+            that ends in such a sum, which ``F.cross_entropy`` takes for logits.
 
     >>> import varbnn as vb
     >>> model = vb.binarize(nn.Linear(4, 2))
@@ -126,7 +126,7 @@ def fit(
     steps, beliefs = Steps(model, optimizer, loss, num_samples, antithetic), _Beliefs(model)
     if beliefs.modes:
         draw_once_per_forward(model)  # a model built by hand does not do so by itself
-        _warn_of_head(model, loss)
+        _warn_of_sums(model, loss)
     judge = None if validation is None else Validation(model, validation, loss)
     with progress_bar(progress, total=epochs, initial=len(run.history), desc=label, unit="epoch") as bar:
         for epoch in range(len(run.history) + 1, epochs + 1):
@@ -153,9 +153,10 @@ def fit(
     return run.history
 
 
-def _warn_of_head(model: nn.Module, loss: Loss) -> None:
-    if loss is F.cross_entropy and (lack := unscaled_head(model)) is not None:
-        warnings.warn(lack, VarbnnWarning, stacklevel=3)
+def _warn_of_sums(model: nn.Module, loss: Loss) -> None:
+    for lack in (unnormalised(model), unscaled_head(model) if loss is F.cross_entropy else None):
+        if lack is not None:
+            warnings.warn(lack, VarbnnWarning, stacklevel=3)
 
 
 def _require_parts(model: object, optimizer: object, loader: object, loss: object, scheduler: object) -> None:

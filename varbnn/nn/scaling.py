@@ -1,4 +1,4 @@
-"""Is there a scale behind the last layer of ±1 weights?"""
+"""Is there what keeps sums of ±1 weights small: a normalisation behind hidden layers, a scale at the end?"""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from torch import nn
 
+from varbnn.nn.draws import binary_layers
 from varbnn.nn.linear import BinaryLinear
 from varbnn.nn.scale import Scale
 
@@ -14,6 +15,21 @@ LARGE = 64
 
 UNSCALED = (nn.Identity, nn.Dropout, nn.Softmax, nn.LogSoftmax)
 """What leaves sums as large as they are, or is hurt by it."""
+
+
+def unnormalised(model: nn.Module) -> str | None:
+    """What to do where sums grow from one binary layer to the next; None where a norm or a `Scale` for each is seen."""
+    layers = [layer for _, layer in binary_layers(model)]
+    most = max((layer.belief[0][0].numel() for layer in layers if layer.belief[0].numel()), default=0)
+    normed = any("norm" in type(module).__name__.lower() for module in model.modules())
+    scales = sum(isinstance(module, Scale) for module in model.modules())
+    if most < LARGE or normed or scales >= len(layers) or (len(layers) == 1 and unscaled_head(model) is not None):
+        return None
+    return (
+        f"no layer normalises: binary layers give sums of up to {most} values times ±1, and where these reach the next "
+        "layer as they are, posteriors collapse within a few steps. Put a BatchNorm or LayerNorm behind every hidden "
+        "binary layer; a scale or a real layer at the end alone does not help"
+    )
 
 
 def unscaled_head(model: nn.Module) -> str | None:

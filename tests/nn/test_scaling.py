@@ -1,4 +1,4 @@
-"""A last layer of ±1 weights without a scale behind it is named, with what to do."""
+"""Sums of ±1 weights that nothing keeps small are named, with what to do."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 import varbnn as vb
 from varbnn.errors import VarbnnWarning
-from varbnn.nn.head import unscaled_head
+from varbnn.nn.scaling import unnormalised, unscaled_head
 
 
 def network(*end: nn.Module, skip: tuple[str, ...] = ()) -> nn.Module:
@@ -50,7 +50,7 @@ def test_summary_and_fit_say_so():
     model = network(nn.Linear(64, 3))
     lack = unscaled_head(model)
     said = vb.summary(model)
-    assert said.lack == lack
+    assert said.lacks == (lack,)
     assert " ".join(str(said).split("Note: ")[1].split()) == f"{lack}."
     optimizer = vb.optim.BayesBiNN(model.parameters(), lr=0.1, dataset_size=8)
     with pytest.warns(VarbnnWarning, match="too large for logits"):
@@ -58,3 +58,43 @@ def test_summary_and_fit_say_so():
     divided = [(torch.randn(8, 20), torch.tensor([0, 1] * 4))]
     vb.fit(model, optimizer, divided, epochs=1, loss=lambda logits, y: F.cross_entropy(logits / 8, y))  # as one likes
     assert str(unscaled_head(vb.binarize(nn.Linear(64, 2)))).startswith("the model (BinaryLinear) ends in sums of 64")
+
+
+class Tutorial(nn.Module):
+    """What one comes with, and what it needs: a norm behind its hidden layers."""
+
+    def __init__(self, *norms: nn.Module, width: int = 64):
+        super().__init__()
+        self.a, self.b = nn.Linear(20, width), nn.Linear(width, 3)
+        self.norms = nn.ModuleList(norms)
+
+    def forward(self, x):
+        hidden = F.relu(self.a(x))
+        for norm in self.norms:
+            hidden = norm(hidden)
+        return self.b(hidden)
+
+
+def test_a_network_that_normalises_nothing_is_named_of_any_class_and_loss():
+    model = vb.binarize(Tutorial())
+    lack = unnormalised(model)
+    assert lack is not None
+    assert lack.startswith("no layer normalises: binary layers give sums of up to 64 values")
+    assert vb.summary(model).lacks == (lack,)
+    optimizer = vb.optim.BayesBiNN(model.parameters(), lr=0.1, dataset_size=8)
+    with pytest.warns(VarbnnWarning, match="BatchNorm or LayerNorm behind every hidden binary layer"):
+        vb.fit(model, optimizer, [(torch.randn(8, 20), torch.randn(8, 3))], epochs=1, loss=F.mse_loss)
+    assert unnormalised(vb.binarize(Tutorial(), skip=("b",))) is None  # its sums have 20 terms
+    assert unnormalised(vb.binarize(Tutorial(vb.nn.Scale(64)))) == lack  # not one for each binary layer
+
+
+@pytest.mark.parametrize("norm", [nn.BatchNorm1d(64), nn.LayerNorm(64), nn.GroupNorm(2, 64)], ids=repr)
+def test_with_a_normalisation_nothing_is_said(norm):
+    assert unnormalised(vb.binarize(Tutorial(norm))) is None
+
+
+def test_scales_behind_each_layer_small_sums_and_lone_layers_are_left_alone():
+    assert unnormalised(vb.binarize(Tutorial(vb.nn.Scale(64), vb.nn.Scale(64)))) is None
+    assert unnormalised(vb.binarize(Tutorial(width=32))) is None
+    assert unnormalised(vb.binarize(nn.Linear(64, 3))) is None  # whose end is named
+    assert unnormalised(Tutorial()) is None
