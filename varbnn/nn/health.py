@@ -21,9 +21,6 @@ COLLAPSED = 0.01
 AT_PRIOR = 0.005
 """Below this divergence from the prior, in bits per weight, nothing was learned."""
 
-TRAINED = 0.015
-"""Below this divergence after training: at temperature 1 it was 0.003 to 0.013 where weights stayed coins."""
-
 STILL = 0.01
 """Below this divergence few flips say the same: the default start has 0.007, and what learns leaves it at once."""
 
@@ -96,13 +93,12 @@ def health(model: nn.Module, *, prior: Sequence[Tensor] | None = None, warn: boo
 
 @torch.no_grad()
 def health_since(
-    model: nn.Module, modes: Sequence[Tensor | None], prior: Sequence[Tensor] | None = None, trained: bool = False
+    model: nn.Module, modes: Sequence[Tensor | None], prior: Sequence[Tensor] | None = None
 ) -> tuple[Health, list[Tensor]]:
     """As `health`, without its memory: flips are counted from `modes`, and those of now come back too.
 
     Args:
         modes: of each belief as `packed_modes` gives them, or None where there are none yet.
-        trained: whether the model should have left the prior by now.
     """
     layers = beliefs_of(model)
     if not layers:
@@ -123,7 +119,7 @@ def health_since(
     entropy_bits = nats / max(weights, 1) / math.log(2)
     kl = math.nan if points else divergence / max(weights, 1)
     flip_share = None if flips is None else flips / max(weights, 1)
-    warning = None if points else _diagnose(entropy_bits, kl / math.log(2), flip_share, trained)
+    warning = None if points else _diagnose(entropy_bits, kl / math.log(2), flip_share)
     return Health(weights, entropy_bits, saturated / max(weights, 1), kl, flips, by_layer, warning), now
 
 
@@ -158,14 +154,14 @@ def _flips(before: Sequence[Tensor | None], now: Sequence[Tensor]) -> int | None
     return flips
 
 
-def _diagnose(entropy_bits: float, kl_bits: float, flip_share: float | None, trained: bool) -> str | None:
+def _diagnose(entropy_bits: float, kl_bits: float, flip_share: float | None) -> str | None:
     if entropy_bits < COLLAPSED:
         return (
             f"the posterior has collapsed to {entropy_bits:.4f} bit per weight, so draws hardly differ: raise the "
             "temperature, start nearer to 0 (init_scale), or use estimator='straight-through'"
         )
     still = kl_bits < STILL and flip_share is not None and flip_share < FEW_FLIPS
-    if kl_bits < (TRAINED if trained else AT_PRIOR) or still:
+    if kl_bits < AT_PRIOR or still:
         return (
             f"the posterior has hardly left the prior ({kl_bits:.4f} bit per weight from it): lower the temperature, "
             f"raise lr, or train longer (lr · steps should be well above 1){OF_TORCH}"

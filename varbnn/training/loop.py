@@ -268,7 +268,7 @@ class _Beliefs:
     def row(self) -> Row:
         if not self.modes:
             return {}
-        state, self.modes = health_since(self.model, self.modes, trained=True)
+        state, self.modes = health_since(self.model, self.modes)
         self.warning = state.warning
         found = {"entropy_bits": state.entropy_bits, "saturated": state.saturated, "kl": state.kl}
         return {**found, "flips": float(state.flips or 0)}
