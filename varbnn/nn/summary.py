@@ -101,6 +101,9 @@ def summary(model: nn.Module, inputs: Tensor | None = None) -> Summary:
         inputs: N ≥ 1 example inputs; with them 1-bit multiply-accumulates are counted, in one forward pass in eval
             mode.
 
+    Returns:
+        One row per module, and what the model lacks to keep sums of ±1 weights small. Print it.
+
     Raises:
         InputError: no inputs in `inputs`, a shape or several inputs in their place, or binary layers on the meta
             device, which has no numbers.

@@ -55,9 +55,8 @@ class Scheduler(LRScheduler):
     Raises:
         InputError: no curve, an unknown key, not a curve, the wrong number of curves (in `step` too, once groups have
             been added), a `relaxation` that nothing draws with, a `prior` that is kept as tensors, or a value the rule
-            refuses. Curves are
-            checked at both ends; one that is refused on the way (of a function, or together with another scheduler's)
-            is refused by ``optimizer.step()``.
+            refuses. Curves are checked at both ends; one that is refused on the way (of a function, or together with
+            another scheduler's) is refused by ``optimizer.step()``.
 
     >>> import torch, varbnn as vb
     >>> model = vb.binarize(torch.nn.Linear(4, 2), posterior=vb.posteriors.Point())
