@@ -849,3 +849,9 @@ def test_some_rows_are_any_rows_but_the_same_in_every_call():
     assert len(set(few.tolist())) == 100
     assert abs(few.float().mean() - 499.5) < 4 * 288.7 / 10 * (1 - 0.1) ** 0.5  # four standard errors
     assert data.some_rows(x, 1000) is x
+
+
+@pytest.mark.parametrize("count", [0, -1, 2.5, True])
+def test_some_rows_are_at_least_one(count):
+    with pytest.raises(InputError, match="count must be"):
+        data.some_rows(torch.arange(6), count)

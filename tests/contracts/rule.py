@@ -178,7 +178,8 @@ class Twins:
 
     def change(self, values: dict[str, Any]) -> None:
         for group in self.optimizer.param_groups:
-            group.update(values)
+            idle = {"momentum"} if group.get("base") == "adam" else set()  # which is refused there
+            group.update({key: value for key, value in values.items() if key not in idle})
 
     def step(self, gradient: Any) -> None:
         """`gradient(array, group number, number of the belief in the group)` on numpy arrays, for both."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import numpy as np
@@ -203,11 +204,52 @@ def test_a_prior_that_does_not_fit_is_refused(prior, message):
         BayesBiNN(beliefs(BayesBiNN, start(3)), lr=0.1, dataset_size=10, prior=prior)
 
 
-def test_a_prior_tensor_in_a_group_is_refused_with_the_way_to_give_it():
-    with pytest.raises(InputError, match=r"tensors go to the constructor\), got a list of torch.float32 \(300, 100\)$"):
-        BayesBiNN(
-            [{"params": beliefs(BayesBiNN, start(300, 100)), "prior": [torch.zeros(300, 100)]}], lr=0.1, dataset_size=9
-        )
+def test_a_prior_tensor_written_into_a_group_is_refused_with_the_way_to_give_it():
+    optimizer = BayesBiNN(beliefs(BayesBiNN, start(300, 100)), lr=0.1, dataset_size=9)
+    optimizer.param_groups[0]["prior"] = [torch.zeros(300, 100)]
+    optimizer.param_groups[0]["params"][0].grad = torch.zeros(300, 100, dtype=DOUBLE)
+    told = r"tensors go to the constructor or to add_param_group\), got a list of torch.float32 \(300, 100\)$"
+    with pytest.raises(InputError, match=told):
+        optimizer.step()
+
+
+def test_groups_have_priors_of_their_own_as_tensors_or_numbers():
+    (a, b, c), goal = beliefs(BayesBiNN, start(3), start(2), start(4)), torch.tensor([3.0, -2.0, 1.0], dtype=DOUBLE)
+    optimizer = BayesBiNN([{"params": [a], "prior": [goal]}, {"params": [b], "prior": 2.0}], lr=0.1, dataset_size=9)
+    optimizer.add_param_group({"params": [c], "prior": (torch.arange(4.0),)})
+    wanted = {a: goal, b: torch.full((2,), 2.0, dtype=DOUBLE), c: torch.arange(4, dtype=DOUBLE)}
+    expected = {p: 0.9 * p.detach() + 0.1 * wanted[p] for p in wanted}
+    for p in wanted:
+        p.grad = torch.zeros_like(p)
+    optimizer.step()
+    for p, value in expected.items():
+        torch.testing.assert_close(p.detach(), value)
+
+
+def test_beliefs_that_come_later_without_a_prior_are_refused_where_the_others_have_tensors():
+    a, b = beliefs(BayesBiNN, start(3), start(2))
+    optimizer = copy.deepcopy(BayesBiNN([a], lr=0.1, dataset_size=9, prior=[torch.ones(3)]))
+    with pytest.raises(InputError, match="the new group holds beliefs without one"):
+        optimizer.add_param_group({"params": [b]})
+    for wrong, message in ([torch.ones(3)], "has shape"), ([], "0 tensors for 1 beliefs"), (math.nan, "finite number"):
+        with pytest.raises(InputError, match=message):
+            optimizer.add_param_group({"params": [b], "prior": wrong})
+    assert len(optimizer.param_groups) == 1
+    optimizer.add_param_group({"params": [nn.Parameter(torch.ones(2))]})  # real ones have no prior
+    optimizer.add_param_group({"params": [b], "prior": 0.5})
+    assert "prior" not in optimizer.state[b]
+
+
+def test_a_frozen_belief_stays_whatever_gradient_it_has_left():
+    a, b = beliefs(BayesBiNN, start(3), start(2))
+    optimizer = BayesBiNN([a, b], lr=0.1, dataset_size=9, momentum=0.9)
+    for _ in range(2):
+        a.grad, b.grad = torch.zeros_like(a), torch.zeros_like(b)
+        before = a.detach().clone(), b.detach().clone()
+        optimizer.step()
+        assert torch.equal(a, before[0]) != a.requires_grad
+        assert not torch.equal(b, before[1])
+        a.requires_grad_(False)
 
 
 @pytest.mark.parametrize("number", [2.0, 0.0])

@@ -101,4 +101,4 @@ def test_nothing_that_a_run_depends_on_is_an_attribute_of_the_optimizer():
     # what is not in state_dict() may only concern groups that are still to be added, and warnings
     model = network(Bernoulli())
     own = vars(bayes(model, other=False)).keys() - vars(torch.optim.SGD(model.parameters(), lr=1.0)).keys()
-    assert own == {"_real", "_warned"}
+    assert own == {"_real", "_warned", "_listed"}

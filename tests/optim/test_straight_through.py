@@ -85,6 +85,8 @@ BAD = [
     ("weight_decay", -0.1, "weight_decay must be"),
     ("weight_decay", math.nan, "weight_decay must be"),
     ("weight_decay", math.inf, "weight_decay must be finite and ≥ 0"),
+    ("momentum", 0.9, "momentum must be 0 with base='adam'"),
+    ("dampening", 0.5, "dampening must be 0 with base='adam'"),
     ("clip", 0.0, "clip must be positive or None"),
     ("clip", math.nan, "clip must be positive or None"),
 ]

@@ -208,6 +208,8 @@ def test_the_model_keeps_its_own_statistics():
         ([X * torch.nan], "NaN or infinite"),
         ([X[:0]], "batch 0 is empty"),
         ([X[:1]], "no variance to estimate"),
+        ([X[:, None, 1:]], r"inputs of shape N × \d+, got \d+ × 1 × \d+"),
+        ([X.long()], "floating inputs, got torch.int64"),
     ],
 )
 def test_data_without_statistics_are_refused(data, message):

@@ -41,7 +41,8 @@ class Capacity:
     warning: str | None
 
     def __str__(self) -> str:
-        pace = f", {self.per_task:.2f} less after each of the last {self.falling} tasks" if self.falling else ""
+        since = "the last task" if self.falling == 1 else f"each of the last {self.falling} tasks"
+        pace = f", {self.per_task:.2f} less after {since}" if self.falling else ""
         left = f"{self.entropy_bits:.2f} bit per weight left ({self.fullest_bits:.2f} in the fullest layer)"
         return f"{left}, {self.saturated:.0%} settled{pace}"
 

@@ -86,7 +86,7 @@ def load(
     Args:
         name: one of these.
         data_dir: where files lie; digits, moons and curve need none.
-        seed: which training data are set aside for validation (and the points of moons).
+        seed: which training data are set aside for validation (and the points of moons and curve).
         validation: set a share of every class of the training data aside: a fifth, of the 28×28 sets a sixth, of
             cifar10 a tenth; with real targets a fifth of all.
         ood: which foreign inputs to bring.

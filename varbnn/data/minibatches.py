@@ -73,11 +73,14 @@ def batches(
 def some_rows(x: Tensor, count: int) -> Tensor:
     """At most `count` rows of `x`, at random but the same in every call; all of them, in order, if there are no more.
 
+    Raises:
+        InputError: a count below 1.
+
     >>> some_rows(torch.arange(6), 3).shape
     torch.Size([3])
     >>> some_rows(torch.arange(2), 3)
     tensor([0, 1])
     """
-    if len(x) <= count:
+    if len(x) <= whole_number("count", count):
         return x
     return x[torch.randperm(len(x), generator=torch.Generator().manual_seed(0))[:count].to(x.device)]

@@ -80,7 +80,7 @@ def binarize(
     """
     require_posterior(posterior)
     binary = [layer for _, layer in binary_layers(model)]
-    lazy = [name for name, module in model.named_modules() if isinstance(module, LazyModuleMixin)]
+    lazy = [name or "the layer" for name, module in model.named_modules() if isinstance(module, LazyModuleMixin)]
     if lazy:
         raise InputError(
             f"{', '.join(lazy)} has no weight yet, being lazy; run one forward pass through the model first"

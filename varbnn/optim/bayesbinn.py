@@ -94,4 +94,4 @@ def check_prior(group: Group) -> None:
     """Raise InputError unless the prior of a group is a finite number."""
     prior = group["prior"]
     finite = isinstance(prior, int | float) and math.isfinite(prior)
-    must_be(group, "prior", finite, "a finite number in a group (tensors go to the constructor)")
+    must_be(group, "prior", finite, "a finite number (tensors go to the constructor or to add_param_group)")

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from varbnn.optim.decisions import DescendAtPace
 from varbnn.optim.filters import NoFilter
+from varbnn.optim.given import moves
 from varbnn.optim.leaks import PacedLeak
 from varbnn.optim.paces import Wary
 from varbnn.optim.parts import Group, must_be
@@ -142,7 +143,7 @@ class BiMU(Rule):
         return "\n".join([super().__repr__(), *lines])
 
     def _step_beliefs(self, group: Group, params: list[Tensor]) -> None:
-        gradients = [p.grad for own in self._belief_groups() for p in own["params"] if p.grad is not None]
+        gradients = [p.grad for own in self._belief_groups() for p in own["params"] if moves(p)]
         if torch.compiler.is_compiling():
             before = [p.clone() for p in params]
             super()._step_beliefs(group, params)

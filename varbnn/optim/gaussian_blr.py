@@ -106,13 +106,13 @@ class GaussianBLR(Rule):
         beliefs = [item[1] if isinstance(item, tuple) else item for item in split["belief"]]
         super()._add_split({**param_group, "form": form_of(beliefs)}, split)
 
-    def _write(self, name: str, values: Sequence[Tensor]) -> None:
-        beliefs = [p for group in self._belief_groups() for p in group["params"]]
+    def _write(self, name: str, values: Sequence[Tensor], start: int = 0) -> None:
+        beliefs = [p for group in self._belief_groups(start) for p in group["params"]]
         for belief, value in zip(beliefs, values, strict=False):
             mark = belief_of(belief)
             if name == "prior" and mark and mark.name == "precision" and not bool((value > 0).all()):
                 raise InputError("a prior of a precision has entries that are not positive")
-        super()._write(name, values)
+        super()._write(name, values, start)
 
     def _refuse(self, work: list[tuple[Group, list[Tensor]]]) -> None:
         super()._refuse(work)

@@ -38,6 +38,28 @@ def require_prior(prior: Any, params: Iterable[Any]) -> None:
         )
 
 
+def moves(parameter: Tensor) -> bool:
+    """Whether a step moves it: what is frozen keeps its place, whatever gradient it has left."""
+    return parameter.requires_grad and parameter.grad is not None
+
+
+def require_group_prior(param_group: dict[str, Any], beliefs: Sequence[Any], listed: bool) -> None:
+    """Raise InputError where `beliefs` come without a prior to an optimizer whose others have tensors (`listed`)."""
+    if listed and beliefs and "prior" not in param_group:
+        raise InputError(
+            "this optimizer has tensors for a prior, and the new group holds beliefs without one: give it a number "
+            "as prior, or a list with one tensor per belief such as varbnn.as_prior(layer)"
+        )
+
+
+def listed_prior(param_group: Any) -> tuple[Any, Sequence[Tensor] | None]:
+    """A group with a number for prior, and the tensors it had instead."""
+    prior = param_group.get("prior") if isinstance(param_group, dict) else None
+    if not isinstance(prior, Sequence) or not all(isinstance(value, Tensor) for value in prior):
+        return param_group, None
+    return {**param_group, "prior": 0.0}, prior
+
+
 def refuse_misspelt(keys: Iterable[Any], known: Collection[str]) -> None:
     """Raise InputError where one of `keys` is nearly one of those `known`; others are notes of the user or torch."""
     for key in keys:

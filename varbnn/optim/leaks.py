@@ -41,7 +41,7 @@ class VarianceLeak(Leak):
 class Settling(Leak):
     """Belief and prior approach each other, (B / S) (λ - λ₀) of each, S = group["settling"]; the prior alone leaks."""
 
-    formula = "d = (B / S) (λ - λ₀);  λ ← λ - d;  λ₀ ← (1 - B / W) (λ₀ + d)"
+    formula = "p = (B / S) (λ - λ₀);  λ ← λ - p;  λ₀ ← (1 - B / W) (λ₀ + p)"
 
     def at_step_(self, beliefs: list[Tensor], states: States, group: Group) -> None:
         rate, kept = group["batch_size"] / group["settling"], 1 - self.share(group)

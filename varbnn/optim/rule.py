@@ -13,19 +13,20 @@ from torch import Tensor
 
 from varbnn.checks import as_tensor
 from varbnn.errors import InputError, VarbnnWarning
+from varbnn.optim import given
 from varbnn.optim.blocks import blocks, in_memory_order
 from varbnn.optim.decisions import Decision
 from varbnn.optim.filters import Filter, fill
 from varbnn.optim.finite import refuse_nonfinite
 from varbnn.optim.forgetting import Forgetting
 from varbnn.optim.fused import step_fused
-from varbnn.optim.given import items_of, kind_of, refuse_misspelt, require_params, require_prior
 from varbnn.optim.parts import Group, OneOf, check_gain, check_types, chosen, must_be, plain
 from varbnn.optim.precision import full, narrow_, restore_wide, widened
 from varbnn.optim.real import check_real, step_real
 from varbnn.optim.saved import load_checked
 from varbnn.posteriors import Posterior
 
+READ = ("params", "kind", "real_lr", "real_weight_decay")  # what a group has beside hyper-parameters
 Params = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
 
 
@@ -66,11 +67,11 @@ class Rule(torch.optim.Optimizer):
         maximize: bool = False,
     ) -> None:
         self._real = plain(dict(lr=real_lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=real_weight_decay))
-        self._warned = False
+        self._warned = self._listed = False  # of beliefs without a gradient; prior tensors were given
         defaults, prior = plain(defaults), prior.item() if isinstance(prior, np.generic) else prior
-        require_params(params, type(self).__name__)
+        given.require_params(params, type(self).__name__)
         listed: Any = params if isinstance(params, Tensor) else list(params)  # they are looked at twice
-        require_prior(prior, listed)
+        given.require_prior(prior, listed)
         number = 0.0 if isinstance(prior, Sequence) else float(prior)
         super().__init__(listed, {**defaults, "prior": number, "maximize": maximize})
         if not any(group["kind"] == "belief" and group["params"] for group in self.param_groups):
@@ -81,6 +82,7 @@ class Rule(torch.optim.Optimizer):
             )
         if isinstance(prior, Sequence):
             self._write("prior", prior)
+            self._listed = True
 
     def gain(self, group: Group) -> float:
         """What the gradient of the mean loss is multiplied by."""
@@ -136,27 +138,33 @@ class Rule(torch.optim.Optimizer):
         """Add parameters, split into beliefs and real ones.
 
         Where a group has both, what the rule itself knows (``lr``, ``weight_decay``, ...) is meant for the beliefs;
-        ``real_lr`` and ``real_weight_decay`` in the group are for the others, whose ``initial_lr`` is their lr.
+        ``real_lr`` and ``real_weight_decay`` in the group are for the others, whose ``initial_lr`` is their lr. What a
+        group does not name is as the constructor was given it, whatever a schedule has made of it since. ``prior`` may
+        be a list with one tensor for each of the group's beliefs, in their order.
 
         Raises:
-            InputError: a parameter or number is none that the rule takes, a key is misspelt, or a group of beliefs
-                alone has a ``weight_decay`` and the rule has none. No group is added then.
+            InputError: a parameter or number is none that the rule takes, a key is misspelt, a group of beliefs
+                alone has a ``weight_decay`` and the rule has none, or beliefs come without a ``prior`` to an optimizer
+                that was given tensors. No group is added then.
         """
+        param_group, prior = given.listed_prior(param_group)
         split: dict[str, list[Any]] = {"belief": [], "real": []}
-        for item in items_of(param_group):
+        for item in given.items_of(param_group):
             parameter = item[1] if isinstance(item, tuple) else item
-            split[kind_of(parameter, type(self).__name__, self.posterior, self.gradient)].append(item)
-        refuse_misspelt(param_group, {"params", "kind", "real_lr", "real_weight_decay", *self.defaults, *self._real})
+            split[given.kind_of(parameter, type(self).__name__, self.posterior, self.gradient)].append(item)
+        given.refuse_misspelt(param_group, {*READ, *self.defaults, *self._real})
+        given.require_group_prior(param_group, split["belief"], self._listed)
         count = len(self.param_groups)
         try:
             self._add_split(param_group, split)
+            if prior is not None:
+                self._write("prior", prior, count)
         except Exception:
             del self.param_groups[count:]  # one half may be in already
             raise
 
     def _add_split(self, param_group: dict[str, Any], split: dict[str, list[Any]]) -> None:
-        taken = ("params", "kind", "real_lr", "real_weight_decay")
-        options = plain({key: value for key, value in param_group.items() if key not in taken})
+        options = plain({key: value for key, value in param_group.items() if key not in READ})
         if not split["real"] and "weight_decay" not in self.defaults and options.get("weight_decay"):
             raise InputError(
                 f"{type(self).__name__} has no weight_decay of beliefs, and no other parameters are in the group with "
@@ -177,11 +185,11 @@ class Rule(torch.optim.Optimizer):
                 self.param_groups[-1].pop(key, None)
             self._check(self.param_groups[-1])
 
-    def _belief_groups(self) -> list[Group]:
-        return [group for group in self.param_groups if group["kind"] == "belief"]
+    def _belief_groups(self, start: int = 0) -> list[Group]:
+        return [group for group in self.param_groups[start:] if group["kind"] == "belief"]
 
-    def _write(self, name: str, values: Sequence[Tensor]) -> None:
-        beliefs = [p for group in self._belief_groups() for p in group["params"]]
+    def _write(self, name: str, values: Sequence[Tensor], start: int = 0) -> None:
+        beliefs = [p for group in self._belief_groups(start) for p in group["params"]]
         values = [as_tensor(value, f"a {name}") for value in values]
         if len(values) != len(beliefs):
             raise InputError(
@@ -197,7 +205,7 @@ class Rule(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One update of every parameter that has a gradient.
+        """One update of every parameter that has a gradient and requires one.
 
         Args:
             closure: recomputes the loss, as in torch.
@@ -210,7 +218,7 @@ class Rule(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        work = [(group, [p for p in group["params"] if p.grad is not None]) for group in self.param_groups]
+        work = [(group, [p for p in group["params"] if given.moves(p)]) for group in self.param_groups]
         self._refuse(work)
         for group, params in work:
             if params:
@@ -231,12 +239,12 @@ class Rule(torch.optim.Optimizer):
                 fill(state, p, filter, group)
             filter.begin(params, states, group)
         together = self.together(group)
-        params, given, states = in_memory_order(params, states, together)
+        params, grads, states = in_memory_order(params, states, together)
         coupled = forgetting.coupled(group) and not (skip and decision.linear)
         parts = (filter, forgetting, decision)
-        if step_fused(parts, params, given, states, group, skip=skip, coupled=coupled, gain=gain, together=together):
+        if step_fused(parts, params, grads, states, group, skip=skip, coupled=coupled, gain=gain, together=together):
             return
-        for own, gradients, kept in blocks(params, given, states, together):
+        for own, gradients, kept in blocks(params, grads, states, together):
             # where nothing is remembered the gain goes into the step: a copy of the gradient costs a third of it
             beliefs, directions = widened(own), widened(gradients)
             late = skip and not coupled and decision.pace is None
@@ -283,7 +291,7 @@ class Rule(torch.optim.Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         # torch's keeps nothing but defaults, state and groups, so a copy could neither warn nor take another group
-        return {**super().__getstate__(), "_real": self._real, "_warned": self._warned}
+        return {**super().__getstate__(), "_real": self._real, "_warned": self._warned, "_listed": self._listed}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)

@@ -25,8 +25,8 @@ class StraightThrough(Rule):
         lr: of the latents.
         base: ``"adam"`` or ``"sgd"``.
         betas, eps: of Adam.
-        momentum, dampening: of SGD; the velocity starts at 0. ``OneCycleLR`` moves Adam's `betas` whatever the base:
-            give it ``cycle_momentum=False``, and move the momentum by `varbnn.optim.Scheduler`.
+        momentum, dampening: of SGD, 0 with Adam; the velocity starts at 0. ``OneCycleLR`` moves Adam's `betas`
+            whatever the base: give it ``cycle_momentum=False``, and move the momentum by `varbnn.optim.Scheduler`.
         weight_decay: added to the gradient, as in torch's SGD and Adam.
         decoupled_weight_decay: apply it to the latents and not through the filter, as in AdamW.
         clip: box for the latents, or None. The published baseline clips at 1.
@@ -35,7 +35,8 @@ class StraightThrough(Rule):
         maximize: maximise instead of minimising.
 
     Raises:
-        InputError: a value out of range, no belief among the parameters, or one that is not a Point.
+        InputError: a value out of range, `momentum` or `dampening` for Adam, no belief among the parameters, or one
+            that is not a Point.
 
     >>> import torch, varbnn as vb
     >>> model = vb.binarize(torch.nn.Linear(4, 2), posterior=vb.posteriors.Point())
@@ -76,5 +77,8 @@ class StraightThrough(Rule):
         must_be(group, "eps", group["eps"] > 0, "positive")
         must_be(group, "momentum", 0 <= group["momentum"] < 1, "in [0, 1)")
         must_be(group, "dampening", 0 <= group["dampening"] < 1, "in [0, 1)")
+        if group["base"] == "adam":
+            for name in ("momentum", "dampening"):
+                must_be(group, name, not group[name], "0 with base='adam', which has betas; base='sgd' takes it")
         must_be(group, "weight_decay", 0 <= group["weight_decay"] < math.inf, "finite and ≥ 0")
         must_be(group, "clip", group["clip"] is None or group["clip"] > 0, "positive or None")

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from varbnn.errors import InputError
+from varbnn.optim.given import moves
 from varbnn.posteriors import Posterior, belief_of
 
 
@@ -44,7 +45,7 @@ def require_in_row(beliefs: list[Tensor], names: tuple[str, str]) -> None:
 
 def require_whole(params: list[Tensor], names: tuple[str, str], advice: str) -> None:
     """Raise InputError where one tensor of a pair has a gradient and the other has none."""
-    given = [p.grad is not None for p in params]
+    given = [moves(p) for p in params]
     if given[0::2] != given[1::2]:
         raise InputError(
             f"a {names[0]} has a gradient and its {names[1]} has none, or the other way round; they move together, so "

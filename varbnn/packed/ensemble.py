@@ -122,7 +122,7 @@ class PackedEnsemble(nn.Module):
             inputs = inputs.long() if tokens else entering(inputs)
             if torch.compiler.is_compiling() or torch.compiler.is_exporting():
                 return self._answer(inputs, reduce)
-            self._require_fit(inputs, given)
+            self.program.require_fit(inputs, given)
             if not bool(inputs.isfinite().all()):
                 raise InputError("the inputs hold NaN or inf; clean or drop those rows")
             try:
@@ -140,28 +140,6 @@ class PackedEnsemble(nn.Module):
             return torch.cat(parts, 1)  # type: ignore[arg-type]
         means, aleatoric = [p.mean for p in parts], [p.aleatoric for p in parts]  # type: ignore[union-attr]
         return AveragePrediction(torch.cat(means), torch.cat(aleatoric), self.num_samples)  # type: ignore[arg-type]
-
-    def _require_fit(self, inputs: Tensor, given: torch.dtype) -> None:
-        takes = self.program.takes()
-        if takes is None:
-            return
-        if "tokens" in takes:
-            if inputs.is_floating_point():
-                raise InputError(f"these networks take tokens, whole numbers below {takes['tokens']}, got {given}")
-            strange = inputs[(inputs < 0) | (inputs >= takes["tokens"])]
-            if len(strange):
-                raise InputError(f"these networks take tokens 0 … {takes['tokens'] - 1}, got {int(strange[0])}")
-            return
-        if not inputs.is_floating_point():
-            raise InputError(f"these networks take floating inputs, got {given}; call .float()")
-        if "features" in takes:
-            fits, wanted = inputs.shape[1:] and inputs.shape[-1] == takes["features"], f"N × {takes['features']}"
-        else:
-            space = takes["space"]
-            fits = inputs.dim() == space + 2 and inputs.shape[1] == takes["channels"]
-            wanted = f"N × {takes['channels']}{' × size' * space}"
-        if not fits:
-            raise InputError(f"these networks take inputs of shape {wanted}, got {' × '.join(map(str, inputs.shape))}")
 
     def _parts(self, inputs: Tensor) -> list[Tensor]:
         if self._row_bytes == 0 and (problem := self.examine(inputs)) is not None:
@@ -228,7 +206,11 @@ class PackedEnsemble(nn.Module):
         return super().train(False)
 
     def member(self, s: int) -> nn.Module:
-        """Network `s` as a plain float module with ±1 weights, with memory of its own."""
+        """Network `s` as a plain float module with ±1 weights, with memory of its own.
+
+        Raises:
+            InputError: there is no network of that number.
+        """
         if isinstance(s, bool) or not isinstance(s, Integral) or not 0 <= int(s) < self.num_samples:
             raise InputError(f"this ensemble has networks 0 … {self.num_samples - 1}, got {s!r}")
         network = self.program.member(int(s))

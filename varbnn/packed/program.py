@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from varbnn.errors import InputError
 from varbnn.packed.call import Real
 from varbnn.packed.steps import PackedConv, PackedLinear
 from varbnn.packed.trace import Plan
@@ -76,6 +77,29 @@ class Program(nn.Module):
             if 0 in wire and isinstance(step, Real) and isinstance(step.module, nn.Embedding):
                 return {"tokens": step.module.num_embeddings}
         return None
+
+    def require_fit(self, inputs: Tensor, given: torch.dtype) -> None:
+        """Raise where the first step takes inputs of another kind or shape; `given` is what they came in."""
+        takes = self.takes()
+        if takes is None:
+            return
+        if "tokens" in takes:
+            if inputs.is_floating_point():
+                raise InputError(f"these networks take tokens, whole numbers below {takes['tokens']}, got {given}")
+            strange = inputs[(inputs < 0) | (inputs >= takes["tokens"])]
+            if len(strange):
+                raise InputError(f"these networks take tokens 0 … {takes['tokens'] - 1}, got {int(strange[0])}")
+            return
+        if not inputs.is_floating_point():
+            raise InputError(f"these networks take floating inputs, got {given}; call .float()")
+        if "features" in takes:
+            fits, wanted = inputs.shape[1:] and inputs.shape[-1] == takes["features"], f"N × {takes['features']}"
+        else:
+            space = takes["space"]
+            fits = inputs.dim() == space + 2 and inputs.shape[1] == takes["channels"]
+            wanted = f"N × {takes['channels']}{' × size' * space}"
+        if not fits:
+            raise InputError(f"these networks take inputs of shape {wanted}, got {' × '.join(map(str, inputs.shape))}")
 
     def member(self, s: int) -> nn.Module:
         """Network `s` in plain torch modules: a `torch.nn.Sequential` where each step follows the one before."""

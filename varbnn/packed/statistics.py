@@ -48,7 +48,7 @@ def measured(
     for x in progress_bar(progress, mixed_batches(model, data), desc="batch-norm statistics", leave=False):
         if some is None:
             some = entering(x[:ROWS])
-            parts = _parts(model, weights, some, len(x))
+            parts = _parts(model, weights, x)
         for part in parts:
             forward_with_variance(part.program, entering(x))
     assert some is not None
@@ -79,12 +79,14 @@ class _Part:
         return self
 
 
-def _parts(model: nn.Module, weights: Mapping[nn.Module, Tensor], rows: Tensor, batch: int) -> list[_Part]:
+def _parts(model: nn.Module, weights: Mapping[nn.Module, Tensor], x: Tensor) -> list[_Part]:
     one = _Part(model, {layer: blocks[:1] for layer, blocks in weights.items()})
-    probe = Probe(one.program.steps, one.program.wires, 1).run(rows)
+    inputs = entering(x)
+    one.program.require_fit(inputs, x.dtype)
+    probe = Probe(one.program.steps, one.program.wires, 1).run(inputs[:ROWS])
     if probe.problem is not None:
         raise InputError(probe.problem)
-    bytes_each = max(1, probe.row_bytes * batch)
+    bytes_each = max(1, probe.row_bytes * len(x))
     together = max(1, WORKING_BYTES // bytes_each)
     samples = len(next(iter(weights.values())))
     starts = range(0, samples, together)

@@ -15,6 +15,7 @@ def as_prior(model: nn.Module, strength: float = 1.0) -> list[Tensor]:
     groups takes the beliefs in the order of its groups: ``prior=[*as_prior(head), *as_prior(body)]``.
 
     Args:
+        model: holds beliefs.
         strength: the power to which the posterior is raised (`Posterior.raised`): above 1 it holds on to more, below 1
             to less.
 

@@ -24,7 +24,8 @@ class CalibrationTest:
         ece: as measured, in [0, 1].
         expected: mean of the ECE that a calibrated network with these confidences shows on as many inputs.
         sd: its standard deviation over such sets of inputs.
-        p_value: share of those sets whose ECE is at least as large; small where the network is not calibrated.
+        p_value: share of sets, those and this one, whose ECE is at least as large; small where the network is not
+            calibrated.
     """
 
     ece: float

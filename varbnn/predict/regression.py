@@ -22,9 +22,9 @@ class RegressionPrediction:
 
     The law of total variance, in squared units of the target (not nats), per input and output:
 
-        total      epistemic + aleatoric    variance of an observation under the mixture of the S networks
-        aleatoric  mean_s of the noise variance    (0 where none is given)
-        epistemic  variance over s of the outputs    (divided by S: the mixture weights its members equally)
+        total      epistemic + aleatoric               variance of an observation under the mixture of the S networks
+        aleatoric  mean_s of the noise variance        (0 where none is given)
+        epistemic  mean_s of (output - mean)²          (the mixture weights its members equally)
 
     Args:
         means: S×N or S×N×D, floating, finite.
