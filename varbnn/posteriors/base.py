@@ -223,6 +223,9 @@ class Posterior(ABC):
     def kl(self, *belief: Tensor, prior: tuple[Tensor, ...] | None = None) -> Tensor:
         """Divergence of each weight's law from that of the belief `prior` (fair coins when absent), in nats.
 
+        Its gradient is the one in the belief's own numbers. As a term of a loss it goes with draws whose gradient is so
+        too, ``gradient="euclidean"``; beside natural gradients the rule has the pull to the prior.
+
         Args:
             *belief: the belief's tensors.
             prior: those of another belief of this posterior, as a tuple.
