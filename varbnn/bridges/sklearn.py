@@ -1,4 +1,4 @@
-"""Binary networks with a posterior as scikit-learn estimators; needs the extra `sklearn`."""
+"""Binary networks with a posterior as scikit-learn estimators; needs the extra `sklearn`, scikit-learn 1.6 or newer."""
 
 from __future__ import annotations
 
