@@ -463,11 +463,13 @@ def test_nothing_can_be_asked_before_fit(kind, iris):
             getattr(kind(), question)(iris[0])
 
 
-def test_sparse_data_are_refused():
+@pytest.mark.parametrize("kind", BOTH)
+def test_sparse_data_are_refused_in_scikit_learns_words(kind):
     from scipy.sparse import csr_array
 
-    with pytest.raises(TypeError, match=r"[Ss]parse"):
-        VariationalBNNClassifier(**QUICK).fit(csr_array(np.eye(4)), [0, 1, 0, 1])
+    with pytest.raises(TypeError, match=r"[Ss]parse") as refused:
+        kind(**QUICK).fit(csr_array(np.eye(4)), [0, 1, 0, 1])
+    assert not isinstance(refused.value, InputError)
 
 
 def test_without_scikit_learn_one_line_names_the_extra(tmp_path):

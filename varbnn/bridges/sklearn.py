@@ -55,8 +55,8 @@ class VariationalBNNClassifier(base.ClassifierMixin, Network):
             the largest number.
 
     Raises:
-        InputError (a ValueError): an option out of range, one class only, NaN, sparse data: in `fit`, with
-            scikit-learn's words where it has some.
+        InputError (a ValueError): an option out of range, one class only, features too large to be standardised.
+        ValueError, TypeError: scikit-learn's own, for NaN, shapes that do not fit and the like, and for a sparse `X`.
         MissingExtraError: this module was imported without scikit-learn.
 
     >>> from sklearn.datasets import load_iris
@@ -137,7 +137,8 @@ class VariationalBNNRegressor(base.RegressorMixin, Network):
             mean Gaussian NLL of single draws for the standardised target.
 
     Raises:
-        InputError (a ValueError): as for the classifier.
+        InputError (a ValueError): an option out of range, features or targets too large, targets too small.
+        ValueError, TypeError: as for the classifier.
 
     >>> from sklearn.datasets import load_diabetes
     >>> X, y = load_diabetes(return_X_y=True)
