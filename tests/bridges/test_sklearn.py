@@ -383,6 +383,18 @@ def test_a_constant_target_is_learned():
     assert_allclose(regressor.predict(X), 4.0, atol=0.2)
 
 
+@pytest.mark.parametrize("values", [[0.3], [0.1], [1 / 3], [1e6 + 0.1], [1e-8], [-1e20 / 3], [0.0], [0.3, 0.1 + 0.2]])
+@pytest.mark.filterwarnings("ignore:.*hardly left the prior")
+def test_every_constant_target_has_the_scale_and_the_noise_of_any_other(values, iris):
+    """The deviation of 150 numbers .1 is 3e-17, for their mean is rounded."""
+    X, y = iris[0], np.resize(values, 150)
+    seven = VariationalBNNRegressor(**QUICK).fit(X, np.full(150, 7.0))
+    found = VariationalBNNRegressor(**QUICK).fit(X, y)
+    assert found.target_scale_ == seven.target_scale_ == 1
+    assert found.noise_ == seven.noise_
+    assert_allclose(found.predict(X) - y, seven.predict(X) - 7, atol=1e-9 * max(1, abs(y[0])))
+
+
 @pytest.mark.parametrize("kind", BOTH)
 @pytest.mark.parametrize(
     "X, y, message",
@@ -451,11 +463,13 @@ def test_nothing_can_be_asked_before_fit(kind, iris):
             getattr(kind(), question)(iris[0])
 
 
-def test_sparse_data_are_refused():
+@pytest.mark.parametrize("kind", BOTH)
+def test_sparse_data_are_refused_in_scikit_learns_words(kind):
     from scipy.sparse import csr_array
 
-    with pytest.raises(TypeError, match=r"[Ss]parse"):
-        VariationalBNNClassifier(**QUICK).fit(csr_array(np.eye(4)), [0, 1, 0, 1])
+    with pytest.raises(TypeError, match=r"[Ss]parse") as refused:
+        kind(**QUICK).fit(csr_array(np.eye(4)), [0, 1, 0, 1])
+    assert not isinstance(refused.value, InputError)
 
 
 def test_without_scikit_learn_one_line_names_the_extra(tmp_path):

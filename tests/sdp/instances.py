@@ -62,3 +62,12 @@ def exact_least_squares(x, y, scale=1.0):
         sum((g - sum(v * s for v, s in zip(row, w, strict=True))) ** 2 for row, g in zip(rows, goal, strict=True))
         for w in itertools.product((1, -1), repeat=len(rows[0]))
     )
+
+
+def exact_hinge(x, y, margin, scale):
+    """min Σ max(0, margin - scale · y_i x_i w) in rational numbers."""
+    rows = [[Fraction(float(scale)) * Fraction(float(label * v)) for v in row] for row, label in zip(x, y, strict=True)]
+    return min(
+        sum(max(Fraction(float(margin)) - sum(v * s for v, s in zip(row, w, strict=True)), 0) for row in rows)
+        for w in itertools.product((1, -1), repeat=len(rows[0]))
+    )

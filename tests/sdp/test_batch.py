@@ -93,6 +93,15 @@ def test_units_do_not_matter(size):
     assert other.scales * size * size == pytest.approx(plain.scales, rel=1e-9)
 
 
+def test_rows_that_add_up_to_nothing_prove_nothing_over_all_scales():
+    """As docs/layerwise.md says: with the vector of ones in its kernel the relaxation is real least squares."""
+    rng = np.random.default_rng(0)
+    x, real = rng.standard_normal((60, 12)), rng.standard_normal((12, 3))
+    level = x - x.mean(1, keepdims=True)
+    assert (least_squares_batch(x, x @ real).lower_bounds > 1).all()
+    assert (least_squares_batch(level, level @ real).lower_bounds < 1e-9).all()
+
+
 def test_starts_are_improved_on():
     x = inputs("correlated", 40, 16)
     planted = np.where(RNG(5).standard_normal((2, 16)) > 0, 1.0, -1.0)

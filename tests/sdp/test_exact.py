@@ -168,6 +168,16 @@ def test_a_search_without_time_says_so_and_keeps_a_valid_bound():
     assert found.lower_bound <= relaxed.value * (1 + 1e-6)
 
 
+def test_what_the_root_has_proved_is_complete_though_time_is_over():
+    """The deadline passed in the rounds of cuts that closed it: "stopped before its end after 0 relaxations"."""
+    target = np.random.default_rng(9).standard_normal(30)
+    found = binary_least_squares(np.eye(30), target, method="exact", time_limit=0.0)
+    assert found.complete
+    assert found.method.endswith("to its end")
+    assert np.array_equal(found.weights, np.sign(target))
+    assert found.gap <= 1e-6
+
+
 def test_a_solver_that_fails_proves_nothing(monkeypatch):
     made = problem("relu", 6, np.random.default_rng(10))
     monkeypatch.setattr(exact, "guarded_solve", lambda *args, **kwargs: "infeasible")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 
-from tests.sdp.instances import every_sign_vector
+from tests.sdp.instances import every_sign_vector, exact_hinge
 from varbnn.errors import BackendError, InputError
 from varbnn.sdp import binary_hinge, hinge
 
@@ -80,7 +82,8 @@ def test_where_the_solver_fails_the_result_says_so(monkeypatch):
         ([[np.inf]], [1.0], {}, "NaN or infinite"),
         ([[1.0]], [1.0], {"loss": "square"}, "loss must be"),
         ([[1.0]], [1.0], {"time_limit": 0.0}, "time_limit"),
-        ([[1e308]], [1.0], {"scale": 1e10}, "NaN or infinite"),
+        ([[1e308]], [1.0], {"scale": 1e10, "loss": "logistic"}, "NaN or infinite"),
+        ([[1e308], [1e308]], [1.0, -1.0], {"scale": 1e10}, "out of range"),
     ],
 )
 def test_bad_input_is_refused(x, y, options, sentence):
@@ -97,6 +100,33 @@ def test_units_do_not_matter(unit):
         assert scaled.lower_bound == pytest.approx(unit * found.lower_bound, rel=1e-6)
         assert scaled.solver_bound <= scaled.objective
         assert scaled.solver_gap < 1e-5
+
+
+@pytest.mark.parametrize("enumerated", [0, 16])
+@pytest.mark.parametrize(
+    ("unit", "scale"), [(1e-158, 1e-158), (1e-158, 1e-164), (1e-310, 0.3), (1e-310, 3e-5), (1e-3, 1e-318), (1e5, 1e300)]
+)
+def test_the_bound_holds_in_rational_arithmetic_at_every_size(unit, scale, enumerated, monkeypatch):
+    """Digits that scale · X has lost to underflow are not made up for by another unit."""
+    monkeypatch.setattr(hinge, "ENUMERATED", enumerated)
+    rng = np.random.default_rng(1)
+    for _ in range(6):
+        x, y = rng.standard_normal((3, 4)) * unit, [1.0, 1.0, -1.0]
+        margin = 2 * scale * unit
+        best = exact_hinge(x, y, margin, scale)
+        found = binary_hinge(x, y, margin=margin, scale=scale)
+        assert Fraction(found.lower_bound) <= best
+        if enumerated:
+            assert found.lower_bound == pytest.approx(float(best), rel=1e-12, abs=5e-324)
+
+
+def test_what_the_margin_dwarfs_and_a_scale_of_zero_leave_the_margin():
+    for options in ({"margin": 1e-300, "scale": 0.0}, {"margin": 1.0, "scale": 1e-320}):
+        found = binary_hinge([[1.0, 1e-300], [2.0, 1e300]], [1, -1], **options)
+        rows = np.array([[1.0, 1e-300], [-2.0, -1e300]]) * options["scale"]
+        best = np.maximum(options["margin"] - every_sign_vector(2) @ rows.T, 0).sum(1).min()
+        assert found.objective == pytest.approx(best)
+        assert found.lower_bound == pytest.approx(best)
 
 
 def test_losses_out_of_range_are_refused():

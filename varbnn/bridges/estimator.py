@@ -27,7 +27,7 @@ NUMBERS_AT_ONCE = 4_000_000
 """Of all networks' outputs, so that memory stays at some 100 MB; in whole batches, so that no answer depends on it."""
 
 ROUNDING = 1e-12
-"""Of a feature's largest value; what varies by less is constant."""
+"""Of the largest value of a feature or target; what varies by less is constant."""
 
 ONE_AT_A_TIME = threading.RLock()
 """Held in training and asking: both move torch's global generator, and asking holds a draw in the network."""
@@ -188,11 +188,16 @@ class Network(base.BaseEstimator):
             )
 
 
+def constant(values: Array) -> Any:
+    """Whether `values`, n or n×d, are all the same but for rounding: one answer, or one for each column."""
+    with np.errstate(over="ignore"):  # what spans more than float64 holds is not constant
+        return np.ptp(values, 0) <= ROUNDING * np.abs(values).max(0)
+
+
 def _scaler(X: Array) -> Any:
     """A fitted StandardScaler, in which a feature that is constant in `X`, but for rounding, stays at 0."""
     scaler = preprocessing.StandardScaler().set_output(transform="default").fit(X)
-    with np.errstate(over="ignore"):
-        scaler.scale_[np.ptp(X, 0) <= ROUNDING * np.abs(X).max(0)] = np.finfo(np.float64).max
+    scaler.scale_[constant(X)] = np.finfo(np.float64).max
     return scaler
 
 

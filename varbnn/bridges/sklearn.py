@@ -1,4 +1,4 @@
-"""Binary networks with a posterior as scikit-learn estimators; needs the extra `sklearn`."""
+"""Binary networks with a posterior as scikit-learn estimators; needs the extra `sklearn`, scikit-learn 1.6 or newer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import varbnn as vb
-from varbnn.bridges.estimator import Array, Network, base, validation
+from varbnn.bridges.estimator import Array, Network, base, constant, validation
 from varbnn.errors import InputError, import_extra
 
 multiclass: Any = import_extra("sklearn.utils.multiclass", "sklearn")
@@ -55,8 +55,8 @@ class VariationalBNNClassifier(base.ClassifierMixin, Network):
             the largest number.
 
     Raises:
-        InputError (a ValueError): an option out of range, one class only, NaN, sparse data: in `fit`, with
-            scikit-learn's words where it has some.
+        InputError (a ValueError): an option out of range, one class only, features too large to be standardised.
+        ValueError, TypeError: scikit-learn's own, for NaN, shapes that do not fit and the like, and for a sparse `X`.
         MissingExtraError: this module was imported without scikit-learn.
 
     >>> from sklearn.datasets import load_iris
@@ -132,12 +132,13 @@ class VariationalBNNRegressor(base.RegressorMixin, Network):
     Attributes:
         noise_: standard deviation of the noise, in units of the target.
         model_: gives means and log noise variances of the standardised target (``predict(..., task="gaussian")``).
-        target_mean_, target_scale_: the standardisation.
+        target_mean_, target_scale_: the standardisation; the scale of a constant target is 1.
         n_features_in_, feature_names_in_, n_iter_, loss_, loss_curve_, scaler_: as for the classifier; the loss is the
             mean Gaussian NLL of single draws for the standardised target.
 
     Raises:
-        InputError (a ValueError): as for the classifier.
+        InputError (a ValueError): an option out of range, features or targets too large, targets too small.
+        ValueError, TypeError: as for the classifier.
 
     >>> from sklearn.datasets import load_diabetes
     >>> X, y = load_diabetes(return_X_y=True)
@@ -160,11 +161,12 @@ class VariationalBNNRegressor(base.RegressorMixin, Network):
         again, y = self._goes_on, y.astype(np.float64)  # which says what is wrong with text
         with np.errstate(over="ignore", invalid="ignore"):  # said below
             center, spread = (self.target_mean_, self.target_scale_) if again else (float(y.mean()), float(y.std()))
+            if not again and constant(y):  # met by the shift of the head; its deviation is rounding
+                y, spread = np.full_like(y, center), 1.0
         if not (np.isfinite(center) and np.isfinite(spread)):
             raise InputError("y is too large to be standardised; give it in larger units")
-        if spread < SMALLEST_SPREAD and y.min() < y.max():
+        if spread < SMALLEST_SPREAD:
             raise InputError(f"y is too small to be standardised, its deviation {spread:g}; give it in smaller units")
-        spread = spread or 1.0  # constant targets are met by the shift of the head
         targets = torch.from_numpy((y - center) / spread)[:, None]
         self._train(X, targets.float(), 1, (vb.nn.LearnedNoise(),), vb.nn.gaussian_nll)
         noise: Any = self.model_[-1]

@@ -74,7 +74,7 @@ class Search:
         deadline: by `time.perf_counter`; what is open then only weakens the bound.
         weights, value: the best ±1 vector so far.
         bound: proved for all parts left so far.
-        complete: whether every part was looked at.
+        complete: whether no part is open that may hold something better by more than the tolerance.
         nodes: relaxations solved.
     """
 
@@ -106,7 +106,7 @@ class Search:
         except KeyboardInterrupt:
             self.bound = min(self.bound, current)
             self.complete = False
-        self.complete = self.complete and not stack
+        self.complete = self.complete and all(self._closed(part, part.bound) for part in stack)
         self.bound = min([self.bound, *(part.bound for part in stack)])
 
     def _with_cuts(self, root: Part) -> Part:

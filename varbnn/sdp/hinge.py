@@ -23,7 +23,7 @@ from varbnn.errors import BackendError, InputError, import_extra
 from varbnn.sdp.arguments import Array, finite, least, positive, real
 from varbnn.sdp.branch import all_signs
 from varbnn.sdp.exact import guarded_solve
-from varbnn.sdp.problem import UNDERFLOW, UNIT
+from varbnn.sdp.problem import UNDERFLOW, UNIT, exponent_of
 from varbnn.sdp.rounding import signs
 from varbnn.sdp.solution import Solution
 
@@ -88,16 +88,15 @@ def binary_hinge(
     >>> found.weights, found.objective, found.gap
     (array([1., 1.]), 0.0, 0.0)
     """
-    scale = real("scale", scale)
-    rows = _rows(design, labels, scale)
+    signed, scale = _signed(design, labels), real("scale", scale)
     if loss not in LOSSES:
         raise InputError(f"loss must be one of {LOSSES}, got {loss!r}")
     margin, gap_limit = real("margin", margin), least("gap_limit", gap_limit, 0)
     time_limit = positive("time_limit", time_limit)
     began = time.perf_counter()
     smooth = loss == "logistic"
-    exponent = 0 if smooth else _unit(rows, margin)
-    rows, margin = np.ldexp(rows, -exponent), math.ldexp(margin, -exponent)
+    exponent = 0 if smooth else _unit(signed, scale, margin)
+    rows, margin = _rows(signed, scale, exponent), math.ldexp(margin, -exponent)
     means, multipliers = _box_logistic(rows, margin) if smooth else _box_hinge(rows, margin)
     found = [_flipped(rows, margin, signs(means), smooth)]
     claimed, complete = -math.inf, True
@@ -124,8 +123,8 @@ def binary_hinge(
     )  # fmt: skip
 
 
-def _rows(design: ArrayLike, labels: ArrayLike, scale: float) -> Array:
-    """F, the rows of X times label and scale."""
+def _signed(design: ArrayLike, labels: ArrayLike) -> Array:
+    """The rows of X times their labels."""
     x, y = finite("X", design, 2), finite("the labels", labels, 1)
     if 0 in x.shape:
         raise InputError(f"X must have at least one row and one column, got shape {x.shape}")
@@ -133,18 +132,24 @@ def _rows(design: ArrayLike, labels: ArrayLike, scale: float) -> Array:
         raise InputError(f"there must be one label for each of the {len(x)} rows of X, got shape {y.shape}")
     if not np.all(np.abs(y) == 1):
         raise InputError("labels must be +1 or -1; classes 0 and 1 become 2 * labels - 1")
+    return y[:, None] * x
+
+
+def _unit(signed: Array, scale: float, margin: float) -> int:
+    """The power of two in whose units the largest number is about 1, as the tolerances of solvers want it."""
+    sizes = [math.frexp(margin)[1]] if margin else []
+    if scale and signed.any():
+        sizes.append(exponent_of(signed) + math.frexp(scale)[1])
+    return max(sizes, default=0)
+
+
+def _rows(signed: Array, scale: float, exponent: int) -> Array:
+    """F, the rows times `scale`, in units of 2^exponent; scale · X itself may be out of the range of normal numbers."""
+    if not scale:
+        return np.zeros_like(signed)
+    mantissa, own = math.frexp(scale)
     with np.errstate(over="ignore"):  # said better below
-        return finite("scale · X", scale * (y[:, None] * x), 2)
-
-
-def _unit(rows: Array, margin: float) -> int:
-    """The power of two in whose units the largest number is about 1, as the tolerances of solvers want it.
-
-    0 where the smallest numbers would lose digits.
-    """
-    exponent = math.frexp(max(float(np.abs(rows).max()), abs(margin)))[1]
-    exact = np.array_equal(np.ldexp(np.ldexp(rows, -exponent), exponent), rows)
-    return exponent if exact else 0
+        return finite("scale · X", 2 * mantissa * np.ldexp(signed, own - 1 - exponent), 2)
 
 
 def _loss(rows: Array, margin: float, weights: Array, smooth: bool) -> Array:
