@@ -28,11 +28,15 @@ def test_the_source_distribution_has_what_its_tests_and_makefile_need(tmp_path):
     (built,) = tmp_path.iterdir()
     with tarfile.open(built) as archive:
         held = {name.partition("/")[2] for name in archive.getnames()}
+    patterns = (
+        "benchmarks/*.py",
+        "benchmarks/results/*.json",
+        "cmake/*.py",
+        "docs/*.md",
+        "examples/*.py",
+        "tests/**/*.py",
+    )
     there = [
-        path.relative_to(ROOT).as_posix()
-        for folder in ("benchmarks", "cmake", "docs", "examples", "tests", "varbnn")
-        for ending in ("py", "json", "md")
-        for path in (ROOT / folder).rglob(f"*.{ending}")
-        if "docs/_build" not in path.as_posix()
+        path.relative_to(ROOT).as_posix() for pattern in (*patterns, "varbnn/**/*.py") for path in ROOT.glob(pattern)
     ]
     assert sorted({*there, "Makefile", "conftest.py", "constraints.txt"} - held) == []
