@@ -15,7 +15,7 @@ from tests.packed.models import ZOO, Net, answers, built, mlp, seeded, settled
 from varbnn.errors import BackendError, InputError
 from varbnn.nn.batchnorm import batchnorms
 from varbnn.nn.draws import holding
-from varbnn.packed import statistics
+from varbnn.packed import ensemble, statistics
 from varbnn.packed.build import _draw
 from varbnn.packed.layout import weight_of
 from varbnn.packed.statistics import measured
@@ -427,6 +427,28 @@ def test_an_average_needs_classes():
     model, x = built("tokens")
     with pytest.raises(InputError, match="takes classifiers"):
         vb.pack(model, 2)(x, reduce="mean")
+
+
+@pytest.mark.parametrize("together", [None, 1], ids=["in one go", "in parts"])
+def test_an_input_that_overflows_is_named_and_not_called_sure(together, monkeypatch):
+    model = vb.binarize(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)))
+    packed = vb.pack(model, 2)
+    x = torch.rand(5, 4)
+    x[3] = torch.finfo(torch.float32).max
+    if together:
+        monkeypatch.setattr(ensemble, "WORKING_BYTES", together)
+    with pytest.raises(InputError, match=r"outputs for input 3 .* hold NaN or inf"):
+        packed(x, reduce="mean")
+    assert packed(x).isfinite().all(-1).all(0).tolist() == [True, True, True, False, True]  # as torch has it
+    unknown = torch.tensor([torch.nan])
+    assert ensemble.mutual_information(unknown, unknown).isnan().all()
+
+
+@pytest.mark.parametrize("inputs", [torch.eye(4).to_sparse(), torch.empty(4, 4, device="meta")], ids=["sparse", "meta"])
+def test_inputs_without_numbers_are_refused(inputs):
+    packed = vb.pack(vb.binarize(nn.Sequential(nn.Linear(4, 3), nn.ReLU())), 2)
+    with pytest.raises(InputError, match="the inputs must be dense numbers"):
+        packed(inputs)
 
 
 def test_outputs_that_are_not_one_row_per_input_are_refused():

@@ -142,7 +142,7 @@ def _rows(opened: Opened) -> list[list[str]]:
 
 
 def _tensors(step: dict[str, Any]) -> list[str]:
-    own = [step.get(key) for key in ("weight", "scale", "shift", "value")]
+    own = [step.get(key) for key in ("weight", "scale", "shift", "turned", "value")]
     return [name for name in [*own, *step.get("state", {}).values()] if name is not None]
 
 

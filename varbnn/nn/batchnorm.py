@@ -81,7 +81,7 @@ def input_batches(data: Data, batch_size: int, dtype: torch.dtype | None = None)
             raise InputError(
                 f"batch {number} is a {type(x).__name__}; give tensors, or tuples that start with the inputs"
             )
-        _require_dense(x, f"batch {number}")
+        require_dense(x, f"batch {number}")
         if x.numel() == 0:
             raise InputError(f"batch {number} is empty, shape {tuple(x.shape)}")
         if x.is_floating_point() and not bool(torch.isfinite(x).all()):
@@ -119,7 +119,7 @@ def as_data(data: Data, name: str, model: nn.Module) -> Data:
     if isinstance(data, np.ndarray):
         data = as_tensor(data, name, read_only=True)
     if isinstance(data, Tensor):
-        _require_dense(data, name)
+        require_dense(data, name)
         return data.to(real_dtype(model)) if data.is_floating_point() else data
     if isinstance(data, Dataset) and not isinstance(data, IterableDataset):
         raise InputError(
@@ -130,7 +130,8 @@ def as_data(data: Data, name: str, model: nn.Module) -> Data:
     return data
 
 
-def _require_dense(x: Tensor, name: str) -> None:
+def require_dense(x: Tensor, name: str) -> None:
+    """Raise InputError unless `x` holds numbers along at least one axis; `name` is what the caller calls it."""
     if x.layout != torch.strided or x.is_meta:
         kind = "on the meta device" if x.is_meta else str(x.layout)
         raise InputError(

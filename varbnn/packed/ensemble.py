@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Literal, Self, overload
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from varbnn.errors import InputError, VarbnnError
+from varbnn.nn.batchnorm import require_dense
 from varbnn.packed.file import save
 from varbnn.packed.program import Program, entering, is_numeric
 from varbnn.packed.rows import FAILURES, Probe
@@ -78,7 +79,7 @@ def mutual_information(total: Tensor, aleatoric: Tensor, roundings: float = 8) -
     tensor([0.0000, 0.5000])
     """
     difference = total - aleatoric
-    return difference.where(difference > roundings * torch.finfo(difference.dtype).eps * (1 + total), 0.0)
+    return difference.where(~(difference <= roundings * torch.finfo(difference.dtype).eps * (1 + total)), 0.0)
 
 
 class PackedEnsemble(nn.Module):
@@ -110,7 +111,7 @@ class PackedEnsemble(nn.Module):
 
         Raises:
             InputError: inputs of another kind or shape than the networks take, or that hold NaN or inf, `reduce` on
-                outputs that are not N×C.
+                outputs that are not N×C or overflow.
         """
         if reduce not in (None, "mean"):
             raise InputError(f"reduce must be None or 'mean', got {reduce!r}")
@@ -122,24 +123,19 @@ class PackedEnsemble(nn.Module):
             inputs = inputs.long() if tokens else entering(inputs)
             if torch.compiler.is_compiling() or torch.compiler.is_exporting():
                 return self._answer(inputs, reduce)
+            require_dense(inputs, "the inputs")
             self.program.require_fit(inputs, given)
             if not bool(inputs.isfinite().all()):
                 raise InputError("the inputs hold NaN or inf; clean or drop those rows")
             try:
                 if len(inputs) == 0:  # one made up and left out: a reshape of nothing to (0, -1) has no answer
                     return _first(0, self._answer_to_one(inputs, reduce))
-                parts = [self._answer(part, reduce) for part in self._parts(inputs)]
+                return _joined((self._answer(part, reduce) for part in self._parts(inputs)), len(inputs))
             except FAILURES as error:
                 if _is_no_fault_of_inputs(error):
                     raise
                 what = f"these networks fail on inputs of shape {' × '.join(map(str, inputs.shape))}"
                 raise InputError(f"{what}: {str(error).partition(chr(10))[0]}") from error
-        if len(parts) == 1:
-            return parts[0]
-        if reduce is None:
-            return torch.cat(parts, 1)  # type: ignore[arg-type]
-        means, aleatoric = [p.mean for p in parts], [p.aleatoric for p in parts]  # type: ignore[union-attr]
-        return AveragePrediction(torch.cat(means), torch.cat(aleatoric), self.num_samples)  # type: ignore[arg-type]
 
     def _parts(self, inputs: Tensor) -> list[Tensor]:
         if self._row_bytes == 0 and (problem := self.examine(inputs)) is not None:
@@ -237,6 +233,29 @@ class PackedEnsemble(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.num_samples} networks, {self.nbytes:,} bytes"
+
+
+def _joined(answers: Iterable[Tensor | AveragePrediction], count: int) -> Tensor | AveragePrediction:
+    """One answer for all `count` inputs; written into place, since parts kept alive would tear holes into memory."""
+    whole: list[Tensor] = []
+    start = 0
+    for answer in answers:
+        dim = 1 if isinstance(answer, Tensor) else 0
+        parts = [answer] if isinstance(answer, Tensor) else [answer.mean, answer.aleatoric]
+        if not isinstance(answer, Tensor) and not bool(answer.mean.isfinite().all()):
+            row = start + int(answer.mean.isfinite().all(1).logical_not().nonzero()[0])
+            raise InputError(
+                f"the networks' outputs for input {row} (counted from 0) hold NaN or inf, as too large numbers make "
+                "them; look at that input, and at the batch-norm statistics"
+            )
+        if parts[0].shape[dim] == count:
+            return answer
+        if not whole:
+            whole = [part.new_empty([*part.shape[:dim], count, *part.shape[dim + 1 :]]) for part in parts]
+        for room, part in zip(whole, parts, strict=True):
+            room.narrow(dim, start, part.shape[dim]).copy_(part)
+        start += parts[0].shape[dim]
+    return whole[0] if isinstance(answer, Tensor) else AveragePrediction(whole[0], whole[1], answer.num_samples)
 
 
 def _first(count: int, answer: Tensor | AveragePrediction) -> Tensor | AveragePrediction:
