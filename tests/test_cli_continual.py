@@ -70,7 +70,7 @@ def test_a_run_is_measured_and_written(own, capsys):
     assert "bit per weight left" in out
     assert "same with --method finetune" in out
     assert found["plan"]["settings"] == dict(strategies.METHODS["prior"].settings)
-    assert found["bytes_kept"] == 4 * (16 * 8 + 8 * 4)  # one number for each weight
+    assert found["bytes_kept"] == 4 * (17 * 8 + 8 * 4)  # one number for each weight; a constant is the 17th input
     assert {"model.pt", "heat_map.png", "forgetting.png", "entropy.png"} == set(found["files"])
     assert {*found["files"], "report.json", "stream.pt", "stream.json"} == {p.name for p in Path("run").iterdir()}
 
@@ -95,6 +95,20 @@ def test_every_stream(stream, own, capsys):
     assert found["plan"]["stream"]["kind"] == stream.split("-")[0]
     assert "forward_transfer" in found["scores"]["task"]
     assert found["result"]["size"] == 2
+
+
+@pytest.mark.parametrize("method", ["prior", "finetune", "mean-field"])
+def test_classes_that_are_opposite_are_told_apart(method, own, capsys):
+    """Units that answer to both tails, without biases, would give x and -x the same answer."""
+    parts = {}
+    for part, count in (("train", 600), ("test", 200)):
+        y = np.arange(count) % 2
+        noise = np.random.default_rng(count).normal(size=(count, 20))
+        parts |= {f"x_{part}": y[:, None] - 0.5 + noise, f"y_{part}": y}
+    best = np.mean((parts["x_test"].sum(1) > 0) == parts["y_test"])  # the rule that made them, up to noise
+    np.savez("own.npz", **parts)
+    run(capsys, f"continual own.npz --stream split-class --method {method} --epochs 10 --quiet --out run")
+    assert report("run")["scores"]["task"]["average_accuracy"] > best - 0.1
 
 
 def test_one_task_is_a_stream_in_which_nothing_is_forgotten(own, capsys):

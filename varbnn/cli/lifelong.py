@@ -25,6 +25,9 @@ HEAD_SCALE = 3.0
 FEW_OUTPUTS = 3
 """Of a layer; layer norm makes ±1 of two."""
 
+CONSTANT = 0.2
+"""Of what all inputs together come to. At .5 five permuted digits keep 1.4 points less, .05 is not enough."""
+
 
 def _permuted(data: Dataset, tasks: int | None, seed: int) -> Stream:
     return continual.permuted(data, tasks or USUAL_TASKS, seed)
@@ -62,7 +65,9 @@ STREAMS: dict[str, Callable[[Dataset, int | None, int], Stream]] = {
 def network(stream: Stream, widths: Sequence[int], posterior: Posterior | None, norm: str = "layer") -> nn.Module:
     """A binary multilayer perceptron in which every parameter has a belief: a real one knows no prior and is forgotten.
 
-    Without a posterior it is the float twin, with a Gaussian over every weight.
+    Without a posterior it is the float twin, with a Gaussian over every weight. In front of layer norm the inputs get a
+    constant beside them: units that answer to both tails, without biases, cannot tell x from -x. Batch norm would take
+    it away again, and ReLU needs none.
 
     Args:
         stream: to be learned.
@@ -73,10 +78,13 @@ def network(stream: Stream, widths: Sequence[int], posterior: Posterior | None, 
     >>> import varbnn as vb
     >>> stream = continual.permuted(vb.data.load("digits"))
     >>> [name for name, p in network(stream, (8,), vb.posteriors.Point()).named_parameters() if p.requires_grad]
-    ['0.latent', '3.latent']
+    ['1.latent', '4.latent']
     """
     layers: list[nn.Module] = []
-    for inputs, outputs in itertools.pairwise([stream.inputs, *widths, stream.outputs]):
+    first = stream.inputs
+    if norm == "layer":
+        layers, first = [nn.ConstantPad1d((0, 1), CONSTANT * math.sqrt(first))], first + 1
+    for inputs, outputs in itertools.pairwise([first, *widths, stream.outputs]):
         layers += [nn.Linear(inputs, outputs, bias=False)]
         if norm == "batch":
             layers += [nn.BatchNorm1d(outputs, affine=False), nn.ReLU()]
