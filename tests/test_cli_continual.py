@@ -111,6 +111,18 @@ def test_classes_that_are_opposite_are_told_apart(method, own, capsys):
     assert report("run")["scores"]["task"]["average_accuracy"] > best - 0.1
 
 
+@pytest.mark.parametrize("norm", ["layer", "batch"])
+def test_a_task_with_a_head_of_its_own_leaves_the_other_heads_where_they_were(norm):
+    stream = lifelong.STREAMS["split-task"](vb.data.load("digits"), 5, 0)
+    model = lifelong.network(stream, (30,), vb.posteriors.Point(), norm)
+    *_, head = strategies.trained(model)
+    before = head.detach().clone()
+    plain = continual.FineTune(lambda model, task: vb.optim.StraightThrough(strategies.trained(model), lr=1e-2))
+    continual.learn(model, stream[2:3], plain, progress=False)
+    moved = (head != before).any(1).nonzero().flatten().tolist()
+    assert tuple(moved) == stream[2].classes == (4, 5)
+
+
 def test_one_task_is_a_stream_in_which_nothing_is_forgotten(own, capsys):
     out = run(capsys, f"{SMALL.replace('--tasks 3', '--tasks 1')} --ahead")
     assert [line.split() for line in out.splitlines() if line.startswith("forgetting")] == [["forgetting", "-"]]

@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 import varbnn as vb
 from varbnn import continual
 from varbnn.continual import Stream
+from varbnn.continual.strategies import heads_of
 from varbnn.data import Dataset
 from varbnn.errors import InputError
 from varbnn.posteriors import Posterior
@@ -26,7 +27,7 @@ FEW_OUTPUTS = 3
 """Of a layer; layer norm makes ±1 of two."""
 
 CONSTANT = 0.2
-"""Of what all inputs together come to. At .5 five permuted digits keep 1.4 points less, .05 is not enough."""
+"""Of what all inputs together come to. At .5 five permutations of digits keep 1.4 points less, .05 is not enough."""
 
 
 def _permuted(data: Dataset, tasks: int | None, seed: int) -> Stream:
@@ -67,7 +68,8 @@ def network(stream: Stream, widths: Sequence[int], posterior: Posterior | None, 
 
     Without a posterior it is the float twin, with a Gaussian over every weight. In front of layer norm the inputs get a
     constant beside them: units that answer to both tails, without biases, cannot tell x from -x. Batch norm would take
-    it away again, and ReLU needs none.
+    it away again, and ReLU needs none. Where tasks have heads of their own their outputs go without layer norm, which
+    would let every task move the heads of the others.
 
     Args:
         stream: to be learned.
@@ -81,16 +83,17 @@ def network(stream: Stream, widths: Sequence[int], posterior: Posterior | None, 
     ['1.latent', '4.latent']
     """
     layers: list[nn.Module] = []
-    first = stream.inputs
+    first, heads = stream.inputs, heads_of(stream[0], stream.outputs) is not None
     if norm == "layer":
         layers, first = [nn.ConstantPad1d((0, 1), CONSTANT * math.sqrt(first))], first + 1
-    for inputs, outputs in itertools.pairwise([first, *widths, stream.outputs]):
+    sizes = [first, *widths, stream.outputs]
+    for number, (inputs, outputs) in enumerate(itertools.pairwise(sizes)):
         layers += [nn.Linear(inputs, outputs, bias=False)]
         if norm == "batch":
             layers += [nn.BatchNorm1d(outputs, affine=False), nn.ReLU()]
-        elif outputs > FEW_OUTPUTS:
+        elif outputs > FEW_OUTPUTS and not (heads and number == len(widths)):
             layers += [nn.LayerNorm(outputs, elementwise_affine=False), vb.nn.Tails()]
-        else:  # of so few, layer norm leaves next to nothing
+        else:  # of so few, layer norm leaves next to nothing; of all heads together, none is left alone
             layers += [vb.nn.Scale(outputs, inputs**-0.5).requires_grad_(False), vb.nn.Tails()]
     layers[-1] = vb.nn.Scale(stream.outputs, HEAD_SCALE).requires_grad_(False)
     model = nn.Sequential(*layers)
