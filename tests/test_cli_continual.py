@@ -313,7 +313,6 @@ def test_without_matplotlib_there_are_no_pictures_and_everything_else(own, capsy
         "--set strength=-1",
         "--set lr=inf",
         "--method replay --set share=1",
-        "--method replay --keep 100000",
     ],
 )
 def test_settings_out_of_range_leave_nothing_behind(own, capsys, wrong):

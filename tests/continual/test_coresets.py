@@ -99,8 +99,7 @@ def test_random_choices_are_uniform_and_without_repeats():
         (lambda: Coreset(0), "size must be a whole number ≥ 1, got 0"),
         (lambda: Coreset(5, "k_center"), "choose must be random or k-center, or a function, got 'k_center'"),
         (lambda: Coreset(5, seed=-1), "seed must be a whole number ≥ 0, got -1"),
-        (lambda: Coreset(41).add(a_task()), "task 'a' has 40 examples, too few for a coreset of 41"),
-        (lambda: Coreset(40, withhold=True).rest(a_task()), "withholding 40 leaves none to train on"),
+        (lambda: Coreset(40, withhold=True).rest(a_task()), "has 40 examples, and withholding 40 leaves none"),
         (lambda: Coreset(5).x, "the coreset is empty; add a task first"),
         (lambda: Coreset(5).heads(10), "the coreset is empty"),
         (lambda: Coreset(5).of(0), "has 0 tasks, counted from 0; there is none of number 0"),
@@ -204,6 +203,15 @@ def test_a_balanced_choice_has_every_class_as_often_as_it_can(choose):
     assert sorted(kept(task, size=43, choose=choose, balanced=True).pick(task).tolist()) == list(range(43))
     rows = {tuple(row) for row in x.tolist()}
     assert len({tuple(row) for row in coreset.x.tolist()} & rows) == 13
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+@pytest.mark.parametrize("choose", ["random", "k-center"])
+def test_of_a_task_with_fewer_examples_all_are_kept(choose, balanced):
+    small, large = a_task(), Task("large", *[torch.randn(60, 6), torch.arange(60) % 2] * 2, classes=(0, 1))
+    coreset = kept(large, small, size=50, choose=choose, balanced=balanced)
+    assert [len(coreset.of(number)[1]) for number in (0, 1)] == [50, 40]
+    assert sorted(coreset.of(1)[0].tolist()) == sorted(small.train_x.tolist())
 
 
 @pytest.mark.parametrize("as_bytes", [False, True])
