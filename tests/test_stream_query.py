@@ -263,6 +263,21 @@ def test_forgetting_can_go_on_through_what_is_skipped(mask):
         assert torch.allclose(one[0].natural, fresh[0].natural * (1 - 5 / 100))
 
 
+@pytest.mark.parametrize("asks", [False, True])
+def test_bimu_forgets_what_is_skipped_only_where_something_is_asked(asks):
+    model = vb.binarize(nn.Linear(6, 3, bias=False), CONCRETE)
+    before, lost = beliefs(model), 5 * 1.0 / 1000  # of an unsure weight: B · kl_multiplier / memory, at the pace lr_max
+    optimizer = OPTIMIZERS["BiMU"](model.parameters())
+    for group in optimizer.param_groups:
+        group["likelihood_multiplier"] = 1e-12  # what is left is forgetting
+    mask = Mask([False] * 4 + [asks])
+    active.learn(model, optimizer, mask, X, lambda asked: Y[asked], forget_skipped=True)
+    spread = 1 - torch.tanh(before[0]) ** 2
+    expected = before[0] * (1 - asks * lost * spread / (spread + 1 / 0.1))
+    torch.testing.assert_close(model.natural.detach(), expected, rtol=1e-6, atol=0)
+    assert asks != torch.equal(model.natural, before[0])
+
+
 def test_the_batch_size_of_a_rule_is_given_back_even_after_an_error():
     model = network()
     optimizer = vb.optim.WindowedBayes(model.parameters(), lr=0.7, window=3, batch_size=2)

@@ -47,7 +47,8 @@ def learn(
         labels: called with the mask of what is asked, bool N, if anything is; returns that many labels, int64.
         num_samples: S, networks drawn; at least 2 for a score of how they disagree.
         forget_skipped: let the step count all inputs, those that were not asked with no gradient: what a rule forgets
-            per example then goes on through what is skipped, also where nothing is asked.
+            per example then goes on through what is skipped, also where nothing is asked (not by `varbnn.optim.BiMU`,
+            which takes no step where every gradient is 0, as published).
 
     Returns:
         bool N: what was asked.
