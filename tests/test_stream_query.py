@@ -359,6 +359,30 @@ def test_one_network_disagrees_with_nobody_and_nothing_is_counted_or_trained(acq
     torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
 
 
+class Noisy(nn.Module):
+    """Draws by itself, where nobody can see it."""
+
+    def forward(self, input):
+        return input + torch.randn_like(input)
+
+
+@pytest.mark.parametrize("acquisition", ["bald", "variation_ratio", "entropy"])
+@pytest.mark.parametrize("noise", [None, nn.Dropout(0.5), Noisy()])
+@pytest.mark.parametrize("posterior", [vb.posteriors.Point(), vb.posteriors.Bernoulli("mean")])
+def test_networks_that_are_all_the_same_are_refused_for_scores_of_how_they_disagree(acquisition, noise, posterior):
+    layers = [nn.Linear(6, 20, bias=False), nn.LayerNorm(20), *([noise] if noise else []), nn.Linear(20, 3)]
+    model = vb.binarize(nn.Sequential(*layers), posterior)
+    query = active.StreamQuery(threshold=0.0, acquisition=acquisition)
+    optimizer, before = torch.optim.SGD(model.parameters(), lr=0.1), beliefs(model)
+    if noise is not None or acquisition == "entropy":
+        assert active.learn(model, optimizer, query, X, lambda asked: Y[asked]).all()
+        return
+    with pytest.raises(InputError, match=f"'{acquisition}' .* all 5 are the same one, .* or 'entropy'"):
+        active.learn(model, optimizer, query, X, lambda asked: Y[asked])
+    assert query.seen == 0
+    assert all(torch.equal(a, b) for a, b in zip(before, beliefs(model), strict=True))
+
+
 def test_one_network_is_asked_by_its_entropy():
     model, query = network(), active.StreamQuery(threshold=0.0, acquisition="entropy")
     asked = active.learn(model, windowed(model), query, X, lambda asked: Y[asked], num_samples=1)
