@@ -14,6 +14,7 @@ from tests.oracles import continual as oracle
 from varbnn import data
 from varbnn.continual import Coreset, Task, k_center, permuted, split
 from varbnn.continual.choosing import CHUNK, random
+from varbnn.continual.evaluation import seed_of
 from varbnn.errors import CheckpointError, InputError
 
 
@@ -153,6 +154,15 @@ def test_the_choice_hangs_on_seed_and_number_of_the_task_alone():
     torch.manual_seed(2)
     assert chosen(0, a_task("another", seed=4)) == first
     assert len({first, chosen(0), chosen(1, a_task()), chosen(0, a_task(), a_task("b"))}) == 4
+
+
+def test_what_is_kept_at_random_is_not_what_is_learned_first():
+    """Of the same seed and task; numpy fills up with zeros, so that (0, 1) and (0, 1, 0) would be one seed."""
+    for seed, number in itertools.product(range(3), range(3)):
+        coreset = kept(*[a_task("before", seed=1)] * number, choose="random", seed=seed)
+        order = torch.randperm(40, generator=seeded(seed_of(seed, number, 0)))
+        assert coreset.pick(a_task("now")).tolist() != order[:5].tolist()
+    assert len({seed_of(*[0] * count) for count in range(1, 5)}) == 4
 
 
 def test_a_task_is_chosen_from_once():
