@@ -281,6 +281,14 @@ def test_what_cannot_be_done_is_said_before_anything_is_learned(line, message, o
     assert error.count("\n") == 1
 
 
+@pytest.mark.parametrize(("scenario", "given"), [("class", "1 or 5"), ("domain", "1"), ("task", "1")])
+def test_classes_that_make_no_tasks_of_two_are_told_what_can_be_asked_for(scenario, given, own, capsys):
+    x, y = np.random.default_rng(0).normal(size=(100, 6)), np.arange(100) % 5
+    np.savez("own.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    error = run(capsys, f"{SMALL.replace('--tasks 3 ', '')} --stream split-{scenario}", 2)
+    assert error.strip().endswith(f"the 5 classes of own make no tasks of 2 each; give --tasks {given}")
+
+
 def test_a_full_disk_is_one_line_and_the_last_state_stays(own, capsys, monkeypatch):
     def full(state, path, *, save=torch.save):
         full.calls += 1

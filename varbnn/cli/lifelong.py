@@ -42,11 +42,15 @@ def _split(scenario: continual.streams.Scenario) -> Callable[[Dataset, int | Non
     def made(data: Dataset, tasks: int | None, seed: int) -> Stream:
         count, classes = tasks or max(1, data.num_classes // 2), data.num_classes
         fewest = 1 if scenario == "class" else 2
-        possible = [n for n in range(1, classes // fewest + 1) if classes % n == 0]
-        if count not in possible:
+        possible = [str(n) for n in range(1, classes // fewest + 1) if classes % n == 0]
+        if str(count) not in possible and tasks is None:
+            raise InputError(
+                f"the {classes} classes of {data.name} make no tasks of 2 each; give --tasks {' or '.join(possible)}"
+            )
+        if str(count) not in possible:
             raise InputError(
                 f"argument --tasks: {count} tasks cannot share the {classes} classes of {data.name} evenly"
-                f"{', with two or more in each' * (fewest - 1)}; give one of {', '.join(map(str, possible))}"
+                f"{', with two or more in each' * (fewest - 1)}; give one of {', '.join(possible)}"
             )
         return continual.split(data, data.num_classes // count, scenario)
 
