@@ -52,7 +52,7 @@ class Coreset:
     >>> coreset = Coreset(3, "k-center", seed=1, withhold=True)
     >>> task = Task("line", x, y, x, y, classes=(0, 1))
     >>> coreset.rest(task)[0].flatten().tolist()
-    [1.0, 3.0, 4.0, 5.0, 6.0]
+    [1.0, 2.0, 3.0, 5.0, 6.0]
     >>> coreset.add(task)
     >>> coreset
     Coreset(3 examples of 1 task, k-center, 36 bytes)
