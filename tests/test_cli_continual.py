@@ -70,7 +70,7 @@ def test_a_run_is_measured_and_written(own, capsys):
     assert "bit per weight left" in out
     assert "same with --method finetune" in out
     assert found["plan"]["settings"] == dict(strategies.METHODS["prior"].settings)
-    assert found["bytes_kept"] == 4 * (16 * 8 + 8 * 4)  # one number for each weight
+    assert found["bytes_kept"] == 4 * (17 * 8 + 8 * 4)  # one number for each weight; a constant is the 17th input
     assert {"model.pt", "heat_map.png", "forgetting.png", "entropy.png"} == set(found["files"])
     assert {*found["files"], "report.json", "stream.pt", "stream.json"} == {p.name for p in Path("run").iterdir()}
 
@@ -95,6 +95,32 @@ def test_every_stream(stream, own, capsys):
     assert found["plan"]["stream"]["kind"] == stream.split("-")[0]
     assert "forward_transfer" in found["scores"]["task"]
     assert found["result"]["size"] == 2
+
+
+@pytest.mark.parametrize("method", ["prior", "finetune", "mean-field"])
+def test_classes_that_are_opposite_are_told_apart(method, own, capsys):
+    """Units that answer to both tails, without biases, would give x and -x the same answer."""
+    parts = {}
+    for part, count in (("train", 600), ("test", 200)):
+        y = np.arange(count) % 2
+        noise = np.random.default_rng(count).normal(size=(count, 20))
+        parts |= {f"x_{part}": y[:, None] - 0.5 + noise, f"y_{part}": y}
+    best = np.mean((parts["x_test"].sum(1) > 0) == parts["y_test"])  # the rule that made them, up to noise
+    np.savez("own.npz", **parts)
+    run(capsys, f"continual own.npz --stream split-class --method {method} --epochs 10 --quiet --out run")
+    assert report("run")["scores"]["task"]["average_accuracy"] > best - 0.1
+
+
+@pytest.mark.parametrize("norm", ["layer", "batch"])
+def test_a_task_with_a_head_of_its_own_leaves_the_other_heads_where_they_were(norm):
+    stream = lifelong.STREAMS["split-task"](vb.data.load("digits"), 5, 0)
+    model = lifelong.network(stream, (30,), vb.posteriors.Point(), norm)
+    *_, head = strategies.trained(model)
+    before = head.detach().clone()
+    plain = continual.FineTune(lambda model, task: vb.optim.StraightThrough(strategies.trained(model), lr=1e-2))
+    continual.learn(model, stream[2:3], plain, progress=False)
+    moved = (head != before).any(1).nonzero().flatten().tolist()
+    assert tuple(moved) == stream[2].classes == (4, 5)
 
 
 def test_one_task_is_a_stream_in_which_nothing_is_forgotten(own, capsys):
@@ -255,6 +281,14 @@ def test_what_cannot_be_done_is_said_before_anything_is_learned(line, message, o
     assert error.count("\n") == 1
 
 
+@pytest.mark.parametrize(("scenario", "given"), [("class", "1 or 5"), ("domain", "1"), ("task", "1")])
+def test_classes_that_make_no_tasks_of_two_are_told_what_can_be_asked_for(scenario, given, own, capsys):
+    x, y = np.random.default_rng(0).normal(size=(100, 6)), np.arange(100) % 5
+    np.savez("own.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    error = run(capsys, f"{SMALL.replace('--tasks 3 ', '')} --stream split-{scenario}", 2)
+    assert error.strip().endswith(f"the 5 classes of own make no tasks of 2 each; give --tasks {given}")
+
+
 def test_a_full_disk_is_one_line_and_the_last_state_stays(own, capsys, monkeypatch):
     def full(state, path, *, save=torch.save):
         full.calls += 1
@@ -287,7 +321,6 @@ def test_without_matplotlib_there_are_no_pictures_and_everything_else(own, capsy
         "--set strength=-1",
         "--set lr=inf",
         "--method replay --set share=1",
-        "--method replay --keep 100000",
     ],
 )
 def test_settings_out_of_range_leave_nothing_behind(own, capsys, wrong):

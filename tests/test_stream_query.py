@@ -263,6 +263,21 @@ def test_forgetting_can_go_on_through_what_is_skipped(mask):
         assert torch.allclose(one[0].natural, fresh[0].natural * (1 - 5 / 100))
 
 
+@pytest.mark.parametrize("asks", [False, True])
+def test_bimu_forgets_what_is_skipped_only_where_something_is_asked(asks):
+    model = vb.binarize(nn.Linear(6, 3, bias=False), CONCRETE)
+    before, lost = beliefs(model), 5 * 1.0 / 1000  # of an unsure weight: B · kl_multiplier / memory, at the pace lr_max
+    optimizer = OPTIMIZERS["BiMU"](model.parameters())
+    for group in optimizer.param_groups:
+        group["likelihood_multiplier"] = 1e-12  # what is left is forgetting
+    mask = Mask([False] * 4 + [asks])
+    active.learn(model, optimizer, mask, X, lambda asked: Y[asked], forget_skipped=True)
+    spread = 1 - torch.tanh(before[0]) ** 2
+    expected = before[0] * (1 - asks * lost * spread / (spread + 1 / 0.1))
+    torch.testing.assert_close(model.natural.detach(), expected, rtol=1e-6, atol=0)
+    assert asks != torch.equal(model.natural, before[0])
+
+
 def test_the_batch_size_of_a_rule_is_given_back_even_after_an_error():
     model = network()
     optimizer = vb.optim.WindowedBayes(model.parameters(), lr=0.7, window=3, batch_size=2)
@@ -342,6 +357,30 @@ def test_one_network_disagrees_with_nobody_and_nothing_is_counted_or_trained(acq
     assert query.state_dict()["seen"] == 0
     assert model[0].natural.grad is not None
     torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
+
+
+class Noisy(nn.Module):
+    """Draws by itself, where nobody can see it."""
+
+    def forward(self, input):
+        return input + torch.randn_like(input)
+
+
+@pytest.mark.parametrize("acquisition", ["bald", "variation_ratio", "entropy"])
+@pytest.mark.parametrize("noise", [None, nn.Dropout(0.5), Noisy()])
+@pytest.mark.parametrize("posterior", [vb.posteriors.Point(), vb.posteriors.Bernoulli("mean")])
+def test_networks_that_are_all_the_same_are_refused_for_scores_of_how_they_disagree(acquisition, noise, posterior):
+    layers = [nn.Linear(6, 20, bias=False), nn.LayerNorm(20), *([noise] if noise else []), nn.Linear(20, 3)]
+    model = vb.binarize(nn.Sequential(*layers), posterior)
+    query = active.StreamQuery(threshold=0.0, acquisition=acquisition)
+    optimizer, before = torch.optim.SGD(model.parameters(), lr=0.1), beliefs(model)
+    if noise is not None or acquisition == "entropy":
+        assert active.learn(model, optimizer, query, X, lambda asked: Y[asked]).all()
+        return
+    with pytest.raises(InputError, match=f"'{acquisition}' .* all 5 are the same one, .* or 'entropy'"):
+        active.learn(model, optimizer, query, X, lambda asked: Y[asked])
+    assert query.seen == 0
+    assert all(torch.equal(a, b) for a, b in zip(before, beliefs(model), strict=True))
 
 
 def test_one_network_is_asked_by_its_entropy():

@@ -47,6 +47,17 @@ def test_otherwise_there_is_no_warning(entropy, accuracy):
     assert continual.capacity(made_up(entropy, accuracy)).warning is None
 
 
+def test_a_network_that_is_full_is_reported_though_nothing_falls_any_more():
+    entropy = [0.5, 0.1, 0.0102, 0.0101, 0.0101, 0.0101]
+    found = continual.capacity(made_up(entropy, [0.9, 0.9, 0.8, 0.8, 0.7, 0.6], saturated=0.98))
+    assert found.falling == 0
+    assert "network is full (0.01 bit per weight left)" in found.warning
+    assert "(-20.0%): take a wider" in found.warning
+    assert continual.capacity(made_up(entropy, [0.9, 0.9, 0.8, 0.8, 0.7, 0.95])).warning is None  # it still learns
+    assert continual.capacity(made_up(entropy), below=0.01).warning is None
+    assert continual.capacity(made_up([0.5, 0.02])).warning is None  # too few tasks to compare
+
+
 def test_falling_accuracy_warns_and_says_by_how_much():
     found = continual.capacity(made_up([0.6, 0.5, 0.4, 0.3], [0.9, 0.9, 0.88, 0.85]))
     assert found.gained == pytest.approx(-0.05)

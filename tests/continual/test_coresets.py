@@ -14,6 +14,7 @@ from tests.oracles import continual as oracle
 from varbnn import data
 from varbnn.continual import Coreset, Task, k_center, permuted, split
 from varbnn.continual.choosing import CHUNK, random
+from varbnn.continual.evaluation import seed_of
 from varbnn.errors import CheckpointError, InputError
 
 
@@ -99,8 +100,7 @@ def test_random_choices_are_uniform_and_without_repeats():
         (lambda: Coreset(0), "size must be a whole number ≥ 1, got 0"),
         (lambda: Coreset(5, "k_center"), "choose must be random or k-center, or a function, got 'k_center'"),
         (lambda: Coreset(5, seed=-1), "seed must be a whole number ≥ 0, got -1"),
-        (lambda: Coreset(41).add(a_task()), "task 'a' has 40 examples, too few for a coreset of 41"),
-        (lambda: Coreset(40, withhold=True).rest(a_task()), "withholding 40 leaves none to train on"),
+        (lambda: Coreset(40, withhold=True).rest(a_task()), "has 40 examples, and withholding 40 leaves none"),
         (lambda: Coreset(5).x, "the coreset is empty; add a task first"),
         (lambda: Coreset(5).heads(10), "the coreset is empty"),
         (lambda: Coreset(5).of(0), "has 0 tasks, counted from 0; there is none of number 0"),
@@ -156,6 +156,15 @@ def test_the_choice_hangs_on_seed_and_number_of_the_task_alone():
     assert len({first, chosen(0), chosen(1, a_task()), chosen(0, a_task(), a_task("b"))}) == 4
 
 
+def test_what_is_kept_at_random_is_not_what_is_learned_first():
+    """Of the same seed and task; numpy fills up with zeros, so that (0, 1) and (0, 1, 0) would be one seed."""
+    for seed, number in itertools.product(range(3), range(3)):
+        coreset = kept(*[a_task("before", seed=1)] * number, choose="random", seed=seed)
+        order = torch.randperm(40, generator=seeded(seed_of(seed, number, 0)))
+        assert coreset.pick(a_task("now")).tolist() != order[:5].tolist()
+    assert len({seed_of(*[0] * count) for count in range(1, 5)}) == 4
+
+
 def test_a_task_is_chosen_from_once():
     calls = []
 
@@ -204,6 +213,15 @@ def test_a_balanced_choice_has_every_class_as_often_as_it_can(choose):
     assert sorted(kept(task, size=43, choose=choose, balanced=True).pick(task).tolist()) == list(range(43))
     rows = {tuple(row) for row in x.tolist()}
     assert len({tuple(row) for row in coreset.x.tolist()} & rows) == 13
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+@pytest.mark.parametrize("choose", ["random", "k-center"])
+def test_of_a_task_with_fewer_examples_all_are_kept(choose, balanced):
+    small, large = a_task(), Task("large", *[torch.randn(60, 6), torch.arange(60) % 2] * 2, classes=(0, 1))
+    coreset = kept(large, small, size=50, choose=choose, balanced=balanced)
+    assert [len(coreset.of(number)[1]) for number in (0, 1)] == [50, 40]
+    assert sorted(coreset.of(1)[0].tolist()) == sorted(small.train_x.tolist())
 
 
 @pytest.mark.parametrize("as_bytes", [False, True])

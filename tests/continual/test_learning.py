@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -20,6 +21,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 import varbnn as vb
 from varbnn import continual
 from varbnn.continual.evaluation import seed_of
+from varbnn.continual.run import steps
 from varbnn.errors import CheckpointError, InputError
 
 
@@ -543,6 +545,25 @@ def test_a_full_disk_leaves_the_last_complete_state(stream, tmp_path, monkeypatc
 def test_numbers_out_of_range_are_refused(stream, options):
     with pytest.raises(InputError, match=next(iter(options))):
         learned(stream, network(), **options)
+
+
+@pytest.mark.parametrize(("count", "batch_size", "given"), [(1, 20, "1 example"), (30, 1, "30 examples")])
+def test_batch_norm_hears_which_task_has_batches_of_one(count, batch_size, given):
+    task = some_task("small")
+    stream = continual.from_tasks([replace(task, train_x=task.train_x[:count], train_y=task.train_y[:count])], 3)
+    message = f"a batch of 1 has no variance .* task 'small' is learned from {given} with batch_size={batch_size}; make"
+    with pytest.raises(InputError, match=message):
+        learned(stream, network(), batch_size=batch_size)
+    learned(stream, network(norm=False), batch_size=batch_size, epochs=1)
+
+
+def test_no_batch_is_left_with_one_example_unless_asked_for():
+    for count, batch_size in itertools.product(range(2, 40), range(2, 9)):
+        x = torch.zeros(count, 1)
+        parts = x.tensor_split(steps(continual.Examples(x, x), batch_size))
+        assert min(map(len, parts)) > 1
+        assert abs(len(parts) - count / batch_size) < 1
+    assert steps(continual.Examples(x, x), 1) == len(x)
 
 
 def test_labels_that_the_network_has_no_output_for_are_refused(stream):

@@ -9,11 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.dropout import _DropoutNd
 
-from varbnn.active.scores import require_several
+from varbnn.active.scores import DISAGREEMENT, require_several
 from varbnn.active.stream import StreamQuery
 from varbnn.checks import described, whole_number
 from varbnn.errors import InputError
+from varbnn.nn import binary_layers
 from varbnn.nn.batchnorm import as_data
 from varbnn.optim.counting import step_counting
 from varbnn.predict import Prediction
@@ -47,13 +49,15 @@ def learn(
         labels: called with the mask of what is asked, bool N, if anything is; returns that many labels, int64.
         num_samples: S, networks drawn; at least 2 for a score of how they disagree.
         forget_skipped: let the step count all inputs, those that were not asked with no gradient: what a rule forgets
-            per example then goes on through what is skipped, also where nothing is asked.
+            per example then goes on through what is skipped, also where nothing is asked (not by `varbnn.optim.BiMU`,
+            which takes no step where every gradient is 0, as published).
 
     Returns:
         bool N: what was asked.
 
     Raises:
-        InputError: the model is in eval mode or gives no N×C, too few networks, or labels of another number.
+        InputError: the model is in eval mode or gives no N×C, too few networks, or always the same one, for a score of
+            how they disagree, or labels of another number.
 
     >>> import varbnn as vb
     >>> model = vb.binarize(nn.Linear(4, 3))
@@ -73,6 +77,12 @@ def learn(
     logits = torch.stack(list(_asked(model, batch, num_samples)))
     if logits.dim() != 3 or logits.shape[1] != len(batch):
         raise InputError(f"the model must give N×C for N inputs, got {tuple(logits.shape[1:])} for {len(batch)}")
+    if query.acquisition in DISAGREEMENT and not _draws(model) and bool((logits == logits[0]).all()):
+        raise InputError(
+            f"{query.acquisition!r} is how much networks disagree, but nothing here draws: all {num_samples} are "
+            "the same one, and no label would ever be asked for; take a posterior that draws in training, such as "
+            "Bernoulli(), or 'entropy' or 'margin'"
+        )
     asked = query.ask(Prediction(logits.detach().float().softmax(-1)))
     count = int(asked.sum())
     if not count and not forget_skipped:
@@ -87,6 +97,13 @@ def learn(
                     parameter.grad = torch.zeros_like(parameter)
     step_counting(optimizer, counted)
     return asked
+
+
+def _draws(model: nn.Module) -> bool:
+    """Whether a layer is there to draw; one that does so by itself is found out by what it gives."""
+    posteriors = [layer.posterior for _, layer in binary_layers(model)]
+    living = any(not own.certain and getattr(own, "estimator", "") != "mean" for own in posteriors)
+    return living or any(isinstance(module, _DropoutNd) for module in model.modules())
 
 
 def _loss(logits: Tensor, labels: Tensor, counted: int) -> Tensor:

@@ -59,7 +59,7 @@ def add(commands: Any) -> None:
         type=at_least(1),
         default=20,
         metavar="N",
-        help="examples of each task that replay stores; default: 20",
+        help="examples of each task that replay stores, or all it has; default: 20",
     )
     add("--hidden", type=hidden, metavar="WIDTHS", help="default: 400 for a few thousand inputs, else 100-100")
     add("--epochs", type=at_least(1), metavar="N", help="of each task; default: by the number of inputs of a task")
@@ -170,10 +170,6 @@ def _plan(chosen: argparse.Namespace, data: Dataset, stream: continual.Stream) -
     if unknown:
         known = ", ".join(f"{name}={value:g}" for name, value in settings.items())
         raise InputError(f"argument --set: {chosen.method} has no {unknown[0]}; it has {known}")
-    if "replay" in chosen.method and chosen.keep > examples:
-        raise InputError(
-            f"argument --keep: the first task has {plural(examples, 'example')}, cannot keep {chosen.keep}"
-        )
     return Plan(
         data=chosen.data,
         stream=stream.settings,

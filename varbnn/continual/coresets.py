@@ -21,10 +21,11 @@ from varbnn.continual.choosing import CHOICES, Choice, Chooser
 from varbnn.continual.evaluation import seed_of
 from varbnn.continual.tasks import Task
 from varbnn.errors import CheckpointError, InputError
+from varbnn.text import plural
 
 
 class Coreset:
-    """Keeps `size` examples of every task it is given.
+    """Keeps `size` examples of every task it is given, and all of one that has fewer.
 
     Which ones depends on the seed, the task and how many came before, and on nothing else: asked again, it chooses the
     same.
@@ -51,7 +52,7 @@ class Coreset:
     >>> coreset = Coreset(3, "k-center", seed=1, withhold=True)
     >>> task = Task("line", x, y, x, y, classes=(0, 1))
     >>> coreset.rest(task)[0].flatten().tolist()
-    [1.0, 3.0, 4.0, 5.0, 6.0]
+    [1.0, 2.0, 3.0, 5.0, 6.0]
     >>> coreset.add(task)
     >>> coreset
     Coreset(3 examples of 1 task, k-center, 36 bytes)
@@ -156,18 +157,18 @@ class Coreset:
         """Indices of the training examples that `add` would keep of `task`, int64.
 
         Raises:
-            InputError: the task has fewer examples; a function that does not choose `size` different ones.
+            InputError: a function that does not choose as many different ones as it was asked for.
         """
         how = (self.choose, self.size, self.seed, self.balanced, len(self.classes))
         if self._picked is not None and self._picked[0] is task and self._picked[1] == how:
             return self._picked[2].clone()
-        self.require_enough(task)
+        size = min(self.size, len(task))
         # a generator of its own for every task: learning that goes on where it stopped chooses the same
         function = CHOICES[self.choose] if isinstance(self.choose, str) else self.choose
         generator = torch.Generator().manual_seed(seed_of(self.seed, len(self.classes)))
         if self.balanced:
             members = [(task.train_y == label).nonzero().flatten() for label in task.train_y.unique()]
-            shares = _shares([len(rows) for rows in members], self.size)
+            shares = _shares([len(rows) for rows in members], size)
             chosen = [
                 rows.cpu()[function(task.train_x[rows], share, generator)]
                 for rows, share in zip(members, shares, strict=True)
@@ -175,33 +176,29 @@ class Coreset:
             ]
             indices = torch.cat(chosen)
         else:
-            indices = function(task.train_x, self.size, generator)
-        if not isinstance(indices, Tensor) or indices.shape != (self.size,) or indices.dtype != torch.int64:
-            raise InputError(f"choose must give {self.size} indices as an int64 tensor, got {described(indices)}")
+            indices = function(task.train_x, size, generator)
+        if not isinstance(indices, Tensor) or indices.shape != (size,) or indices.dtype != torch.int64:
+            raise InputError(f"choose must give {size} indices as an int64 tensor, got {described(indices)}")
         low, high = (int(end) for end in indices.aminmax())
-        if low < 0 or high >= len(task) or len(indices.unique()) < self.size:
+        if low < 0 or high >= len(task) or len(indices.unique()) < size:
             raise InputError(
-                f"choose must give {self.size} different indices from 0 to {len(task) - 1}, got from {low} to {high}"
+                f"choose must give {size} different indices from 0 to {len(task) - 1}, got from {low} to {high}"
             )
         self._picked = task, how, indices
         return indices.clone()
-
-    def require_enough(self, task: Task) -> None:
-        """Raise InputError if `task` has fewer examples than are kept of each."""
-        if len(task) < self.size:
-            raise InputError(f"task {task.name!r} has {len(task)} examples, too few for a coreset of {self.size}")
 
     def rest(self, task: Task) -> tuple[Tensor, Tensor]:
         """Inputs and labels to train on: without what `add` would keep if that is withheld, else all.
 
         Raises:
-            InputError: nothing is left; or as for `pick`.
+            InputError: nothing is left, of a task that has no more than `size`; or as for `pick`.
         """
         if not self.withhold:
             return task.train_x, task.train_y
         if len(task) <= self.size:
             raise InputError(
-                f"task {task.name!r} has {len(task)} examples, and withholding {self.size} leaves none to train on"
+                f"task {task.name!r} has {plural(len(task), 'example')}, and withholding {self.size} leaves none to "
+                "train on; take a smaller coreset, or one without withhold=True"
             )
         left = torch.ones(len(task), dtype=torch.bool)
         left[self.pick(task)] = False

@@ -251,5 +251,6 @@ def _inputs_for(protocol: str, task: Task, newest: Task, count: int) -> Tensor |
 
 
 def seed_of(*numbers: int) -> int:
-    """One seed from several numbers, such that neighbours have nothing in common."""
-    return int(np.random.SeedSequence(list(numbers)).generate_state(1, np.uint64)[0] >> 1)
+    """One seed from several numbers, such that neighbours have nothing in common, nor (0, 1) and (0, 1, 0)."""
+    counted = [len(numbers), *numbers]  # numpy fills up with zeros
+    return int(np.random.SeedSequence(counted).generate_state(1, np.uint64)[0] >> 1)

@@ -13,6 +13,8 @@ from varbnn.errors import InputError
 
 FLAT = 1e-3
 """Bits per weight: a smaller change from one task to the next is none."""
+FULL = 0.05
+"""Bits per weight, below which a posterior has nothing left that could fall."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,9 @@ class Capacity:
 def capacity(result: Result, *, tasks: int = 3, below: float = 0.5, tolerance: float = 0.01) -> Capacity:
     """How full the network is, and a warning where it fills up without learning any better.
 
-    The warning needs all three: the entropy has fallen after each of the last `tasks` tasks; the accuracy on the newest
-    task has not risen meanwhile by more than `tolerance`; less than `below` bits per weight are left.
+    The warning needs all three: the entropy has fallen after each of the last `tasks` tasks, or less than 0.05 bit is
+    left to fall; the accuracy on the newest task has not risen meanwhile by more than `tolerance`; less than `below`
+    bits per weight are left. Networks of points, whose entropy is 0 from the start, are not meant.
 
     Args:
         result: of `learn`, with binary layers that draw; the accuracy of its first batch-norm protocol counts.
@@ -94,8 +97,9 @@ def capacity(result: Result, *, tasks: int = 3, below: float = 0.5, tolerance: f
         warning=None,
     )
     idle = found.gained <= tolerance  # False where it is unknown
-    if falling >= tasks and idle and found.entropy_bits < below:
-        return replace(found, warning=_warning(found, tasks))
+    full = found.entropy_bits < FULL and max(entropy) > 0
+    if (falling >= tasks or full) and idle and found.entropy_bits < below:
+        return replace(found, warning=_warning(found, tasks, full))
     return found
 
 
@@ -107,9 +111,10 @@ def _gained(result: Result, tasks: int) -> float:
     return float(newest[last] - newest[last - tasks])
 
 
-def _warning(found: Capacity, tasks: int) -> str:
+def _warning(found: Capacity, tasks: int, full: bool) -> str:
+    pace = "" if full else f"; at this pace it is full after {found.tasks_left:.1f} more"
     return (
-        f"the network is filling up ({found.entropy_bits:.2f} bit per weight left) while the newest task is learned no "
-        f"better than {tasks} tasks ago ({found.gained:+.1%}); at this pace it is full after {found.tasks_left:.1f} "
-        "more: take a wider network, a smaller strength, or a rule with a window that forgets"
+        f"the network is {'full' if full else 'filling up'} ({found.entropy_bits:.2f} bit per weight left) while the "
+        f"newest task is learned no better than {tasks} tasks ago ({found.gained:+.1%}){pace}: take a wider network, a "
+        "smaller strength, or a rule with a window that forgets"
     )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -88,7 +90,6 @@ class _Remembering(Strategy):
             raise InputError(
                 f"the coreset has examples of {kept} tasks, but {number} were learned; give every run a new one"
             )
-        self.coreset.require_enough(task)  # before it is learned, not where it ends
         if not self.coreset.withhold:
             return task
         x, y = self.coreset.rest(task)
@@ -141,19 +142,22 @@ class Replay(_Remembering):
         kept = self._kept(outputs)
         if self.share is not None:
             wanted = max(1, round(len(new.y) * self.share / (1 - self.share)))
-            chosen = self._in_turn(number)
-            chosen = chosen[torch.arange(wanted) % len(chosen)]
+            chosen = self._in_turn(number, wanted)
             heads = None if kept.heads is None else kept.heads[chosen]
             kept = Examples(kept.x[chosen], kept.y[chosen], heads)
         return together([new, kept], outputs)
 
-    def _in_turn(self, number: int) -> Tensor:
-        """Indices of all that is stored: one example of every task, a second of every task, and so on."""
-        tasks, size = len(self.coreset.classes), self.coreset.size
+    def _in_turn(self, number: int, wanted: int) -> Tensor:
+        """Indices of stored examples: one of every task, a second of every task, and so on; a task starts over."""
+        sizes = [len(self.coreset.of(task)[1]) for task in range(len(self.coreset.classes))]
+        first = [0, *accumulate(sizes)]  # of each task, which come one after the other
         generator = torch.Generator().manual_seed(seed_of(self.coreset.seed, number))
-        first = size * torch.randperm(tasks, generator=generator)  # of each task, which come one after the other
-        orders = torch.stack([torch.randperm(size, generator=generator) for _ in range(tasks)], dim=1)
-        return (first + orders).flatten()
+        orders = [
+            first[task] + torch.randperm(sizes[task], generator=generator)
+            for task in torch.randperm(len(sizes), generator=generator).tolist()
+        ]
+        rounds = torch.arange(math.ceil(wanted / len(orders)))
+        return torch.stack([order[rounds % len(order)] for order in orders], dim=1).flatten()[:wanted]
 
 
 class Rehearsal(_Remembering):

@@ -23,6 +23,7 @@ from varbnn.nn.flips import packed_modes
 from varbnn.nn.health import health_since
 from varbnn.optim.belonging import advance, require_own
 from varbnn.optim.counting import step_counting
+from varbnn.text import plural
 
 Schedule = Callable[[torch.optim.Optimizer, int], Any]
 
@@ -125,8 +126,16 @@ class Run:
     def gradients(self, x: Tensor, y: Tensor, heads: Tensor | None) -> float:
         """Those of the mean loss of the draws and of the penalty; the former."""
         total = 0.0
+        assert self.task is not None
+        assert self.examples is not None
+        advice = (
+            f"task {self.task.name!r} is learned from {plural(len(self.examples.y), 'example')} with "
+            f"batch_size={self.plan.batch_size}; make both two or more, or take layer norm, which needs one"
+        )
         for _ in range(self.plan.num_samples):
-            logits = forward_with_variance(self.model, x.clone())  # it may write into it, and the next draw needs it
+            logits = forward_with_variance(
+                self.model, x.clone(), advice
+            )  # it may write into it, and the next draw needs it
             require_outputs(logits.shape, len(x), self.stream)
             if heads is not None:
                 logits = logits.masked_fill(~heads, -math.inf)
@@ -163,8 +172,9 @@ class Run:
 
 
 def steps(examples: Examples, batch_size: int) -> int:
-    """Batches per epoch, all of nearly the same size, so that none is left with a single example."""
-    return max(1, round(len(examples.x) / batch_size))
+    """Batches per epoch, all of nearly the same size, so that none is left with a single example, unless asked for."""
+    most = len(examples.x) // min(batch_size, 2)
+    return max(1, min(round(len(examples.x) / batch_size), most))
 
 
 def check(examples: Examples, task: Task, outputs: int) -> None:

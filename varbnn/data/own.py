@@ -97,7 +97,8 @@ def labels(array: Array, count: int, where: str) -> Array:
         shape = "×".join(map(str, array.shape)) or "a single number"
         raise InputError(f"{where} must be one label for each of {count} inputs, got {shape}")
     if array.dtype.kind not in "biuf" or not np.all(np.isfinite(array)) or np.any(array != np.floor(array)):
-        raise InputError(f"{where} must be whole numbers, got {array.dtype}")
+        named = "; number names alike in every part: np.searchsorted(np.unique(y_train), y)"
+        raise InputError(f"{where} must be whole numbers, got {array.dtype}{named * (array.dtype.kind in 'OSUT')}")
     lowest, highest = (int(array.min()), int(array.max())) if count else (0, 0)
     if lowest < 0 or highest >= 2**63:
         raise InputError(f"{where} must be classes from 0 on, got {lowest if lowest < 0 else highest}")

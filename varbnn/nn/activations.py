@@ -69,7 +69,8 @@ class Gate(nn.Module):
         surrogate: 1 towards the open side where width/2 < |x| < 3 width/2, else 0; the same for signs and bits
 
     Meant for inputs of mean 0 and variance 1, as after ``nn.LayerNorm(n, elementwise_affine=False)``: then about a
-    third of the units has |x| > 1.
+    third of the units has |x| > 1. Like `Tails` it is even: in a network without
+    biases x and -x get the same answer, unless the inputs have a constant beside them: see `Tails`.
 
     Source: Cottart et al., Active Continual Learning with Metaplastic Binary Bayesian Neural Networks, ICML 2026, whose
     code calls them gate (signs), reversegate (signs, reverse), gateelephant (bits) and reversebinarygate (bits,
@@ -131,6 +132,10 @@ class Tails(nn.Module):
 
     It says how far the input lies in a tail, which `Gate` does not, and has an honest gradient. Like `Gate` it is meant
     for inputs of mean 0 and variance 1, and networks of either forget less than networks of ReLU: docs/continual.md.
+
+    An even function: in a network without biases that norms by layer, x and -x get the same answer, and classes that
+    are each other's opposite stay at chance. A constant beside the inputs, ``nn.ConstantPad1d((0, 1), c)`` in front of
+    a first layer with one input more, breaks that and leaves nothing real to learn; a fifth of √inputs is enough.
 
     Args:
         threshold: ≥ 0; 0 is the magnitude.

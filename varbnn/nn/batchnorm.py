@@ -254,8 +254,11 @@ def _even_parts(data: Data) -> Data:
     return [data[start::parts] for start in range(parts)]
 
 
-def forward_with_variance(model: nn.Module, x: Tensor) -> Any:
+def forward_with_variance(model: nn.Module, x: Tensor, advice: str = "use larger batches, or drop_last=True") -> Any:
     """What `model` gives for one batch, of which some of its batch norms take the statistics.
+
+    Args:
+        advice: what can be done about a batch that is too small.
 
     Raises:
         InputError: the batch is too small to have a variance, or the model takes no such numbers.
@@ -265,9 +268,7 @@ def forward_with_variance(model: nn.Module, x: Tensor) -> Any:
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise
-        raise InputError(
-            f"a batch of {len(x)} has no variance to estimate; use larger batches, or drop_last=True"
-        ) from error
+        raise InputError(f"a batch of {len(x)} has no variance to estimate; {advice}") from error
 
 
 def answer(model: nn.Module, x: Tensor) -> Any:
