@@ -15,7 +15,7 @@ import torch
 
 import varbnn as vb
 from varbnn import cli, data, demo
-from varbnn.cli import training
+from varbnn.cli import judging, training
 from varbnn.cli.evaluating import Run
 from varbnn.demo.recipes import BY_PRESET
 from varbnn.presets import PRESETS
@@ -93,6 +93,15 @@ def test_options_that_say_nothing_are_told(own, capsys):
     assert "answer    of 1 network\n" in run(capsys, f"{TRAIN} --out other --method ste")
     assert "1 network\n" in run(capsys, "evaluate other")
     assert "--key is about --refresh-bn" in run(capsys, "pack mine:model model.pt --out b --key x", 2)
+
+
+def test_networks_that_know_the_shares_alone_or_are_too_sure_are_told_of():
+    labels = torch.tensor([0] * 30 + [1] * 10)
+    shares = vb.Prediction(torch.tensor([0.75, 0.25]).expand(2, 40, 2))
+    assert "how frequent each class is" in str(judging.remark(shares, labels, labels, 1.0))
+    sure = 0.75 * labels[:, None].eq(torch.arange(2)) + 0.125  # .875 for the right class
+    assert judging.remark(vb.Prediction(sure.expand(2, 40, 2)), labels, labels, 1.9) is None
+    assert "by 2.10 suits" in str(judging.remark(vb.Prediction(sure.expand(2, 40, 2)), labels, labels, 2.1))
 
 
 def test_no_program_takes_the_folder_of_anothers_run(own, capsys):

@@ -139,7 +139,7 @@ class Network(base.BaseEstimator):
                 real_lr=float(self.real_learning_rate_init),
                 temperature=float(self.temperature),
                 epochs=int(self.max_iter),
-                batch_size=min(32, len(x)) if self.batch_size == "auto" else int(self.batch_size),
+                batch_size=_batch(len(x)) if self.batch_size == "auto" else int(self.batch_size),
                 generator=torch.Generator().manual_seed(seed),
                 progress=bool(self.verbose),
                 label=type(self).__name__,
@@ -186,6 +186,11 @@ class Network(base.BaseEstimator):
                 task=task,
                 generator=torch.Generator().manual_seed(self.seed_),
             )
+
+
+def _batch(rows: int) -> int:
+    """Rows per step. Of few rows few at a time, as the rate falls with the epochs and a belief needs steps to move."""
+    return min(32, max(4, rows // 10))
 
 
 def constant(values: Array) -> Any:

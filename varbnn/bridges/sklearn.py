@@ -40,7 +40,7 @@ class VariationalBNNClassifier(base.ClassifierMixin, Network):
         temperature: of the posterior, positive; 1 is Bayes' rule, less is colder (surer). Unused for a point.
         learning_rate_init: of the beliefs, at the start; at most 1 unless for a point.
         real_learning_rate_init: of factors, scales, shifts and head, at the start.
-        batch_size: rows per step; "auto" is 32, or all where there are fewer.
+        batch_size: rows per step; "auto" is a tenth of the rows, at least 4 and at most 32.
         max_iter: passes over the data. All are made: there is no test of convergence.
         num_samples: networks that predict together.
         random_state: of initial weights, batches and draws. Torch's global random state is left alone.
@@ -114,8 +114,9 @@ class VariationalBNNClassifier(base.ClassifierMixin, Network):
     def predict_uncertainty(self, X: Any) -> Any:
         """How unsure each answer is, in nats: a `Bunch` of `total`, `aleatoric` and `epistemic`, n each.
 
-        The total is the entropy of `predict_proba`; epistemic is the part by which the networks disagree, which more
-        data of this kind would settle, and aleatoric the rest.
+        The total is the entropy of `predict_proba`; epistemic is the part by which the networks disagree, and aleatoric
+        the rest. Disagreement grows with the distance from the mean of the training rows; a gap among them it does not
+        see.
         """
         return utils.Bunch(**self._measured(X, "total", "aleatoric", "epistemic"))
 
@@ -196,7 +197,7 @@ class VariationalBNNRegressor(base.RegressorMixin, Network):
 
         All have n numbers. `mean` and `std` are what ``predict(X, return_std=True)`` gives, in units of the target.
         The others are as in `varbnn.RegressionPrediction`, in its squared units: total = std² = aleatoric, the noise,
-        + epistemic, what the networks disagree about.
+        + epistemic, what the networks disagree about (not in gaps, as for the classifier).
         """
         found = self._measured(X, "mean", "std", "total", "aleatoric", "epistemic")
         return utils.Bunch(**{name: column[:, 0] for name, column in found.items()})

@@ -17,7 +17,8 @@ from torch import Tensor
 import varbnn as vb
 from varbnn.checks import finite_number, whole_number
 from varbnn.cli.arguments import LARGEST_SEED, destination, inputs, threads, written
-from varbnn.cli.training import INPUTS, MODEL, PICTURE, answers, draw, fingerprint, judged, learned, measures, read
+from varbnn.cli.judging import answers
+from varbnn.cli.training import INPUTS, MODEL, PICTURE, draw, fingerprint, judged, learned, measures, read
 from varbnn.data.dataset import standardised
 from varbnn.data.files import reason_of
 from varbnn.data.own import archive_of, below, labels, names_in

@@ -17,7 +17,8 @@ import torch
 import varbnn as vb
 from varbnn.cli.arguments import as_taken, destination, inputs, threads, written
 from varbnn.cli.evaluating import Run
-from varbnn.cli.training import INPUTS, MODEL, answers
+from varbnn.cli.judging import answers
+from varbnn.cli.training import INPUTS, MODEL
 from varbnn.demo.comparison import alone
 from varbnn.demo.output import REPORT
 from varbnn.errors import InputError

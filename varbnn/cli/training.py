@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import textwrap
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 import varbnn as vb
 from varbnn import demo, presets
 from varbnn.cli.arguments import at_least, destination, hidden, threads, written
+from varbnn.cli.judging import judgement
 from varbnn.cli.resuming import going_on
 from varbnn.data import NAMES, Dataset, batches, from_files, load, some_rows
 from varbnn.demo.comparison import alone
@@ -31,9 +33,6 @@ from varbnn.text import percent, plural, table
 
 STATE, SETTINGS, MODEL, INPUTS, PICTURE = "training.pt", "training.json", "model.vbnn", "inputs.npz", "reliability.png"
 """Files of a run: to go on from, what it was asked for, its networks, how inputs are prepared, a picture."""
-
-AT_ONCE = 1000
-"""Inputs in one call of the packed networks."""
 
 MEASURES = ("accuracy", "nll", "brier", "ece", "ood_auroc")
 
@@ -108,6 +107,8 @@ def _run(chosen: argparse.Namespace) -> None:
     except KeyboardInterrupt:
         raise KeyboardInterrupt("interrupted; the same command goes on after the last whole epoch") from None
     print(measures({part: report[part] for part in ("validation", "test") if part in report}))
+    if report["remark"]:
+        print(f"\n{textwrap.fill(report['remark'], 100, break_on_hyphens=False)}")
     print(f"\nWritten to {chosen.out}: {', '.join(files)}\nNext: varbnn evaluate {chosen.out} --ood OTHER.npy")
     print(f"      varbnn predict {chosen.out} NEW.npy     (inputs in the units of {chosen.data})")
 
@@ -117,7 +118,7 @@ def _made(chosen: argparse.Namespace, plan: Plan, data: Dataset, folder: Path) -
     with alone(chosen.threads):
         model, history = _trained(plan, data, folder, chosen.quiet)
         packed = _packed(plan, data, model)
-        found = _found(data, packed)
+        found = judgement(data, packed)
         with output(folder, TRAIN) as place:
             report = {
                 "program": TRAIN,
@@ -205,31 +206,6 @@ def _packed(plan: Plan, data: Dataset, model: nn.Module) -> vb.PackedEnsemble:
     samples = plan.samples if demo.METHODS[plan.method].draws else 0
     refresh = some_rows(data.train_x, presets.PRESETS[plan.preset].refresh)
     return vb.pack(model, samples, refresh_bn=refresh, generator=torch.Generator().manual_seed(plan.seed))
-
-
-def answers(networks: Callable[[Tensor], Tensor], x: Tensor) -> vb.Prediction:
-    """What packed networks say about prepared inputs, N×D, of which it takes some at a time."""
-    return vb.Prediction(torch.cat([networks(part).softmax(-1) for part in x.split(AT_ONCE)], 1))
-
-
-def _found(data: Dataset, packed: vb.PackedEnsemble) -> dict[str, Any]:
-    """Measures on the validation and the test part, and the temperature that suits the former."""
-    assert data.val_x is not None
-    assert data.val_y is not None
-    ood = None if data.ood_x is None else answers(packed, data.ood_x)
-    judged, targets = answers(packed, data.val_x), data.val_y
-    report: dict[str, Any] = {"temperature": _temperature(judged, targets)}
-    report["validation"] = dict(vb.evaluate(judged, targets, ood=ood))
-    if len(data.test_x):
-        judged, targets = answers(packed, data.test_x), data.test_y
-        report["test"] = dict(vb.evaluate(judged, targets, ood=ood))
-    return {"report": report, "judged": judged, "targets": targets}
-
-
-def _temperature(judged: vb.Prediction, targets: Tensor) -> float:
-    """That of `vb.TemperatureScaling`, or 1 where validation data without an error would make it 0."""
-    right = bool((judged.labels == targets).all())
-    return 1.0 if right else vb.TemperatureScaling().fit(judged, targets).temperature
 
 
 def measures(columns: Mapping[str, Mapping[str, float]]) -> str:
