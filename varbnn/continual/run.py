@@ -133,9 +133,8 @@ class Run:
             f"batch_size={self.plan.batch_size}; make both two or more, or take layer norm, which needs one"
         )
         for _ in range(self.plan.num_samples):
-            logits = forward_with_variance(
-                self.model, x.clone(), advice
-            )  # it may write into it, and the next draw needs it
+            # a copy, as it may write into it, and the next draw needs it
+            logits = forward_with_variance(self.model, x.clone(), advice)
             require_outputs(logits.shape, len(x), self.stream)
             if heads is not None:
                 logits = logits.masked_fill(~heads, -math.inf)
