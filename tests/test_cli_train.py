@@ -101,7 +101,9 @@ def test_networks_that_know_the_shares_alone_or_are_too_sure_are_told_of():
     assert "how frequent each class is" in str(judging.remark(shares, labels, labels, 1.0))
     sure = 0.75 * labels[:, None].eq(torch.arange(2)) + 0.125  # .875 for the right class
     assert judging.remark(vb.Prediction(sure.expand(2, 40, 2)), labels, labels, 1.9) is None
-    assert "by 2.10 suits" in str(judging.remark(vb.Prediction(sure.expand(2, 40, 2)), labels, labels, 2.1))
+    assert judging.remark(vb.Prediction(sure.expand(2, 40, 2)), labels, labels, 2.1) is None  # no error
+    nearly = torch.cat([1 - labels[:1], labels[1:]])
+    assert "by 2.10 suits" in str(judging.remark(vb.Prediction(sure.expand(2, 40, 2)), nearly, labels, 2.1))
 
 
 def test_no_program_takes_the_folder_of_anothers_run(own, capsys):

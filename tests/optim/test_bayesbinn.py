@@ -240,6 +240,18 @@ def test_beliefs_that_come_later_without_a_prior_are_refused_where_the_others_ha
     assert "prior" not in optimizer.state[b]
 
 
+def test_a_compiled_step_trains_what_is_set_free_again():
+    a, b = beliefs(BayesBiNN, start(3), start(2))
+    optimizer = BayesBiNN([a, b], lr=0.1, dataset_size=9)
+    step = torch.compile(optimizer.step, backend="eager")
+    for free in (False, True):
+        a.requires_grad_(free)
+        a.grad, b.grad = torch.ones_like(a) if free else None, torch.ones_like(b)
+        before = a.detach().clone()
+        step()
+        assert torch.equal(a, before) != free
+
+
 def test_a_frozen_belief_stays_whatever_gradient_it_has_left():
     a, b = beliefs(BayesBiNN, start(3), start(2))
     optimizer = BayesBiNN([a, b], lr=0.1, dataset_size=9, momentum=0.9)

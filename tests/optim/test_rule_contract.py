@@ -323,7 +323,7 @@ def test_a_gain_that_float32_cannot_hold_is_refused(rule):
 @every_rule
 def test_a_step_without_any_gradient_is_refused(rule):
     parameters, optimizer = simple(rule, torch.randn(3))
-    unchanged_by(optimizer, parameters, "no parameter has a gradient: call loss.backward")
+    unchanged_by(optimizer, parameters, "no parameter that learns has a gradient: call loss.backward")
 
 
 @every_rule

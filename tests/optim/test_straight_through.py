@@ -92,6 +92,15 @@ BAD = [
 ]
 
 
+def test_a_group_by_adam_has_none_of_the_momentum_that_the_others_are_given():
+    a, b = beliefs(StraightThrough, torch.zeros(3), torch.zeros(2))
+    groups = [{"params": [a], "base": "adam"}, {"params": [b]}]
+    optimizer = StraightThrough(groups, lr=0.1, base="sgd", momentum=0.9, dampening=0.5)
+    assert [(g["momentum"], g["dampening"]) for g in optimizer.param_groups] == [(0.0, 0.0), (0.9, 0.5)]
+    with pytest.raises(InputError, match="momentum must be 0"):
+        StraightThrough([{"params": [a], "base": "adam", "momentum": 0.9}], base="sgd")
+
+
 @pytest.mark.parametrize("key, value, message", BAD)
 def test_a_hyper_parameter_out_of_range_is_refused_at_construction_in_a_group_and_at_the_step(key, value, message):
     (p,) = beliefs(StraightThrough, torch.zeros(3))

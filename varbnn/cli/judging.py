@@ -44,10 +44,14 @@ def judgement(data: Dataset, packed: vb.PackedEnsemble) -> dict[str, Any]:
 
 def remark(judged: vb.Prediction, targets: Tensor, seen: Tensor, temperature: float) -> str | None:
     """A sentence where networks know no more than the shares of the classes in `seen`, or are far too sure."""
+    right = judged.labels == targets
+    if bool(right.all()):
+        return None
     reached = vb.evaluate(vb.TemperatureScaling(temperature)(judged), targets)["nll"]
     shares = torch.bincount(seen, minlength=judged.num_classes).double() / len(seen)
     guessed = float(F.nll_loss(shares.log().expand(len(targets), -1), targets))
-    if reached > NOTHING_LEARNED * guessed:
+    by_chance = float(shares.max()) + 0.5 / len(targets) ** 0.5  # and a standard error
+    if reached > NOTHING_LEARNED * guessed and float(right.float().mean()) <= by_chance:
         return (
             "The networks know next to nothing but how frequent each class is: calibrated, their NLL is "
             f"{reached:.3f}, that of the shares {guessed:.3f}. Either the labels have little to do with the inputs, or "

@@ -43,7 +43,7 @@ def _split(scenario: continual.streams.Scenario) -> Callable[[Dataset, int | Non
         count, classes = tasks or max(1, data.num_classes // 2), data.num_classes
         fewest = 1 if scenario == "class" else 2
         possible = [str(n) for n in range(1, classes // fewest + 1) if classes % n == 0]
-        if str(count) not in possible and tasks is None:
+        if tasks is None and classes % 2:
             raise InputError(
                 f"the {classes} classes of {data.name} make no tasks of 2 each; give --tasks {' or '.join(possible)}"
             )

@@ -39,8 +39,11 @@ def require_prior(prior: Any, params: Iterable[Any]) -> None:
 
 
 def moves(parameter: Tensor) -> bool:
-    """Whether a step moves it: what is frozen keeps its place, whatever gradient it has left."""
-    return parameter.requires_grad and parameter.grad is not None
+    """Whether a step moves it: what is frozen keeps its place, whatever gradient it has left.
+
+    Not so in a compiled step, for torch would not notice when it is frozen or set free again.
+    """
+    return parameter.grad is not None and (torch.compiler.is_compiling() or parameter.requires_grad)
 
 
 def require_group_prior(param_group: dict[str, Any], beliefs: Sequence[Any], listed: bool) -> None:

@@ -205,13 +205,13 @@ class Rule(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One update of every parameter that has a gradient and requires one.
+        """One update of every parameter that has a gradient and, unless the step is compiled, requires one.
 
         Args:
             closure: recomputes the loss, as in torch.
 
         Raises:
-            InputError: no parameter has a gradient, a gradient is sparse or has NaN or infinite entries, or a
+            InputError: no parameter that learns has a gradient, a gradient is sparse or has NaN or infinite entries, or a
                 hyper-parameter is out of range. Nothing is changed then.
         """
         loss = None
@@ -268,7 +268,7 @@ class Rule(torch.optim.Optimizer):
             self._check(group)
         gradients = [p.grad for _, params in work for p in params if p.grad is not None]
         if not gradients:
-            raise InputError("no parameter has a gradient: call loss.backward() before step()")
+            raise InputError("no parameter that learns has a gradient: call loss.backward() before step()")
         beliefs = [p for group, _ in work if group["kind"] == "belief" for p in group["params"]]
         left = sum(p.requires_grad and p.grad is None for p in beliefs)
         if left and not self._warned:

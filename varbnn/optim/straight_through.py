@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from varbnn.optim.decisions import DescendInBox
 from varbnn.optim.filters import AdamDirection, HeavyBall
@@ -69,6 +70,11 @@ class StraightThrough(Rule):
         defaults = dict(lr=lr, base=base, betas=betas, eps=eps, momentum=momentum, dampening=dampening, clip=clip)
         defaults |= dict(weight_decay=weight_decay, decoupled_weight_decay=decoupled_weight_decay)
         super().__init__(params, defaults, real_lr=real_lr, real_weight_decay=real_weight_decay, maximize=maximize)
+
+    def _add_split(self, param_group: dict[str, Any], split: dict[str, list[Any]]) -> None:
+        if param_group.get("base", self.defaults["base"]) == "adam" != self.defaults["base"]:
+            param_group = {"momentum": 0.0, "dampening": 0.0, **param_group}  # the constructor's are those of SGD
+        super()._add_split(param_group, split)
 
     def check(self, group: Group) -> None:
         super().check(group)
