@@ -211,8 +211,8 @@ class Rule(torch.optim.Optimizer):
             closure: recomputes the loss, as in torch.
 
         Raises:
-            InputError: no parameter that learns has a gradient, a gradient is sparse or has NaN or infinite entries, or a
-                hyper-parameter is out of range. Nothing is changed then.
+            InputError: no parameter that learns has a gradient, a gradient is sparse or has NaN or infinite entries, or
+                a hyper-parameter is out of range. Nothing is changed then.
         """
         loss = None
         if closure is not None:
