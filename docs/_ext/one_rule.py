@@ -99,8 +99,8 @@ class Row:
     def memory(self) -> str:
         """Bytes at the defaults and, where that is another number, with momentum."""
         plain = self.bytes_per_weight()
-        if "momentum" not in {p.name for p in parameters_of(self.rule)}:
-            return str(plain)
+        if "momentum" not in {p.name for p in parameters_of(self.rule)} or self.of_rule.get("base") == "adam":
+            return str(plain)  # Adam's average is there at its defaults
         moving = self.bytes_per_weight(momentum=0.9)
         return str(plain) if moving == plain else f"{plain}; {moving} with momentum"
 
