@@ -266,7 +266,7 @@ OTHERS = {
 
 def tables() -> dict[str, str]:
     """By the name of its marker in docs/uncertainty.md."""
-    made = {name: wide_table(read(RESULTS / f"{name}.json")) for name in ("wide", "wide-dropout")}
+    made = {name: wide_table(read(RESULTS / f"{name}.json")) for name in ("wide", "wide-dropout", "wide-dropout-long")}
     made = {f"uncertainty-{name}": table for name, table in made.items()}
     studies = {scale: read(RESULTS / f"uncertainty-fashion-{scale}.json") for scale in STUDIES}
     made["uncertainty-overview"] = overview_table(studies)
