@@ -69,6 +69,7 @@ class Run:
         self.optimizer: torch.optim.Optimizer | None = None
         self.scheduler: Any = None
         self.examples: Examples | None = None
+        self.advice = ""  # to those whose batches are too small
         self.modes = packed_modes(model)  # as the task before left them
 
     def begin_task(self) -> tuple[torch.optim.Optimizer, Examples]:
@@ -86,6 +87,10 @@ class Run:
         if self.plan.schedule is not None:
             self.scheduler = self.plan.schedule(optimizer, self.plan.epochs * steps(examples, self.plan.batch_size))
         self.optimizer, self.examples = optimizer, examples
+        self.advice = (
+            f"task {task.name!r} is learned from {plural(len(examples.y), 'example')} with "
+            f"batch_size={self.plan.batch_size}; make both two or more, or take layer norm, which needs one"
+        )
         return optimizer, examples
 
     def learn_task(self, after_step: Callable[[], None], after_epoch: Callable[[int, float], None]) -> Task:
@@ -126,15 +131,9 @@ class Run:
     def gradients(self, x: Tensor, y: Tensor, heads: Tensor | None) -> float:
         """Those of the mean loss of the draws and of the penalty; the former."""
         total = 0.0
-        assert self.task is not None
-        assert self.examples is not None
-        advice = (
-            f"task {self.task.name!r} is learned from {plural(len(self.examples.y), 'example')} with "
-            f"batch_size={self.plan.batch_size}; make both two or more, or take layer norm, which needs one"
-        )
         for _ in range(self.plan.num_samples):
             # a copy, as it may write into it, and the next draw needs it
-            logits = forward_with_variance(self.model, x.clone(), advice)
+            logits = forward_with_variance(self.model, x.clone(), self.advice)
             require_outputs(logits.shape, len(x), self.stream)
             if heads is not None:
                 logits = logits.masked_fill(~heads, -math.inf)

@@ -69,8 +69,8 @@ class Gate(nn.Module):
         surrogate: 1 towards the open side where width/2 < |x| < 3 width/2, else 0; the same for signs and bits
 
     Meant for inputs of mean 0 and variance 1, as after ``nn.LayerNorm(n, elementwise_affine=False)``: then about a
-    third of the units has |x| > 1. Like `Tails` it is even: in a network without
-    biases x and -x get the same answer, unless the inputs have a constant beside them: see `Tails`.
+    third of the units has |x| > 1. Like `Tails` it is even: in a network without biases x and -x get the same answer,
+    unless the inputs have a constant beside them, as said there.
 
     Source: Cottart et al., Active Continual Learning with Metaplastic Binary Bayesian Neural Networks, ICML 2026, whose
     code calls them gate (signs), reversegate (signs, reverse), gateelephant (bits) and reversebinarygate (bits,

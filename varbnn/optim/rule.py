@@ -67,7 +67,8 @@ class Rule(torch.optim.Optimizer):
         maximize: bool = False,
     ) -> None:
         self._real = plain(dict(lr=real_lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=real_weight_decay))
-        self._warned = self._listed = False  # of beliefs without a gradient; prior tensors were given
+        self._warned = False  # of beliefs without a gradient
+        self._listed = False  # whether tensors were given for a prior
         defaults, prior = plain(defaults), prior.item() if isinstance(prior, np.generic) else prior
         given.require_params(params, type(self).__name__)
         listed: Any = params if isinstance(params, Tensor) else list(params)  # they are looked at twice

@@ -79,7 +79,7 @@ def mutual_information(total: Tensor, aleatoric: Tensor, roundings: float = 8) -
     tensor([0.0000, 0.5000])
     """
     difference = total - aleatoric
-    return difference.where(~(difference <= roundings * torch.finfo(difference.dtype).eps * (1 + total)), 0.0)
+    return difference.masked_fill(difference <= roundings * torch.finfo(difference.dtype).eps * (1 + total), 0.0)
 
 
 class PackedEnsemble(nn.Module):
